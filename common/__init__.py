@@ -1,0 +1,1 @@
+"""The framework-free half of rosetta: catalogue, reference, weights, harness, command."""

@@ -1,0 +1,92 @@
+"""The Backend protocol: what the harness asks of an implementation, numpy in, numpy out; and what backends there are."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from common.catalog import Network
+from common.errors import unknown
+from common.reference import Call
+from common.weights import DTypeName
+
+__all__ = ["BACKENDS", "Backend", "BackendInfo", "get", "kind_of", "load"]
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """Where a backend's code is and what it needs: its package, the module to import, the distributions it runs on."""
+
+    name: str
+    package: str
+    module: str
+    distributions: tuple[str, ...]
+
+
+BACKENDS: Mapping[str, BackendInfo] = {
+    info.name: info
+    for info in (
+        BackendInfo("numpy", "common.reference", "numpy", ("numpy",)),
+        BackendInfo("torch", "torch_impl", "torch", ("torch", "numpy")),
+        BackendInfo("jax", "jax_impl", "flax", ("jax", "flax", "numpy")),
+        BackendInfo("tf", "tf_impl", "tensorflow", ("tensorflow-cpu", "keras", "numpy")),
+        BackendInfo("mxnet", "mxnet_impl", "mxnet", ("mxnet", "numpy")),
+    )
+}
+
+
+class Backend(Protocol):
+    """One framework behind arrays. Activations are (N, C, H, W) or (N, features), weights canonical.
+
+    A model is the framework's own object, as `build` of its package makes it; it carries `network`, its entry of the
+    catalogue. Making a Backend imports the framework and turns its reduced-precision fast paths off.
+    """
+
+    container: str
+    """What the framework calls layers run one after another; a summary's name for several layers in one row."""
+
+    def build(self, network: Network, dtype: DTypeName) -> Any:
+        """Return the network in evaluation mode, its weights undefined until `load`."""
+
+    def load(self, model: Any, tensors: Mapping[str, np.ndarray]) -> None:
+        """Copy weights into the model, by canonical name, rounding or widening them to its dtype."""
+
+    def weights(self, model: Any) -> dict[str, np.ndarray]:
+        """Return the model's weights by canonical name, in network order and the model's dtype."""
+
+    def run(self, model: Any, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """Return the logits, (N, num_classes). In training, batch norm uses the batch and moves its statistics."""
+
+    def trace(self, model: Any, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+        """Return every tap of `reference.describe(network).taps` by name, in that order, as `run` computes them."""
+
+    def summary(self, model: Any) -> list[Call]:
+        """Return every layer's call on one image, in order: path, the framework's class name, shape in its layout."""
+
+
+def get(name: str) -> BackendInfo:
+    """Return what is known of backend `name`. Raises ConfigError for an unknown one."""
+    if name not in BACKENDS:
+        raise unknown("backend", name, BACKENDS)
+    return BACKENDS[name]
+
+
+def load(name: str) -> Backend:
+    """Import a backend's framework and return the Backend. Raises ImportError where it is not installed here."""
+    return importlib.import_module(f"{get(name).package}.backend").Backend()
+
+
+def kind_of(layer: object, package: str, abstract: tuple[type, ...]) -> str:
+    """Return a layer's class name in its framework's own terms.
+
+    That is the nearest class that `package` did not write, or the layer's own class where that is one of the
+    `abstract` ones, which every layer of the framework derives from.
+    """
+    for base in type(layer).__mro__:
+        if not base.__module__.startswith(f"{package}."):
+            return type(layer).__name__ if base in abstract else base.__name__
+    raise TypeError(f"{type(layer).__name__} derives from nothing outside {package}")

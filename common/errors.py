@@ -1,0 +1,40 @@
+"""What rosetta refuses, and why: each error is one line that says what was given, expected, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["BackendError", "ConfigError", "InputError", "RosettaError", "WeightsError", "unknown"]
+
+
+class RosettaError(Exception):
+    """Something the user can mend; `exit_status` is what the command ends with."""
+
+    exit_status = 2
+
+
+class ConfigError(RosettaError, ValueError):
+    """A network, a backend or a configuration that cannot be."""
+
+
+class InputError(RosettaError, ValueError):
+    """An input array or a path that cannot be used."""
+
+
+class WeightsError(RosettaError, ValueError):
+    """A weights file that is not what it should be."""
+
+
+class BackendError(RosettaError, RuntimeError):
+    """A backend that is missing or died."""
+
+    exit_status = 3
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
+    """Say that `given` is no `kind`, naming the nearest of `known`, or all of them where none is near."""
+    choices = list(known)
+    near = difflib.get_close_matches(given, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
+    return ConfigError(f"there is no {kind} '{given}'; {hint}")

@@ -1,0 +1,222 @@
+"""The networks from scratch in NumPy: the truth the ports are held to, and where names, shapes and costs come from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.catalog import Network
+from common.errors import ConfigError
+from common.layout import Tensor
+from common.reference import layers
+from common.reference.alexnet import AlexNet
+from common.reference.anynet import AnyNet
+from common.reference.batch_norm import BNLeNet
+from common.reference.densenet import DenseBlock, DenseNet, Transition
+from common.reference.googlenet import GoogLeNet, Inception
+from common.reference.layers import Layer, Module, Sequential, Shape
+from common.reference.lenet import LeNet
+from common.reference.nin import NiN, NiNStage
+from common.reference.resnet import Residual, ResNet
+from common.reference.resnext import ResNeXt, ResNeXtBlock
+from common.reference.vgg import VGG, VGGStage
+
+__all__ = [
+    "Call",
+    "DenseBlock",
+    "Description",
+    "Inception",
+    "NiNStage",
+    "ResNeXtBlock",
+    "Residual",
+    "Transition",
+    "VGGStage",
+    "build",
+    "describe",
+    "load",
+    "trace",
+    "weights",
+]
+
+_NETWORKS: Mapping[str, type[Sequential]] = {
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg": VGG,
+    "nin": NiN,
+    "googlenet": GoogLeNet,
+    "bn_lenet": BNLeNet,
+    "bn_lenet_scratch": BNLeNet,
+    "resnet": ResNet,
+    "resnext": ResNeXt,
+    "densenet": DenseNet,
+    "anynet": AnyNet,
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One module's run: its path ("" for the network), class, output shape, parameters and multiply-accumulates."""
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int = 0
+    statistics: int = 0
+    multiply_accumulates: int = 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to know of a network without computing anything.
+
+    `manifest`: canonical name -> tensor, in network order. `taps`: canonical name -> shape for a batch of 1, in the
+    order in which they are computed. `calls`: every module, in the order in which they finish.
+    """
+
+    manifest: Mapping[str, Tensor]
+    taps: Mapping[str, tuple[int, ...]]
+    calls: tuple[Call, ...]
+    summary_expands: tuple[str, ...]
+    summary_ends: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers, without the running statistics."""
+        return sum(call.parameters for call in self.calls)
+
+    @property
+    def statistics(self) -> int:
+        """Running means and variances."""
+        return sum(call.statistics for call in self.calls)
+
+    @property
+    def multiply_accumulates(self) -> int:
+        """Multiplications of the convolutions and dense layers for one image."""
+        return sum(call.multiply_accumulates for call in self.calls)
+
+
+def _construct(network: Network) -> Sequential:
+    module = _NETWORKS[network.family](**network.settings())
+    module.name_paths()
+    return module
+
+
+def _smallest_input(network: Network) -> int | None:
+    """Return the side of the smallest square image that `network` can read, or None if it is beyond 1024 pixels."""
+    for size in range(1, 1025):
+        try:
+            candidate = network.configured(input_size=(size, size))
+            _construct(candidate)(Shape((1, *candidate.input_shape)))
+        except ConfigError:
+            continue
+        return size
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def describe(network: Network) -> Description:
+    """Return manifest, taps, shapes and costs of `network`, in milliseconds and without its weights.
+
+    Raises ConfigError where the input is too small, naming the layer that runs out of pixels.
+    """
+    calls: list[Call] = []
+    taps: dict[str, tuple[int, ...]] = {}
+    manifest: dict[str, Tensor] = {}
+
+    def record(module: Module, output: np.ndarray | Shape) -> None:
+        if not isinstance(output, Shape):
+            raise TypeError(f"a description runs on shapes, and {module.path} made an array")
+        tensors = module.tensors() if isinstance(module, Layer) else {}
+        sizes = {leaf: int(np.prod(tensor.shape)) for leaf, tensor in tensors.items()}
+        statistics = sum(size for leaf, size in sizes.items() if leaf.startswith("running_"))
+        calls.append(
+            Call(
+                module.path,
+                _kind(module),
+                tuple(output),
+                sum(sizes.values()) - statistics,
+                statistics,
+                module.multiply_accumulates(output) if isinstance(module, Layer) else 0,
+            )
+        )
+        if _is_tap(module):
+            taps[module.path] = tuple(output)
+
+    try:
+        module = _construct(network)
+        module.observe(record)
+        logits = module(Shape((1, *network.input_shape)))
+    except ConfigError as error:
+        height, width = network.config.input_size
+        smallest = _smallest_input(network)
+        mend = f"{network.name} needs at least {smallest}x{smallest}" if smallest else "no input size would do"
+        raise ConfigError(f"`input_size` (={height}x{width}) is too small for {network.name}: {error}; {mend}") from None
+    for layer in module.modules():
+        if isinstance(layer, Layer):
+            for leaf, tensor in layer.tensors().items():
+                manifest[f"{layer.path}.{leaf}"] = tensor
+    taps["logits"] = tuple(logits)
+    return Description(manifest, taps, tuple(calls), module.summary_expands, module.summary_ends)
+
+
+def _kind(module: Module) -> str:
+    """Return the name of the class of `layers` that a module is, or its own where it is none of them."""
+    for base in type(module).__mro__:
+        if base.__module__ == layers.__name__ and base not in (Layer, Module):
+            return base.__name__
+    return type(module).__name__
+
+
+def _is_tap(module: Module) -> bool:
+    """A trace names every layer with weights, every pooling, every block and every stage."""
+    if isinstance(module, Layer):
+        return bool(module.tensors()) or "Pool" in _kind(module)
+    return module.path.rpartition(".")[2].startswith(("block", "stage"))
+
+
+def build(network: Network) -> Sequential:
+    """Return the network without weights; `load` gives it some.
+
+    Raises ConfigError where the input is too small.
+    """
+    describe(network)
+    module = _construct(network)
+    module.network = network
+    return module
+
+
+def load(module: Module, tensors: Mapping[str, np.ndarray]) -> None:
+    """Give the network its weights, by canonical name, in float64."""
+    for layer in module.modules():
+        if isinstance(layer, Layer):
+            for leaf in layer.tensors():
+                setattr(layer, leaf, np.asarray(tensors[f"{layer.path}.{leaf}"], dtype=np.float64))
+
+
+def weights(module: Module) -> dict[str, np.ndarray]:
+    """Return the network's weights by canonical name, in network order."""
+    return {
+        f"{layer.path}.{leaf}": getattr(layer, leaf)
+        for layer in module.modules()
+        if isinstance(layer, Layer)
+        for leaf in layer.tensors()
+    }
+
+
+def trace(module: Module, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Run the network on (N, C, H, W) and return every tap by canonical name, in the order of computation."""
+    taps: dict[str, np.ndarray] = {}
+
+    def record(module: Module, output: np.ndarray | Shape) -> None:
+        if _is_tap(module):
+            taps[module.path] = np.asarray(output)
+
+    module.observe(record)
+    try:
+        taps["logits"] = module(np.asarray(x, dtype=np.float64))
+    finally:
+        module.observe(None)
+    return taps

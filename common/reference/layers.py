@@ -1,0 +1,421 @@
+"""The layers from scratch in NumPy: modules with named children, their mathematics, shapes and costs.
+
+Every numeric choice of the reference stands here. A layer is called on an array, (N, C, H, W) or (N, features), or on
+a `Shape`: then nothing is computed and only the shape goes through, which is how names, shapes and costs of a network
+are had from the one definition that also computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from common.catalog import Network
+from common.errors import ConfigError, InputError
+from common.layout import Tensor
+
+__all__ = [
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "Layer",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "ReLU",
+    "Sequential",
+    "Shape",
+    "Sigmoid",
+    "Value",
+    "add",
+    "concatenate",
+    "output_size",
+]
+
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.9
+"""Fraction of the old running statistic kept at each training step."""
+
+
+class Shape(tuple[int, ...]):
+    """The shape of an activation, standing in for it; `image` remembers what a flattened one was: (C, H, W)."""
+
+    image: tuple[int, int, int] | None = None
+
+
+Value = TypeVar("Value", np.ndarray, Shape)
+Observer = Callable[["Module", "np.ndarray | Shape"], None]
+
+
+class Module:
+    """Something called on an activation, with children in the order in which they were assigned."""
+
+    path = ""
+    training = False
+    network: Network | None = None
+    """The catalogue entry that a whole network was built from."""
+    summary_expands: ClassVar[tuple[str, ...]] = ()
+    """Children for which a summary of the network shows their own children, one row each."""
+    summary_ends: ClassVar[tuple[str, ...]] = ()
+    """Where given, a row of the summary reaches from behind the one path to the next."""
+    _observer: Observer | None = None
+
+    def __call__(self, x: Value) -> Value:
+        """Compute the output for an array, or only its shape for a Shape."""
+        y = self.forward(x)
+        if self._observer is not None:
+            self._observer(self, y)
+        return y
+
+    def forward(self, x: Value) -> Value:
+        """Compute the output; every module defines it."""
+        raise NotImplementedError
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over (name, child) in order."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def modules(self) -> Iterator[Module]:
+        """Iterate over this module and all below it, children before what follows them."""
+        yield self
+        for _, child in self.children():
+            yield from child.modules()
+
+    def name_paths(self, path: str = "") -> None:
+        """Tell this module and all below it their attribute paths."""
+        self.path = path
+        for name, child in self.children():
+            child.name_paths(f"{path}.{name}" if path else name)
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have `observer(module, output)` called after each module below this one, and this one, has run."""
+        for module in self.modules():
+            module._observer = observer
+
+    def train(self, training: bool = True) -> None:
+        """Switch batch normalisation and dropout to their behaviour in training, or back."""
+        for module in self.modules():
+            module.training = training
+
+
+class Sequential(Module):
+    """Its children, one after another."""
+
+    def forward(self, x: Value) -> Value:
+        """Run the children in order."""
+        for _, child in self.children():
+            x = child(x)
+        return x
+
+    def features(self, in_channels: int, input_size: tuple[int, int]) -> int:
+        """Return how many values the children assigned so far make of one image of (height, width) pixels."""
+        self.name_paths()
+        return int(np.prod(self(Shape((1, in_channels, *input_size)))))
+
+
+class Layer(Module):
+    """A module without children: `infer` gives the shape, `compute` the numbers."""
+
+    def forward(self, x: Value) -> Value:
+        """Check the input's shape, then compute, or return the output's shape."""
+        shape = self.infer(x if isinstance(x, Shape) else Shape(x.shape))
+        return shape if isinstance(x, Shape) else self.compute(x)
+
+    def infer(self, shape: Shape) -> Shape:
+        """Return the output's shape; it is the input's unless a layer says otherwise."""
+        return shape
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        """Return the output."""
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return this layer's weights: leaf name -> shape and kind, in canonical order."""
+        return {}
+
+    def multiply_accumulates(self, output: Shape) -> int:
+        """Return the multiplications of a convolution or dense layer, for a whole output; 0 for all else."""
+        return 0
+
+    def _check_rank(self, shape: Shape, rank: int) -> None:
+        if len(shape) != rank:
+            axes = "(N, C, H, W)" if rank == 4 else "(N, features)"
+            raise InputError(f"{self.path or type(self).__name__} takes {axes}, and was given shape {tuple(shape)}")
+
+
+class WeightedLayer(Layer):
+    """A layer with weights; they are attributes named by their leaf, and None until they are loaded."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Return how many windows fit along one axis: floor((size + 2 padding - kernel) / stride) + 1, or 0 if none."""
+    return max((size + 2 * padding - kernel) // stride + 1, 0)
+
+
+def _windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """(N, C, H, W) -> a view of its windows, (N, C, H', W', kernel, kernel)."""
+    return sliding_window_view(x, (kernel, kernel), axis=(2, 3))[:, :, ::stride, ::stride]
+
+
+def _pad(x: np.ndarray, padding: int, value: float) -> np.ndarray:
+    if padding == 0:
+        return x
+    sides = (padding, padding)
+    return np.pad(x, ((0, 0), (0, 0), sides, sides), constant_values=value)
+
+
+class Conv2d(WeightedLayer):
+    """Cross-correlation plus bias, symmetrically padded with zeros.
+
+    (N, C, H, W) -> (N, O, H', W'); `groups` cuts the channels into groups that do not see one another.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1
+    ) -> None:
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel, self.stride, self.padding, self.groups = kernel, stride, padding, groups
+
+    def tensors(self) -> dict[str, Tensor]:
+        kernel = (self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel)
+        return {"weight": Tensor(kernel, "conv"), "bias": Tensor((self.out_channels,), "vector")}
+
+    def infer(self, shape: Shape) -> Shape:
+        self._check_rank(shape, 4)
+        batch, channels, *image = shape
+        if channels != self.in_channels:
+            raise InputError(f"{self.path or 'Conv2d'} takes {self.in_channels} channels, and was given {channels}")
+        return Shape((batch, self.out_channels, *_image_size(self, image, self.kernel, self.stride, self.padding)))
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        # One matrix product an example: the weight rows by the example's windows laid out in columns (im2col).
+        batch, _, height, width = self.infer(Shape(x.shape))
+        kernels = self.weight.reshape(self.groups, self.out_channels // self.groups, -1)
+        windows = _windows(_pad(x, self.padding, 0.0), self.kernel, self.stride)
+        output = np.empty((batch, self.groups, kernels.shape[1], height * width), dtype=x.dtype)
+        for example, result in zip(windows, output, strict=True):
+            columns = example.transpose(0, 3, 4, 1, 2).reshape(self.groups, kernels.shape[2], height * width)
+            np.matmul(kernels, columns, out=result)
+        output = output.reshape(batch, self.out_channels, height, width)
+        output += self.bias[:, None, None]
+        return output
+
+    def multiply_accumulates(self, output: Shape) -> int:
+        return int(np.prod(output)) * (self.in_channels // self.groups) * self.kernel**2
+
+
+class Linear(WeightedLayer):
+    """x W^T + b: (N, in) -> (N, out)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        self.in_features, self.out_features = in_features, out_features
+        self.image: tuple[int, int, int] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        shape = (self.out_features, self.in_features)
+        return {"weight": Tensor(shape, "dense", self.image), "bias": Tensor((self.out_features,), "vector")}
+
+    def infer(self, shape: Shape) -> Shape:
+        self._check_rank(shape, 2)
+        if shape[1] != self.in_features:
+            raise InputError(f"{self.path or 'Linear'} takes {self.in_features} features, and was given {shape[1]}")
+        self.image = shape.image or self.image
+        return Shape((shape[0], self.out_features))
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        return x @ self.weight.T + self.bias
+
+    def multiply_accumulates(self, output: Shape) -> int:
+        return int(np.prod(output)) * self.in_features
+
+
+class _BatchNorm(WeightedLayer):
+    """Normalise each channel, then scale by `weight` and shift by `bias`; the shape stays.
+
+    Evaluation uses the running statistics. Training uses the batch's mean and biased variance (divided by n), and
+    moves the running ones toward them; torch by itself would keep the unbiased variance.
+    """
+
+    running_mean: np.ndarray
+    running_var: np.ndarray
+    rank: int
+
+    def __init__(self, num_features: int) -> None:
+        self.num_features = num_features
+
+    def tensors(self) -> dict[str, Tensor]:
+        vector = Tensor((self.num_features,), "vector")
+        return {"weight": vector, "bias": vector, "running_mean": vector, "running_var": vector}
+
+    def infer(self, shape: Shape) -> Shape:
+        self._check_rank(shape, self.rank)
+        if shape[1] != self.num_features:
+            raise InputError(f"{self.path or 'BatchNorm'} takes {self.num_features} channels, and was given {shape[1]}")
+        return shape
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        if self.training:
+            axes = (0, *range(2, x.ndim))
+            mean, variance = x.mean(axis=axes), x.var(axis=axes)
+            keep = BATCH_NORM_MOMENTUM
+            self.running_mean = keep * self.running_mean + (1 - keep) * mean
+            self.running_var = keep * self.running_var + (1 - keep) * variance
+        else:
+            mean, variance = self.running_mean, self.running_var
+        across = (slice(None),) + (None,) * (x.ndim - 2)
+        scale = self.weight / np.sqrt(variance + BATCH_NORM_EPSILON)
+        return (x - mean[across]) * scale[across] + self.bias[across]
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, features), over the batch."""
+
+    rank = 2
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (N, C, H, W), over batch, height and width."""
+
+    rank = 4
+
+
+def _image_size(layer: Layer, image: list[int], kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """(H, W) -> (H', W'), or the error that `layer` runs out of pixels."""
+    height, width = (output_size(size, kernel, stride, padding) for size in image)
+    if not height or not width:
+        need = max(kernel - 2 * padding, 1)
+        raise ConfigError(
+            f"{layer.path or type(layer).__name__} runs out of pixels: its {kernel}x{kernel} window with padding "
+            f"{padding} needs at least {need}x{need}, and {image[0]}x{image[1]} arrive"
+        )
+    return height, width
+
+
+class _Pool(Layer):
+    """A window of `kernel` pixels moved by `stride` (the kernel's size unless given) over each channel."""
+
+    def __init__(self, kernel: int, stride: int | None = None, padding: int = 0) -> None:
+        self.kernel, self.stride, self.padding = kernel, stride or kernel, padding
+
+    def infer(self, shape: Shape) -> Shape:
+        self._check_rank(shape, 4)
+        batch, channels, *image = shape
+        return Shape((batch, channels, *_image_size(self, image, self.kernel, self.stride, self.padding)))
+
+    def _slices(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """Iterate over the windows' pixels: the first of every window, the second of every window, and so on."""
+        windows = _windows(x, self.kernel, self.stride)
+        for i in range(self.kernel):
+            for j in range(self.kernel):
+                yield windows[..., i, j]
+
+
+class MaxPool2d(_Pool):
+    """The largest value of each window: (N, C, H, W) -> (N, C, H', W'). Padding is minus infinity: it never wins."""
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        slices = self._slices(_pad(x, self.padding, -np.inf))
+        largest = next(slices).copy()
+        for pixels in slices:
+            np.maximum(largest, pixels, out=largest)
+        return largest
+
+
+class AvgPool2d(_Pool):
+    """The mean of each window: (N, C, H, W) -> (N, C, H', W'). There is no padding."""
+
+    def __init__(self, kernel: int, stride: int | None = None) -> None:
+        super().__init__(kernel, stride)
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        slices = self._slices(x)
+        total = next(slices).copy()
+        for pixels in slices:
+            total += pixels
+        total /= self.kernel**2
+        return total
+
+
+class GlobalAvgPool2d(Layer):
+    """The mean of each channel, at any size: (N, C, H, W) -> (N, C, 1, 1)."""
+
+    def infer(self, shape: Shape) -> Shape:
+        self._check_rank(shape, 4)
+        return Shape((*shape[:2], 1, 1))
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        return x.mean(axis=(2, 3), keepdims=True)
+
+
+class Flatten(Layer):
+    """(N, C, H, W) -> (N, C * H * W), in that order."""
+
+    def infer(self, shape: Shape) -> Shape:
+        self._check_rank(shape, 4)
+        batch, channels, height, width = shape
+        flat = Shape((batch, channels * height * width))
+        flat.image = (channels, height, width)
+        return flat
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(x), -1)
+
+
+class ReLU(Layer):
+    """max(x, 0)."""
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        return np.maximum(x, 0)
+
+
+class Sigmoid(Layer):
+    """1 / (1 + exp(-x)), written so that no exponential overflows."""
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        decay = np.exp(-np.abs(x))
+        return np.where(x >= 0, 1, decay) / (1 + decay)
+
+
+class Dropout(Layer):
+    """In training, zero each value with probability `rate` and scale the kept ones by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.generator = np.random.default_rng(0)
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        if not self.training or self.rate == 0:
+            return x
+        kept = self.generator.random(x.shape) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
+def add(x: Value, y: Value) -> Value:
+    """Add two activations of the same shape."""
+    if _shape(x) != _shape(y):
+        raise InputError(f"cannot add activations of shapes {_shape(x)} and {_shape(y)}")
+    return x if isinstance(x, Shape) else x + y
+
+
+def concatenate(parts: list[Value]) -> Value:
+    """Join activations along their channels."""
+    if isinstance(parts[0], Shape):
+        batch, _, *image = parts[0]
+        return Shape((batch, sum(part[1] for part in parts), *image))
+    return np.concatenate(parts, axis=1)
+
+
+def _shape(x: np.ndarray | Shape) -> tuple[int, ...]:
+    return tuple(x) if isinstance(x, Shape) else x.shape

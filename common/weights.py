@@ -1,0 +1,266 @@
+"""Canonical weights: how they are initialised, and the files that carry them.
+
+A file is a `.safetensors` file with metadata: tensors under canonical names in the torch layout, in network order.
+Reading maps it into memory, so that a tensor costs nothing until it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from common import catalog, reference
+from common.catalog import Network
+from common.errors import ConfigError, WeightsError
+from common.files import atomic_writer
+from common.layout import Tensor
+
+__all__ = ["DTypeName", "Scheme", "WeightsFile", "check", "initialise", "network_of", "read", "read_for", "write", "write_initial"]
+
+Scheme = Literal["probe", "xavier"]
+DTypeName = Literal["float32", "float64"]
+
+_FORMAT, _VERSION = "rosetta-weights", "1"
+_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_CHUNK = 1 << 18
+"""Numbers handled at a time: what stays in a processor's cache while it is made, converted and checked."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A checked weights file. `tensors` are views into the mapped file; writing to one leaves the file alone."""
+
+    path: Path
+    network: Network
+    tensors: Mapping[str, np.ndarray]
+
+
+def _uniform_range(name: str, tensor: Tensor, scheme: Scheme) -> tuple[float, float]:
+    """Return the bounds between which a tensor's numbers are drawn evenly."""
+    leaf = name.rpartition(".")[2]
+    if tensor.kind == "vector":
+        if scheme == "xavier":
+            constant = 1.0 if leaf in ("weight", "running_var") else 0.0
+            return constant, constant
+        return {
+            "weight": (0.5, 1.5),
+            "bias": (-0.25, 0.25),
+            "running_mean": (-0.5, 0.5),
+            "running_var": (0.5, 1.5),
+        }[leaf]
+    receptive_field = math.prod(tensor.shape[2:])
+    fan_in, fan_out = tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
+    # Xavier: Glorot and Bengio, 2010, equation 16. Probe: variance 2 / fan_in, which keeps activations alive through
+    # any number of rectified layers (He et al., 2015, equation 10).
+    bound = math.sqrt(6 / (fan_in + fan_out)) if scheme == "xavier" else math.sqrt(6 / fan_in)
+    return -bound, bound
+
+
+def _chunks(name: str, tensor: Tensor, scheme: Scheme, seed: int) -> Iterator[np.ndarray]:
+    """Iterate over a tensor's numbers in float64, some at a time, in one buffer that each step overwrites."""
+    low, high = _uniform_range(name, tensor, scheme)
+    # A stream for each name: a tensor's numbers depend on neither the other tensors nor their order.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *name.encode()])))
+    buffer = np.empty(_CHUNK)
+    remaining = math.prod(tensor.shape)
+    while remaining:
+        numbers = buffer[: min(remaining, _CHUNK)]
+        generator.random(out=numbers)
+        numbers *= high - low
+        numbers += low
+        yield numbers
+        remaining -= numbers.size
+
+
+def _check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"`seed` (={seed!r}) must be an integer of 0 or more")
+
+
+def initialise(network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32") -> dict:
+    """Return new weights by canonical name: the same numbers on every machine; float32 ones are the rounded float64.
+
+    `xavier` is for training: Xavier-uniform weights, zero biases, unit scales and variances. `probe` is for parity:
+    every tensor is random, so that no mistake hides behind a zero or a one.
+    """
+    _check_seed(seed)
+    tensors = {}
+    for name, tensor in reference.describe(network).manifest.items():
+        array = np.empty(math.prod(tensor.shape), dtype=dtype)
+        position = 0
+        for numbers in _chunks(name, tensor, scheme, seed):
+            array[position : position + numbers.size] = numbers
+            position += numbers.size
+        tensors[name] = array.reshape(tensor.shape)
+    return tensors
+
+
+def write_initial(
+    path: Path, network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32"
+) -> None:
+    """Write what `initialise` returns to a file, never holding more of it than a chunk.
+
+    Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
+    """
+    _check_seed(seed)
+    if scheme not in get_args(Scheme):
+        raise ConfigError(f"`scheme` (={scheme!r}) must be one of {', '.join(get_args(Scheme))}")
+    manifest = reference.describe(network).manifest
+    target = _dtype(dtype)
+    with atomic_writer(path) as file:
+        file.write(_header(network, manifest, target))
+        for name, tensor in manifest.items():
+            for numbers in _chunks(name, tensor, scheme, seed):
+                file.write(numbers.astype(target).data)
+
+
+def write(path: Path, network: Network, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write `tensors` as the weights of `network`, in network order.
+
+    Raises WeightsError where they are not its weights, InputError where the file cannot be written.
+    """
+    path = Path(path)
+    manifest = reference.describe(network).manifest
+    check("these weights", network, tensors)
+    (dtype,) = {array.dtype for array in tensors.values()}
+    with atomic_writer(path) as file:
+        file.write(_header(network, manifest, dtype))
+        for name in manifest:
+            file.write(np.ascontiguousarray(tensors[name], dtype=dtype.newbyteorder("<")).data)
+
+
+def _dtype(name: str) -> np.dtype:
+    if name not in get_args(DTypeName):
+        raise ConfigError(f"`dtype` (={name!r}) must be one of {', '.join(get_args(DTypeName))}")
+    return np.dtype(name)
+
+
+def _header(network: Network, manifest: Mapping[str, Tensor], dtype: np.dtype) -> bytes:
+    # The safetensors library would sort the tensors by name; the format itself lets them stand in network order.
+    metadata = {"format": _FORMAT, "version": _VERSION, "network": network.name, "config": network.config_json()}
+    entries: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in manifest.items():
+        begin, end = end, end + math.prod(tensor.shape) * dtype.itemsize
+        entries[name] = {"dtype": _CODES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers are aligned
+    return len(header).to_bytes(8, "little") + header
+
+
+def _listed(names: Iterable[str], sign: str) -> list[str]:
+    names = list(names)
+    shown = [f"{sign} {name}" for name in names[:6]]
+    return shown if len(names) <= 6 else [*shown, f"and {len(names) - 6} more"]
+
+
+def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise WeightsError unless `tensors` are weights of `network`: names, shapes, one dtype, all finite.
+
+    The error's one line begins with `source` and lists missing names with `-`, unexpected ones with `+`.
+    """
+    manifest = reference.describe(network).manifest
+    missing = [name for name in manifest if name not in tensors]
+    extra = [name for name in tensors if name not in manifest]
+    if missing or extra:
+        differences = ", ".join([*_listed(missing, "-"), *_listed(extra, "+")])
+        raise WeightsError(f"{source}: not the tensors of {network.name} (- missing, + unexpected): {differences}")
+    for name, tensor in manifest.items():
+        array = tensors[name]
+        if array.shape != tensor.shape:
+            raise WeightsError(f"{source}: {name} has shape {array.shape}; {network.name} expects {tensor.shape}")
+        if array.dtype not in _CODES:
+            raise WeightsError(f"{source}: {name} is {array.dtype}; expected float32 or float64")
+    dtypes = {name: array.dtype for name, array in tensors.items()}
+    first = next(iter(dtypes))
+    for name, dtype in dtypes.items():
+        if dtype != dtypes[first]:
+            raise WeightsError(f"{source}: {name} is {dtype} and {first} is {dtypes[first]}; all must be of one type")
+    for name in manifest:
+        numbers = tensors[name].reshape(-1)
+        for start in range(0, numbers.size, _CHUNK):
+            if not np.isfinite(numbers[start : start + _CHUNK]).all():
+                raise WeightsError(f"{source}: {name} holds a NaN or an infinity; weights must be finite")
+
+
+def _metadata_network(path: Path, metadata: Mapping[str, str]) -> Network:
+    if metadata.get("format") != _FORMAT:
+        raise WeightsError(
+            f"{path}: a safetensors file, but not of rosetta (format is {metadata.get('format')!r}, expected "
+            f"{_FORMAT!r}); write one with `rosetta init` or `save_weights`"
+        )
+    if metadata.get("version") != _VERSION:
+        raise WeightsError(f"{path}: version {metadata.get('version')!r} of the format; this rosetta reads {_VERSION!r}")
+    try:
+        config = json.loads(metadata["config"])
+        return catalog.get(metadata["network"], **config)
+    except KeyError as error:
+        raise WeightsError(f"{path}: its metadata has no {error}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: its metadata names no network that can be built: {error}") from None
+
+
+def read(path: Path | str) -> WeightsFile:
+    """Map a weights file into memory and check all of it.
+
+    Raises WeightsError where it is not a whole, valid file of finite weights of the network that it names.
+    """
+    path = Path(path)
+    tensors: dict[str, np.ndarray] = {}
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            # The library has checked that the tensors lie one behind another from the header to the end of the file.
+            entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
+            layout = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
+        # Copy on write: frameworks wrap an array without a copy, and none of them can change the file.
+        mapped = np.asarray(np.memmap(path, np.uint8, "c"))
+        end = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+        network = _metadata_network(path, metadata)
+        for name, code, shape in layout:
+            if code not in _DTYPES:
+                raise WeightsError(f"{path}: {name} is of type {code}; expected F32 or F64")
+            begin, end = end, end + math.prod(shape) * _DTYPES[code].itemsize
+            tensors[name] = mapped[begin:end].view(_DTYPES[code]).reshape(shape)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a whole safetensors file: {error}") from None
+    check(str(path), network, tensors)
+    return WeightsFile(path, network, tensors)
+
+
+def network_of(model: object) -> Network:
+    """Return the catalogue entry that `build` left on a native model.
+
+    Raises TypeError for a model that `build` did not make.
+    """
+    network = getattr(model, "network", None)
+    if not isinstance(network, Network):
+        raise TypeError(f"{type(model).__name__} does not know its network; make the model with `build(name, ...)`")
+    return network
+
+
+def read_for(model: object, path: Path | str) -> WeightsFile:
+    """Read a file that is to be loaded into `model`.
+
+    Raises WeightsError where the file is not valid, or is of another network or configuration.
+    """
+    network = network_of(model)
+    file = read(path)
+    if file.network.family != network.family or file.network.config != network.config:
+        raise WeightsError(
+            f"{path}: weights of {file.network.name} {file.network.config_json()}; this model is {network.name} "
+            f"{network.config_json()}"
+        )
+    return file
