@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from common.catalog import Network
-from common.errors import unknown
+from common.errors import BackendError, unknown
 from common.reference import Call
 from common.weights import DTypeName
 
-__all__ = ["BACKENDS", "Backend", "BackendInfo", "get", "kind_of", "load"]
+__all__ = [
+    "BACKENDS",
+    "PROJECT",
+    "Backend",
+    "BackendInfo",
+    "Interpreter",
+    "find_interpreter",
+    "get",
+    "install_hint",
+    "kind_of",
+    "load",
+]
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder that holds the packages: the checkout, or where they are installed."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +108,45 @@ def kind_of(layer: object, package: str, abstract: tuple[type, ...]) -> str:
         if not base.__module__.startswith(f"{package}."):
             return type(layer).__name__ if base in abstract else base.__name__
     raise TypeError(f"{type(layer).__name__} derives from nothing outside {package}")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that runs a backend, and how it was found."""
+
+    path: Path
+    found: str
+
+
+def _tox_folders() -> list[Path]:
+    folders = [Path(os.environ["TOX_WORK_DIR"])] if "TOX_WORK_DIR" in os.environ else []
+    return [*folders, PROJECT / ".tox", Path.cwd() / ".tox"]
+
+
+def find_interpreter(name: str) -> Interpreter | None:
+    """Return the interpreter that holds backend `name`, or None where it is not installed.
+
+    It is the one that `ROSETTA_PYTHON_<BACKEND>` names, else that of the tox environment of that name, else this one
+    if it holds the framework. Raises BackendError where the variable names no program.
+    """
+    info = get(name)
+    variable = f"ROSETTA_PYTHON_{name.upper()}"
+    given = os.environ.get(variable)
+    if given:
+        if not os.access(given, os.X_OK) or os.path.isdir(given):
+            raise BackendError(f"{variable} (={given!r}) is no program; give the path of a Python interpreter")
+        return Interpreter(Path(given), variable)
+    if name == "numpy":
+        return Interpreter(Path(sys.executable), "this interpreter")
+    for folder in _tox_folders():
+        for python in (folder / name / "bin" / "python", folder / name / "Scripts" / "python.exe"):
+            if python.exists():
+                return Interpreter(python, f"tox environment {name}")
+    if importlib.util.find_spec(info.module):
+        return Interpreter(Path(sys.executable), "this interpreter")
+    return None
+
+
+def install_hint(name: str) -> str:
+    """Return the command that installs backend `name`."""
+    return f"tox run --notest -e {name}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from safetensors import safe_open
+
 from common.errors import InputError
 
-__all__ = ["atomic_writer", "check_writable"]
+__all__ = ["atomic_writer", "check_writable", "read_safetensors", "safetensors_header", "write_safetensors"]
 
 
 def check_writable(path: Path) -> None:
@@ -26,9 +31,10 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write to, and move it to `path` once it is whole and on disk; on any error nothing is left.
+def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Give a file to write to, and move it to `path` once it is whole; on any error nothing is left.
 
+    `durable`: wait until the file is on disk, so that a power cut loses nothing.
     Raises InputError where the file cannot be written.
     """
     check_writable(path)
@@ -38,7 +44,8 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         # mkstemp makes files for their owner only; this one is as readable as any other the user makes.
         umask = os.umask(0)
         os.umask(umask)
@@ -50,3 +57,41 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             os.unlink(temporary)
+
+
+_CODES = {np.dtype("float32"): "F32", np.dtype("float64"): "F64"}
+
+
+def safetensors_header(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, metadata: Mapping[str, str]) -> bytes:
+    """Return the head of a safetensors file whose tensors follow in the order of `shapes`, all of one dtype.
+
+    The safetensors library sorts tensors by name when it writes; the format lets them stand in any order.
+    """
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers are aligned
+    return len(header).to_bytes(8, "little") + header
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None, durable: bool = True
+) -> None:
+    """Write tensors of one dtype, float32 or float64, in their order; `durable` as for `atomic_writer`.
+
+    Raises InputError where the file cannot be written.
+    """
+    (dtype,) = {array.dtype for array in tensors.values()}
+    with atomic_writer(path, durable) as file:
+        file.write(safetensors_header({name: array.shape for name, array in tensors.items()}, dtype, metadata or {}))
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array, dtype=dtype.newbyteorder("<")).data)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Read all tensors of a file that rosetta wrote, in their order in it."""
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.offset_keys()}

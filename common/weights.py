@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from common import catalog, reference
 from common.catalog import Network
 from common.errors import ConfigError, WeightsError
-from common.files import atomic_writer
+from common.files import atomic_writer, safetensors_header, write_safetensors
 from common.layout import Tensor
 
 __all__ = ["DTypeName", "Scheme", "WeightsFile", "check", "initialise", "network_of", "read", "read_for", "write", "write_initial"]
@@ -29,7 +29,6 @@ DTypeName = Literal["float32", "float64"]
 
 _FORMAT, _VERSION = "rosetta-weights", "1"
 _DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _CHUNK = 1 << 18
 """Numbers handled at a time: what stays in a processor's cache while it is made, converted and checked."""
 
@@ -51,7 +50,7 @@ def _uniform_range(name: str, tensor: Tensor, scheme: Scheme) -> tuple[float, fl
             constant = 1.0 if leaf in ("weight", "running_var") else 0.0
             return constant, constant
         return {
-            "weight": (0.5, 1.5),
+            "weight": (0.25, 1.25),
             "bias": (-0.25, 0.25),
             "running_mean": (-0.5, 0.5),
             "running_var": (0.5, 1.5),
@@ -104,19 +103,25 @@ def initialise(network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype
 
 
 def write_initial(
-    path: Path, network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32"
+    path: Path,
+    network: Network,
+    scheme: Scheme = "xavier",
+    seed: int = 0,
+    dtype: DTypeName = "float32",
+    durable: bool = True,
 ) -> None:
     """Write what `initialise` returns to a file, never holding more of it than a chunk.
 
-    Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
+    `durable` as for `atomic_writer`. Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
     """
     _check_seed(seed)
     if scheme not in get_args(Scheme):
         raise ConfigError(f"`scheme` (={scheme!r}) must be one of {', '.join(get_args(Scheme))}")
     manifest = reference.describe(network).manifest
     target = _dtype(dtype)
-    with atomic_writer(path) as file:
-        file.write(_header(network, manifest, target))
+    with atomic_writer(path, durable) as file:
+        shapes = {name: tensor.shape for name, tensor in manifest.items()}
+        file.write(safetensors_header(shapes, target, _metadata(network)))
         for name, tensor in manifest.items():
             for numbers in _chunks(name, tensor, scheme, seed):
                 file.write(numbers.astype(target).data)
@@ -127,14 +132,9 @@ def write(path: Path, network: Network, tensors: Mapping[str, np.ndarray]) -> No
 
     Raises WeightsError where they are not its weights, InputError where the file cannot be written.
     """
-    path = Path(path)
-    manifest = reference.describe(network).manifest
     check("these weights", network, tensors)
-    (dtype,) = {array.dtype for array in tensors.values()}
-    with atomic_writer(path) as file:
-        file.write(_header(network, manifest, dtype))
-        for name in manifest:
-            file.write(np.ascontiguousarray(tensors[name], dtype=dtype.newbyteorder("<")).data)
+    ordered = {name: tensors[name] for name in reference.describe(network).manifest}
+    write_safetensors(Path(path), ordered, _metadata(network))
 
 
 def _dtype(name: str) -> np.dtype:
@@ -143,17 +143,8 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
-def _header(network: Network, manifest: Mapping[str, Tensor], dtype: np.dtype) -> bytes:
-    # The safetensors library would sort the tensors by name; the format itself lets them stand in network order.
-    metadata = {"format": _FORMAT, "version": _VERSION, "network": network.name, "config": network.config_json()}
-    entries: dict[str, object] = {"__metadata__": metadata}
-    end = 0
-    for name, tensor in manifest.items():
-        begin, end = end, end + math.prod(tensor.shape) * dtype.itemsize
-        entries[name] = {"dtype": _CODES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers are aligned
-    return len(header).to_bytes(8, "little") + header
+def _metadata(network: Network) -> dict[str, str]:
+    return {"format": _FORMAT, "version": _VERSION, "network": network.name, "config": network.config_json()}
 
 
 def _listed(names: Iterable[str], sign: str) -> list[str]:
@@ -177,7 +168,7 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
         array = tensors[name]
         if array.shape != tensor.shape:
             raise WeightsError(f"{source}: {name} has shape {array.shape}; {network.name} expects {tensor.shape}")
-        if array.dtype not in _CODES:
+        if array.dtype not in _DTYPES.values():
             raise WeightsError(f"{source}: {name} is {array.dtype}; expected float32 or float64")
     dtypes = {name: array.dtype for name, array in tensors.items()}
     first = next(iter(dtypes))

@@ -1,0 +1,444 @@
+"""The command `rosetta`. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from common import __version__
+from common.catalog import FAMILIES, NETWORKS, Network, get
+from common.errors import ConfigError, InputError, RosettaError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+__all__ = ["main"]
+
+_BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
+_CHECKS = ("forward",)
+_DTYPES = ("float64", "float32")
+
+
+class _Group(click.Group):
+    """A group whose error for an unknown verb names the nearest ones."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and not cmd_name.startswith("-"):
+            raise unknown("verb", cmd_name, self.commands)
+        return command
+
+
+def _example(*lines: str) -> str:
+    # \b keeps click from joining the lines.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog=_example("rosetta doctor", "rosetta parity lenet resnet18 --html report.html"),
+)
+@click.version_option(__version__, prog_name="rosetta")
+def cli() -> None:
+    """The classic convolutional networks in PyTorch, JAX, TensorFlow, MXNet and NumPy, proven to be the same.
+
+    Exit status: 0 all agree or done, 1 a disagreement, 2 the request or a file is wrong, 3 a backend is missing or
+    died.
+    """
+
+
+def _parse_config(given: str | None) -> dict[str, Any]:
+    """Return the overrides that `--config` gives, as JSON or as the path of a JSON file."""
+    if given is None:
+        return {}
+    text, source = given, "--config"
+    if not given.lstrip().startswith("{"):
+        source = f"--config {given}"
+        try:
+            text = Path(given).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{source}: neither JSON nor a file that can be read ({error}); an example is '{{\"num_classes\": 7}}'"
+            ) from None
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{source}: expected a JSON object such as {{\"num_classes\": 7}}, and was given {text[:60]}")
+    return config
+
+
+def _parse_list(option: str, given: str, known: Sequence[str], kind: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option} is empty; choose from {', '.join(known)}")
+    for name in names:
+        _choice(kind, name, known)
+    return names
+
+
+def _choice(kind: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise unknown(kind, given, known)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Away from a terminal there is no width to fit: lines stay whole.
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=220)
+
+
+_config_option = click.option(
+    "--config", metavar="JSON", help="Override the catalogue: JSON, or the path of a JSON file."
+)
+_seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
+
+
+@cli.command(epilog=_example("rosetta doctor"))
+def doctor() -> int:
+    """Say which backends are ready, where, in which versions, and how to install what is missing."""
+    from rich.table import Table
+
+    from common.parity.doctor import examine
+
+    console = _console()
+    table = Table("backend", "status", "versions", "interpreter", box=None, pad_edge=False)
+    examinations = examine(_BACKENDS)
+    for examination in examinations:
+        table.add_row(examination.backend, examination.status, examination.versions, examination.where)
+    console.print(table)
+    for examination in examinations:
+        if examination.mend:
+            console.print(f"{examination.backend}: {examination.mend}", soft_wrap=True)
+    return 0 if all(examination.status == "ready" for examination in examinations) else 3
+
+
+@cli.command(name="list", epilog=_example("rosetta list", "rosetta list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_networks(as_json: bool) -> int:
+    """Show the catalogue: input, parameters, multiply-accumulates, paper."""
+    from common import reference
+
+    entries = []
+    for network in [*NETWORKS.values(), *(FAMILIES[name] for name in FAMILIES if name not in NETWORKS)]:
+        description = reference.describe(network)
+        entries.append(
+            {
+                "name": network.name,
+                "family": network.family,
+                "input": list(network.input_shape),
+                "parameters": description.parameters,
+                "statistics": description.statistics,
+                "multiply_accumulates": description.multiply_accumulates,
+                "paper": network.paper,
+                "arxiv": network.arxiv,
+                "section": network.section,
+                "learning_rate": network.learning_rate,
+                "batch_size": network.batch_size,
+                "config": network.settings(),
+                "takes_arch": hasattr(network.config, "arch"),
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(entries, indent=1))
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("network", "input", "parameters", "multiply-accumulates", "arch", "paper", "arXiv"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "multiply-accumulates") else "left")
+    for entry in entries:
+        table.add_row(
+            entry["name"],
+            "x".join(map(str, entry["input"])),
+            f"{entry['parameters']:,}",
+            f"{entry['multiply_accumulates']:,}",
+            "any" if entry["takes_arch"] else "",
+            entry["paper"],
+            entry["arxiv"],
+        )
+    _console().print(table)
+    return 0
+
+
+@cli.command(
+    epilog=_example(
+        "rosetta init resnet18 -o resnet18.safetensors",
+        "rosetta init lenet -o w.safetensors --scheme probe --seed 7 --dtype float64 --config '{\"num_classes\": 7}'",
+    )
+)
+@click.argument("network")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The weights file to write.")
+@_seed_option
+@click.option("--scheme", default="xavier", show_default=True, help="xavier (for training) or probe (for parity).")
+@_config_option
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
+def init(network: str, output: Path, seed: int, scheme: str, config: str | None, dtype: str) -> int:
+    """Write new canonical weights of NETWORK: the same bytes on every machine."""
+    from common import weights
+
+    entry = get(network, **_parse_config(config))
+    weights.write_initial(output, entry, scheme, seed, dtype)  # type: ignore[arg-type]  # it checks them
+    size = output.stat().st_size / 1e6
+    click.echo(f"{output}: {entry.name}, {scheme} weights of seed {seed}, {dtype}, {size:,.1f} MB")
+    return 0
+
+
+def _read_input(path: Path, network: Network) -> np.ndarray:
+    """Read and check the input array of `rosetta run`."""
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an array that numpy.save wrote: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        kind = array.dtype if isinstance(array, np.ndarray) else "an archive of arrays"
+        raise InputError(f"{path}: holds {kind}; expected one array of real numbers")
+    channels, height, width = network.input_shape
+    expected = f"{network.name} expects (N, {channels}, {height}, {width})"
+    if array.ndim != 4 or len(array) == 0:
+        raise InputError(f"{path}: shape {array.shape}; {expected}")
+    if array.shape[1] != channels:
+        raise InputError(f"{path}: {array.shape[1]} channels, shape {array.shape}; {expected}")
+    if array.shape[2:] != (height, width):
+        raise InputError(f"{path}: images of {array.shape[2]}x{array.shape[3]}; {expected}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds a NaN or an infinity; an input must be finite")
+    return np.asarray(array, dtype=np.float64)
+
+
+@cli.command(
+    epilog=_example(
+        "rosetta init lenet -o w.safetensors --scheme probe",
+        'python -c "import numpy; numpy.save(\'x.npy\', numpy.random.rand(2, 1, 28, 28))"',
+        "rosetta run lenet --backend jax --weights w.safetensors --input x.npy -o y.npy --trace taps.safetensors",
+    )
+)
+@click.argument("network")
+@click.option("--backend", required=True, help=f"One of {', '.join(_BACKENDS)}.")
+@click.option("--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights.")
+@click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="A .npy, (N, C, H, W).")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .npy of logits to write.")
+@click.option("--trace", "trace_path", type=click.Path(path_type=Path), help="A .safetensors of all taps to write.")
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float64 (numpy: always float64).")
+@_config_option
+def run(
+    network: str,
+    backend: str,
+    weights_path: Path,
+    input_path: Path,
+    output: Path,
+    trace_path: Path | None,
+    dtype: str,
+    config: str | None,
+) -> int:
+    """Run NETWORK with given weights on a given input, in one backend."""
+    import tempfile
+
+    import numpy as np
+    from common import weights
+    from common.files import atomic_writer, check_writable, read_safetensors, write_safetensors
+    from common.parity.harness import run_one
+
+    _choice("backend", backend, _BACKENDS)
+    _choice("dtype", dtype, _DTYPES)
+    asked = get(network, **_parse_config(config))
+    file = weights.read(weights_path)
+    if file.network.family != asked.family or (config is not None and file.network.config != asked.config):
+        raise ConfigError(
+            f"{weights_path}: weights of {file.network.name} {file.network.config_json()}; "
+            f"asked for was {asked.name} {asked.config_json()}"
+        )
+    x = _read_input(input_path, file.network)
+    for path in (output, trace_path):
+        if path is not None:
+            check_writable(path)
+    with tempfile.TemporaryDirectory(prefix="rosetta-") as folder:
+        source, result = Path(folder) / "x.npy", Path(folder) / "result"
+        np.save(source, x)
+        run_one(
+            backend,
+            "run" if trace_path is None else "trace",
+            file.network,
+            dtype,  # type: ignore[arg-type]
+            weights=str(weights_path.resolve()),
+            inputs={"x": str(source)},
+            outputs={"x": str(result)},
+        )
+        taps = read_safetensors(result) if trace_path is not None else {"logits": np.load(result)}
+    with atomic_writer(output) as target:
+        np.save(target, taps["logits"])
+    if trace_path is not None:
+        write_safetensors(trace_path, taps)
+    click.echo(f"{output}: logits {taps['logits'].shape}, {taps['logits'].dtype}, of {file.network.name} in {backend}")
+    return 0
+
+
+def _progress_lines(name: str, done: int, total: int) -> None:
+    """Show progress where there is no terminal: a line for each quarter of a backend's work."""
+    if done == total or done * 4 // total > (done - 1) * 4 // total:
+        click.echo(f"{'reference' if name == 'numpy' else name}: {done} of {total}", err=True)
+
+
+def _with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
+    """Do `work(progress)` with a bar for each backend on a terminal, or lines on standard error away from one."""
+    if not sys.stderr.isatty():
+        return work(_progress_lines)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {name: bars.add_task("reference" if name == "numpy" else name, total=None) for name in backends}
+        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))
+
+
+@cli.command(
+    epilog=_example(
+        "rosetta parity",
+        "rosetta parity lenet resnet18 --backends torch,jax --dtype float64",
+        "rosetta parity resnet --config '{\"arch\": [[1, 8], [2, 16]], \"input_size\": [57, 83]}' --batch 3",
+        "rosetta parity --html report.html --json report.json --junit report.xml",
+    )
+)
+@click.argument("networks", nargs=-1, metavar="[NETWORK]...")
+@click.option("--backends", default=",".join(_BACKENDS[1:]), show_default=True, help="Which to hold to the reference.")
+@click.option("--checks", default="forward", show_default=True, help="forward: every tap in evaluation mode.")
+@click.option("--dtype", default=",".join(_DTYPES), show_default=True, help="float64, float32 or both.")
+@_config_option
+@click.option("--batch", type=click.IntRange(min=1), default=2, show_default=True, help="Images in each input.")
+@_seed_option
+@click.option("--jobs", type=click.IntRange(min=1), help="How many compute at a time  [default: the processors]")
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=600, show_default=True, help="Seconds one cell may take."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write it as one self-contained page.")
+@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write it as JUnit XML.")
+def parity(
+    networks: tuple[str, ...],
+    backends: str,
+    checks: str,
+    dtype: str,
+    config: str | None,
+    batch: int,
+    seed: int,
+    jobs: int | None,
+    timeout: float,
+    json_path: Path | None,
+    html_path: Path | None,
+    junit_path: Path | None,
+) -> int:
+    """Run every NETWORK (all, unless some are named) in every backend and compare every tap with the reference.
+
+    Each runs on a batch of real digits and on one of noise, with weights in which every tensor is random.
+    """
+    from common import reference
+    from common.files import check_writable
+    from common.parity import harness, report
+
+    overrides = _parse_config(config)
+    chosen = [get(name, **overrides) for name in dict.fromkeys(networks or NETWORKS)]
+    for network in chosen:
+        reference.describe(network)
+    if seed < 0:
+        raise ConfigError(f"--seed (={seed}) must be 0 or more")
+    limits = {} if jobs is None else {"jobs": jobs}
+    settings = harness.Settings(
+        chosen,
+        _parse_list("--backends", backends, _BACKENDS[1:], "backend to compare"),
+        _parse_list("--checks", checks, _CHECKS, "check"),  # type: ignore[arg-type]
+        _parse_list("--dtype", dtype, _DTYPES, "dtype"),  # type: ignore[arg-type]
+        batch,
+        seed,
+        timeout,
+        **limits,
+    )
+    outputs = {json_path: report.to_json, html_path: report.to_html, junit_path: report.to_junit}
+    for path in outputs:
+        if path is not None:
+            check_writable(path)
+    shown = ["numpy", *(name for name in settings.backends if name != "numpy")]
+    result = _with_progress(lambda progress: harness.run(settings, progress), shown)
+    report.print_table(result, _console())
+    for path, render in outputs.items():
+        if path is not None:
+            report.save(path, render(result))
+            click.echo(f"report: {path}")
+    return result.exit_status()
+
+
+@cli.command(epilog=_example("rosetta summary resnet18", "rosetta summary lenet --backend tf"))
+@click.argument("network")
+@click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(_BACKENDS)}.")
+@_config_option
+def summary(network: str, backend: str, config: str | None) -> int:
+    """Print NETWORK layer by layer: class name and output shape in the backend's own terms and layout."""
+    from rich.table import Table
+
+    from common import reference
+    from common.parity.harness import run_one
+    from common.view.summary import rows
+
+    _choice("backend", backend, _BACKENDS)
+    entry = get(network, **_parse_config(config))
+    description = reference.describe(entry)
+    if backend == "numpy":
+        calls, container = description.calls, "Sequential"
+    else:
+        answer = run_one(backend, "summary", entry, "float32")
+        calls, container = tuple(reference.Call(**call) for call in answer["calls"]), answer["container"]
+    table = Table("path", "layer", "output shape", box=None, pad_edge=False)
+    for row in rows(calls, description, container):
+        table.add_row(row.path, row.kind, ", ".join(map(str, row.shape)))
+    console = _console()
+    console.print(table)
+    console.print(
+        f"{description.parameters:,} parameters, {description.statistics:,} statistics, "
+        f"{description.multiply_accumulates:,} multiply-accumulates in convolutions and dense layers for one image"
+    )
+    return 0
+
+
+def _fail(message: str) -> None:
+    click.echo(f"rosetta: {' '.join(message.split())}", err=True)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; every error of the user's is one line on standard error."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that workers are ended and temporary files removed
+    try:
+        return cli.main(arguments, prog_name="rosetta", standalone_mode=False) or 0
+    except RosettaError as error:
+        _fail(str(error))
+        return error.exit_status
+    except click.ClickException as error:
+        _fail(error.format_message())
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing was written")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

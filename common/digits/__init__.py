@@ -1,0 +1,1 @@
+"""Handwritten digits, as data; see README.md here."""

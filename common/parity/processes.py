@@ -1,0 +1,179 @@
+"""Workers seen from the harness: starting them, asking them, and saying what they died of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from common import backends
+from common.errors import BackendError
+
+__all__ = ["MissingBackend", "Worker"]
+
+
+class MissingBackend(BackendError):
+    """A backend that is not installed."""
+
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+def _environment(threads: int) -> dict[str, str]:
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    for variable in _THREAD_VARIABLES:
+        environment.setdefault(variable, str(threads))
+    # A worker runs the code of this checkout, whatever its own environment holds. Where rosetta is installed among
+    # other packages, that folder would bring those along too: there the worker's environment has its own rosetta.
+    if (backends.PROJECT / "pyproject.toml").exists():
+        environment["PYTHONPATH"] = str(backends.PROJECT)
+    return environment
+
+
+class Worker:
+    """A backend's process. Use it as a context manager: leaving ends the process and all that it started.
+
+    `folder` is where its requests and its standard error go; `limit` is how many seconds one answer may take.
+    """
+
+    def __init__(self, name: str, folder: Path, threads: int = 1, limit: float = 600) -> None:
+        self.name = name
+        self.limit = limit
+        self._folder = folder
+        self._threads = threads
+        self._requests = 0
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._process: subprocess.Popen[str] | None = None
+        self.versions: dict[str, str] = {}
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the process and wait until it has imported its framework.
+
+        Raises MissingBackend where the framework is not installed, BackendError where it does not start.
+        """
+        interpreter = backends.find_interpreter(self.name)
+        if interpreter is None:
+            raise MissingBackend(
+                f"backend {self.name} is not installed; install it with `{backends.install_hint(self.name)}`, or name "
+                f"an interpreter that has it in ROSETTA_PYTHON_{self.name.upper()}"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._log = self._folder / "stderr.txt"
+        try:
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [str(interpreter.path), "-m", "common.parity.worker", self.name],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env=_environment(self._threads),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise BackendError(f"backend {self.name}: cannot start {interpreter.path}: {error.strerror}") from None
+        self._lines = queue.Queue()
+        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
+        answer = self._answer()
+        if answer.get("status") == "missing":
+            self.stop()
+            raise MissingBackend(
+                f"backend {self.name} is not installed in {interpreter.path} ({interpreter.found}): "
+                f"{answer.get('message')}"
+            )
+        if answer.get("status") != "ready":
+            self.stop()
+            raise BackendError(f"backend {self.name} does not start: {answer.get('message', 'no reason given')}")
+        self.versions = answer["versions"]
+
+    @staticmethod
+    def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+        with contextlib.suppress(ValueError, UnicodeDecodeError):
+            for line in process.stdout or ():
+                lines.put(line)
+        lines.put(None)
+
+    def ask(self, action: str, **details: Any) -> dict[str, Any]:
+        """Send one request and return its answer, starting the process first where there is none.
+
+        Raises BackendError where the worker fails, dies, is silent past its limit or answers rubbish; it can be asked
+        again.
+        """
+        if self._process is None:
+            self.start()
+        process = self._process
+        if process is None or process.stdin is None:
+            raise BackendError(f"backend {self.name} does not run")
+        self._requests += 1
+        path = self._folder / f"request{self._requests}.json"
+        path.write_text(json.dumps({"id": self._requests, "action": action, **details}), encoding="utf-8")
+        try:
+            print(path, file=process.stdin, flush=True)
+        except OSError:
+            raise BackendError(self._death()) from None
+        answer = self._answer()
+        if answer.get("id") != self._requests:
+            self.stop()
+            raise BackendError(f"backend {self.name} answered another request than it was asked")
+        if answer.get("status") != "ok":
+            raise BackendError(f"backend {self.name}: {answer.get('message', 'failed without a reason')}")
+        return answer
+
+    def _answer(self) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=self.limit)
+        except queue.Empty:
+            self.stop()
+            raise BackendError(f"backend {self.name} gave no answer within {self.limit:g} s and was ended") from None
+        if line is None:
+            raise BackendError(self._death())
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self.stop()
+            raise BackendError(f"backend {self.name} answered with what is no JSON object: {line.strip()[:80]!r}")
+        return answer
+
+    def _death(self) -> str:
+        """End what is left of the process and say what it died of."""
+        try:
+            status = self._process.wait(timeout=10) if self._process else 0
+        except subprocess.TimeoutExpired:
+            self.stop()
+            return f"backend {self.name} closed its output and was ended"
+        self.stop()
+        if status < 0:
+            cause = f"was killed by {signal.Signals(-status).name}"
+            if -status == signal.SIGKILL:
+                cause += " (out of memory?)"
+        else:
+            cause = f"ended with status {status}"
+        last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        return f"backend {self.name} {cause}" + (f": {last[0].strip()}" if last else "")
+
+    def stop(self) -> None:
+        """End the process, and all that it started, at once."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()

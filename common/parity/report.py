@@ -1,0 +1,209 @@
+"""A parity report as a table in the terminal, as JSON, as JUnit XML and as one self-contained page."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.resources
+import json
+import math
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.files import atomic_writer
+from common.parity.comparison import TapError
+from common.parity.harness import Cell, Report
+from common.parity.tolerances import TOLERANCES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["print_table", "save", "to_html", "to_json", "to_junit"]
+
+_STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
+_SHORT = {"float64": "f64", "float32": "f32"}
+
+
+def _number(error: float) -> str:
+    return f"{error:.1e}" if math.isfinite(error) else "not comparable"
+
+
+def cell_text(cell: Cell) -> str:
+    """Return what a matrix shows of a cell: how far from the truth and where, or where it first goes wrong."""
+    if cell.status == "disagree" and (first := cell.first_divergence) is not None:
+        return f"✗ {_number(first.error)} first at {first.tap}"
+    if cell.worst is None:
+        return "✗ died" if cell.status == "error" else cell.status
+    return f"{'✓' if cell.status == 'agree' else '? vacuous'} {_number(cell.worst.error)} {cell.worst.tap}"
+
+
+def _backend_names(report: Report) -> dict[str, str]:
+    """Return the column headings: each backend with its framework's version."""
+    packages = {"numpy": "numpy", "torch": "torch", "jax": "jax", "tf": "tensorflow-cpu", "mxnet": "mxnet"}
+    names = {}
+    for name in report.settings.backends:
+        version = report.versions.get(name, {}).get(packages[name], "")
+        names[name] = f"{name} {version}".strip()
+    return names
+
+
+def _sentence(report: Report) -> str:
+    counts = {status: count for status, count in report.summary().items() if count}
+    return f"{', '.join(f'{count} {status}' for status, count in counts.items())} in {report.seconds:.0f} s"
+
+
+def print_table(report: Report, console: Console) -> None:
+    """Print the matrix: a row for each network and dtype, a column for each backend, and what went wrong below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = {(cell.network, cell.dtype, cell.backend): cell for cell in report.cells}
+    table = Table("network", "", *_backend_names(report).values(), pad_edge=False, box=None)
+    for network in report.settings.networks:
+        for dtype in report.settings.dtypes:
+            row = [cells[network.name, dtype, backend] for backend in report.settings.backends]
+            first = network.name if dtype == report.settings.dtypes[0] else ""
+            table.add_row(first, _SHORT[dtype], *(Text(cell_text(cell), style=_STYLES[cell.status]) for cell in row))
+    console.print(table)
+    console.print(
+        "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the float64 "
+        "reference; and that tap."
+    )
+    for status, message in report.unavailable.values():
+        console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
+    for cell in report.cells:
+        if cell.detail and cell.backend not in report.unavailable:
+            line = f"{cell.network} {_SHORT[cell.dtype]} {cell.backend}: {cell.status}: {cell.detail}"
+            console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
+    for pair in report.pairs:
+        if pair.status != "agree":
+            line = (
+                f"{pair.network} {_SHORT[pair.dtype]}: {' and '.join(pair.backends)} differ by "
+                f"{_number(pair.worst.error)} at {pair.worst.tap}"
+            )
+            console.print(Text(line, style=_STYLES["disagree"]), soft_wrap=True)
+    console.print(_sentence(report))
+
+
+def _tap_json(error: TapError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    finite = error.error if math.isfinite(error.error) else None
+    return {"tap": error.tap, "error": finite, "tolerance": error.tolerance, "input": error.input}
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON, schema 1. An error that is not a finite number is null."""
+    return json.dumps(
+        {
+            "schema": 1,
+            "backends": {
+                name: dict(
+                    zip(("status", "detail"), report.unavailable.get(name, ("ready", "")), strict=True),
+                    versions=report.versions.get(name, {}),
+                )
+                for name in report.settings.backends
+            },
+            "results": [
+                {
+                    "network": cell.network,
+                    "check": cell.check,
+                    "dtype": cell.dtype,
+                    "backend": cell.backend,
+                    "status": cell.status,
+                    "worst": _tap_json(cell.worst),
+                    "first_divergence": cell.first_divergence.tap if cell.first_divergence else None,
+                    "taps": len({error.tap for error in cell.errors}),
+                    "seconds": round(cell.seconds, 3),
+                    "peak_bytes": cell.peak_bytes,
+                    "detail": cell.detail,
+                }
+                for cell in report.cells
+            ],
+            "pairs": [
+                {
+                    "network": pair.network,
+                    "check": pair.check,
+                    "dtype": pair.dtype,
+                    "backends": list(pair.backends),
+                    "status": pair.status,
+                    "worst": _tap_json(pair.worst),
+                }
+                for pair in report.pairs
+            ],
+            "summary": report.summary(),
+            "settings": {
+                "batch": report.settings.batch,
+                "seed": report.settings.seed,
+                "networks": {network.name: network.settings() for network in report.settings.networks},
+            },
+            "seconds": round(report.seconds, 3),
+        },
+        indent=1,
+    )
+
+
+def to_junit(report: Report) -> str:
+    """Return the report as JUnit XML: a suite for each backend, a case for each network, check and dtype."""
+    from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
+
+    document = JUnitXml("rosetta parity")
+    for backend in report.settings.backends:
+        suite = TestSuite(backend)
+        for cell in report.cells:
+            if cell.backend != backend:
+                continue
+            case = TestCase(f"{cell.network} {cell.check} {cell.dtype}", f"parity.{backend}", round(cell.seconds, 3))
+            message = " ".join(filter(None, [cell_text(cell), cell.detail]))
+            if cell.status in ("disagree", "vacuous"):
+                case.result = [Failure(message, cell.status)]
+            elif cell.status in ("error", "missing"):
+                case.result = [Error(message, cell.status)]
+            suite.add_testcase(case)
+        document.add_testsuite(suite)
+    return document.tostring().decode()
+
+
+def _tap_rows(cells: list[Cell]) -> list[tuple[str, list[tuple[str, float] | None]]]:
+    """Return for each tap of a network what each of its cells found there: the worst input's error and its share."""
+    found: dict[str, list[TapError | None]] = {}
+    for column, cell in enumerate(cells):
+        for error in cell.errors:
+            row = found.setdefault(error.tap, [None] * len(cells))
+            before = row[column]
+            if before is None or error.share > before.share:
+                row[column] = error
+    return [(tap, [error and (_number(error.error), error.share) for error in row]) for tap, row in found.items()]
+
+
+def to_html(report: Report) -> str:
+    """Return the report as one page that needs nothing else: the matrix, then every network tap by tap."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = importlib.resources.files("common.parity").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    networks = []
+    for network in report.settings.networks:
+        cells = [cell for cell in report.cells if cell.network == network.name]
+        command = f"rosetta parity {network.name} --batch {report.settings.batch} --seed {report.settings.seed}"
+        networks.append({"entry": network, "cells": cells, "taps": _tap_rows(cells), "command": command})
+    failing_first = sorted(networks, key=lambda item: all(cell.status == "agree" for cell in item["cells"]))
+    return template.from_string(source).render(
+        report=report,
+        backends=_backend_names(report),
+        networks=networks,
+        failing_first=failing_first,
+        cell_text=cell_text,
+        number=_number,
+        short=_SHORT,
+        tolerances=TOLERANCES,
+        sentence=_sentence(report),
+        machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def save(path: Path, text: str) -> None:
+    """Write a rendered report. Raises InputError where the file cannot be written."""
+    with atomic_writer(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,132 @@
+"""One backend in a process of its own: `python -m common.parity.worker BACKEND` serves requests until its input ends.
+
+A request is a line on standard input: the path of a JSON file. An answer is a line of JSON on standard output.
+Arrays go through files that the request names. All else that is printed, by Python or by a framework's C code, goes to
+standard error, so that nothing can be taken for an answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from common import backends, catalog, weights
+from common.backends import Backend
+from common.files import write_safetensors
+
+__all__ = ["main"]
+
+Request = dict[str, Any]
+
+
+class Server:
+    """Answers requests with one backend; keeps the last model, since requests for one network come together."""
+
+    def __init__(self, name: str) -> None:
+        self.info = backends.get(name)
+        self.backend: Backend = backends.load(name)
+        self._model: tuple[tuple[str, str, str, str], Any] | None = None
+        self.actions: dict[str, Callable[[Request], dict[str, Any]]] = {
+            "run": self.run,
+            "trace": self.trace,
+            "summary": self.summary,
+        }
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of Python and of each distribution the backend runs on."""
+        python = ".".join(str(number) for number in sys.version_info[:3])
+        return {"python": python} | {name: importlib.metadata.version(name) for name in self.info.distributions}
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        """Carry out one request and return its answer."""
+        start = time.perf_counter()
+        result = self.actions[request["action"]](request)
+        return {
+            "id": request["id"],
+            "status": "ok",
+            "seconds": time.perf_counter() - start,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            **result,
+        }
+
+    def model(self, request: Request) -> Any:
+        """Return the requested network with the requested weights."""
+        network = catalog.get(request["network"], **request["config"])
+        key = (request["network"], network.config_json(), request["dtype"], request["weights"])
+        if self._model is None or self._model[0] != key:
+            self._model = None  # free the old one's memory before the new one takes its own
+            model = self.backend.build(network, request["dtype"])
+            self.backend.load(model, weights.read(request["weights"]).tensors)
+            self._model = (key, model)
+        return self._model[1]
+
+    def run(self, request: Request) -> dict[str, Any]:
+        """Write the logits of each input."""
+        model = self.model(request)
+        for name, path in request["inputs"].items():
+            with open(request["outputs"][name], "wb") as file:
+                np.save(file, self.backend.run(model, np.load(path)))
+        return {}
+
+    def trace(self, request: Request) -> dict[str, Any]:
+        """Write every tap of each input."""
+        model = self.model(request)
+        for name, path in request["inputs"].items():
+            taps = self.backend.trace(model, np.load(path))
+            write_safetensors(Path(request["outputs"][name]), taps, durable=False)
+        return {}
+
+    def summary(self, request: Request) -> dict[str, Any]:
+        """Return every layer's call, in order."""
+        network = catalog.get(request["network"], **request["config"])
+        model = self.backend.build(network, request["dtype"])
+        self.backend.load(model, weights.initialise(network, "xavier", 0, request["dtype"]))
+        calls = [dataclasses.asdict(call) for call in self.backend.summary(model)]
+        return {"calls": calls, "container": self.backend.container}
+
+
+def _serve(name: str, answers: TextIO) -> int:
+    def send(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    try:
+        server = Server(name)
+    except ModuleNotFoundError as error:
+        traceback.print_exc()
+        missing = error.name == backends.get(name).module
+        send({"status": "missing" if missing else "failed", "message": str(error)})
+        return 3
+    send({"status": "ready", "versions": server.versions()})
+    for line in sys.stdin:
+        with open(line.rstrip("\n"), encoding="utf-8") as file:
+            request = json.load(file)
+        try:
+            answer = server.answer(request)
+        except Exception as error:  # whatever a framework raises costs this request, not the worker
+            traceback.print_exc()
+            answer = {"id": request["id"], "status": "failed", "message": f"{type(error).__name__}: {error}"}
+        send(answer)
+    return 0
+
+
+def main() -> int:
+    """Serve one backend; the process keeps its standard output for answers alone."""
+    (name,) = sys.argv[1:]
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return _serve(name, answers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

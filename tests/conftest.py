@@ -1,0 +1,69 @@
+"""Which backend is tested, and what tests share."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from common import backends
+from common.backends import Backend
+
+ROOT = Path(__file__).parent.parent
+FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "networks.json").read_text())
+"""What each network must reproduce: input, parameters, multiply-accumulates, summary, manifest (torch's terms)."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=list(backends.BACKENDS), default="numpy", help="whose port to test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Without a framework only the framework-free tests are asked for; with one, its absence is a failure.
+    if config.getoption("--backend") == "numpy":
+        ports = [item for item in items if item.get_closest_marker("port")]
+        config.hook.pytest_deselected(items=ports)
+        items[:] = [item for item in items if item not in ports]
+
+
+@pytest.fixture(scope="session")
+def backend_name(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--backend")
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str) -> Backend:
+    return backends.load(backend_name)
+
+
+@pytest.fixture(scope="session")
+def port(backend_name: str, backend: Backend) -> ModuleType:
+    """The package of the port; its Backend is made first, since that turns on what float64 needs in JAX."""
+    return importlib.import_module(backends.get(backend_name).package)
+
+
+@pytest.fixture
+def rosetta(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command, run in a folder of its own."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        import os
+
+        return subprocess.run(
+            [sys.executable, "-m", "common", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,225 @@
+"""The command: what it prints, what it refuses in one line, and that nothing is written then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from common import catalog, reference, weights
+from conftest import FACTS
+
+
+def test_list_shows_the_catalogue_with_the_facts(rosetta) -> None:
+    entries = {entry["name"]: entry for entry in json.loads(rosetta("list", "--json").stdout)}
+    for name, facts in FACTS.items():
+        assert [1, *entries[name]["input"]] == facts["input_shape_nchw"]
+        assert entries[name]["parameters"] == facts["parameters"]
+        assert entries[name]["multiply_accumulates"] == facts["multiply_accumulates_conv_and_dense"]
+    assert set(entries) == {*catalog.NETWORKS, *catalog.FAMILIES}
+    table = rosetta("list").stdout
+    assert "128,806,154" in table
+    assert "1409.1556" in table
+
+
+@pytest.mark.parametrize("name", ["lenet", "googlenet", "resnet18"])
+def test_summary_prints_the_rows_of_the_facts(rosetta, name: str) -> None:
+    lines = rosetta("summary", name).stdout.splitlines()[1:-1]
+    shapes = [[int(size) for size in line.split(maxsplit=2)[2].split(",")] for line in lines]
+    assert shapes == [shape for _, shape in FACTS[name]["summary"]]
+
+
+def test_init_writes_a_file_that_can_be_read(rosetta, tmp_path: Path) -> None:
+    result = rosetta(
+        "init", "resnet", "-o", "w", "--scheme", "probe", "--seed", "7", "--dtype", "float64", "--config", '{"arch": [[1, 8]]}'
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    file = weights.read(tmp_path / "w")
+    assert file.network == catalog.get("resnet", arch=[[1, 8]])
+    expected = weights.initialise(file.network, "probe", 7, "float64")
+    assert all((file.tensors[name] == expected[name]).all() for name in expected)
+
+
+@pytest.fixture
+def lenet(rosetta, tmp_path: Path) -> Path:
+    """A folder with lenet's weights w and an input x.npy."""
+    assert rosetta("init", "lenet", "-o", "w", "--scheme", "probe").returncode == 0
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 1, 28, 28)))
+    return tmp_path
+
+
+def test_run_writes_logits_and_trace(rosetta, lenet: Path) -> None:
+    arguments = ("run", "lenet", "--backend", "numpy", "--weights", "w", "--input", "x.npy", "-o", "y.npy")
+    result = rosetta(*arguments, "--trace", "t")
+    assert (result.returncode, result.stderr) == (0, "")
+    model = reference.build(catalog.get("lenet"))
+    reference.load(model, weights.read(lenet / "w").tensors)
+    expected = reference.trace(model, np.load(lenet / "x.npy"))
+    np.testing.assert_allclose(np.load(lenet / "y.npy"), expected["logits"], rtol=1e-12)
+    taps = load_file(lenet / "t")
+    assert set(taps) == set(expected)
+    for tap, values in expected.items():
+        np.testing.assert_allclose(taps[tap], values, rtol=1e-12)
+
+
+@pytest.mark.port
+def test_run_in_a_framework_gives_the_references_logits(rosetta, lenet: Path, backend_name: str) -> None:
+    for backend in ("numpy", backend_name):
+        result = rosetta(
+            *("run", "lenet", "--backend", backend, "--weights", "w", "--input", "x.npy"),
+            *("-o", f"{backend}.npy", "--trace", f"{backend}.t", "--dtype", "float64"),
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+    np.testing.assert_allclose(np.load(lenet / f"{backend_name}.npy"), np.load(lenet / "numpy.npy"), rtol=1e-12)
+    assert set(load_file(lenet / f"{backend_name}.t")) == set(load_file(lenet / "numpy.t"))
+
+
+REFUSED = [
+    (("init", "lenot", "-o", "out"), "no network 'lenot'; did you mean lenet"),
+    (("init", "lenet", "-o", "absent/out"), "there is no folder absent"),
+    (("init", "lenet", "-o", "."), "it is a folder"),
+    (("init", "lenet"), "Missing option '-o'"),
+    (("init", "lenet", "-o", "out", "--scheme", "zeros"), "`scheme` (='zeros') must be one of probe, xavier"),
+    (("init", "lenet", "-o", "out", "--dtype", "float16"), "`dtype` (='float16') must be one of float32, float64"),
+    (("init", "lenet", "-o", "out", "--seed", "-1"), "`seed` (=-1) must be an integer of 0 or more"),
+    (("init", "lenet", "-o", "out", "--config", '{"num_clases": 7}'), "did you mean num_classes"),
+    (("init", "lenet", "-o", "out", "--config", '{"num_classes": "7"}'), "must be a positive integer"),
+    (("init", "lenet", "-o", "out", "--config", "{num_classes: 7}"), "--config: not JSON"),
+    (("init", "lenet", "-o", "out", "--config", "absent.json"), "neither JSON nor a file that can be read"),
+    (("init", "anynet", "-o", "out", "--config", '{"arch": [[1, 30, 16, 1]]}'), "must be a positive multiple"),
+    (("init", "alexnet", "-o", "out", "--config", '{"input_size": [64, 64]}'), "pool3 runs out of pixels"),
+    (("summary", "resnet19"), "no network 'resnet19'; did you mean resnet18"),
+    (("summary", "lenet", "--backend", "pytorch"), "no backend 'pytorch'; did you mean torch"),
+    (("parity", "lenet", "--backends", "torch,tensorflow"), "no backend to compare 'tensorflow'"),
+    (("parity", "lenet", "--backends", ","), "--backends is empty"),
+    (("parity", "lenet", "--checks", "backward"), "no check 'backward'; did you mean forward"),
+    (("parity", "lenet", "--dtype", "float16"), "no dtype 'float16'; did you mean float"),
+    (("parity", "lenet", "--json", "absent/r.json"), "there is no folder absent"),
+    (("parity", "lenet", "--batch", "0"), "Invalid value for '--batch'"),
+    (("pariti",), "no verb 'pariti'; did you mean parity"),
+    (("list", "--jsn"), "No such option"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_a_wrong_request_is_one_line_and_writes_nothing(rosetta, tmp_path: Path, arguments: tuple, message: str) -> None:
+    result = rosetta(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=True)
+
+
+NAN = np.zeros((1, 1, 28, 28))
+NAN[0, 0, 3, 4] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((28, 28)), "shape (28, 28); lenet expects (N, 1, 28, 28)"),
+        (np.zeros((0, 1, 28, 28)), "shape (0, 1, 28, 28); lenet expects (N, 1, 28, 28)"),
+        (np.zeros((1, 3, 28, 28)), "3 channels, shape (1, 3, 28, 28); lenet expects (N, 1, 28, 28)"),
+        (np.zeros((1, 1, 32, 28)), "images of 32x28; lenet expects (N, 1, 28, 28)"),
+        (NAN, "holds a NaN or an infinity; an input must be finite"),
+        (np.zeros((1, 1, 28, 28), complex), "holds complex128; expected one array of real numbers"),
+        (np.array([{"a": 1}]), "not an array that numpy.save wrote"),
+        (b"no array", "not an array that numpy.save wrote"),
+        (b"", "not an array that numpy.save wrote"),
+        (None, "no such file"),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_writes_nothing(rosetta, lenet: Path, given: object, message: str) -> None:
+    path = lenet / "wrong.npy"
+    if isinstance(given, bytes):
+        path.write_bytes(given)
+    elif given is not None:
+        save(path, given)
+    before = sorted(lenet.iterdir())
+    result = rosetta("run", "lenet", "--backend", "numpy", "--weights", "w", "--input", path, "-o", "y", "--trace", "t")
+    assert result.returncode == 2
+    assert f"wrong.npy: {message}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert sorted(lenet.iterdir()) == before
+
+
+def test_weights_of_another_network_or_configuration_are_refused(rosetta, lenet: Path) -> None:
+    rest = ("--weights", "w", "--input", "x.npy", "-o", "y")
+    result = rosetta("run", "alexnet", "--backend", "numpy", *rest)
+    assert (result.returncode, "weights of lenet" in result.stderr) == (2, True)
+    result = rosetta("run", "lenet", "--backend", "numpy", "--config", '{"num_classes": 7}', *rest)
+    assert (result.returncode, '"num_classes": 7' in result.stderr) == (2, True)
+    result = rosetta("run", "lenet", "--backend", "numpy", "--weights", "x.npy", "--input", "x.npy", "-o", "y")
+    assert (result.returncode, "not a whole safetensors file" in result.stderr) == (2, True)
+    assert not (lenet / "y").exists()
+
+
+def test_a_backend_that_is_not_installed_is_said_with_the_mend(rosetta, lenet: Path, tmp_path: Path) -> None:
+    absent = next(name for name in ("mxnet", "torch") if not _installed(name))
+    result = rosetta(
+        *("run", "lenet", "--backend", absent, "--weights", "w", "--input", "x.npy", "-o", "y"),
+        TOX_WORK_DIR=str(tmp_path),
+        **{f"ROSETTA_PYTHON_{absent.upper()}": _bare_python(tmp_path)},
+    )
+    assert result.returncode == 3
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert f"backend {absent} is not installed" in result.stderr
+    assert not (lenet / "y").exists()
+
+
+def _installed(module: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
+
+
+def _bare_python(folder: Path) -> str:
+    """An interpreter like this one, which lacks the framework that this one lacks."""
+    import sys
+
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_reports_say_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
+    # Every framework absent: the forms of a report need none.
+    bare = {f"ROSETTA_PYTHON_{name}": "/bin/false" for name in ("TORCH", "JAX", "TF", "MXNET")}
+    result = rosetta("parity", "lenet", "--json", "r.json", "--html", "r.html", "--junit", "r.xml", **bare)
+    assert result.returncode == 3
+    assert "8 error" in result.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["schema"] == 1
+    assert report["summary"] == {"agree": 0, "disagree": 0, "vacuous": 0, "error": 8, "missing": 0}
+    assert {entry["status"] for entry in report["backends"].values()} == {"error"}
+    assert [entry["backend"] for entry in report["results"][:4]] == ["torch", "jax", "tf", "mxnet"]
+    page = (tmp_path / "r.html").read_text()
+    assert "lenet" in page
+    assert "http" not in page.replace("https://", "").replace("http-equiv", "") or "src=" not in page
+    assert (tmp_path / "r.xml").read_text().count("<error") == 8
+
+
+@pytest.mark.parametrize("verb", [(), ("doctor",), ("list",), ("init",), ("run",), ("parity",), ("summary",)])
+def test_help_has_an_example(rosetta, verb: tuple[str, ...]) -> None:
+    result = rosetta(*verb, "--help")
+    assert result.returncode == 0
+    assert f"    rosetta {' '.join(verb)}".rstrip() in result.stdout.partition("Examples:")[2]
+
+
+def test_doctor_says_what_is_ready_and_how_to_mend_the_rest(rosetta) -> None:
+    result = rosetta("doctor", ROSETTA_PYTHON_TORCH="/bin/false")
+    assert result.returncode == 3
+    assert "numpy" in result.stdout
+    assert "ready" in result.stdout
+    assert "backend torch ended with status 1" in result.stdout
+    assert "tox run --notest -e torch" in result.stdout

@@ -1,0 +1,80 @@
+"""The comparison itself: what it calls agreement, and what it never does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from common import catalog, reference
+from common.parity.comparison import compare, first_divergence, spread, worst
+from common.parity.tolerances import TOLERANCES, depths
+
+
+def check(reference: dict, candidate: dict, dtype: str = "float64") -> list:
+    return compare(reference, candidate, dtype, lambda tap: 1e-3)
+
+
+def test_error_is_the_largest_difference_over_the_largest_reference_value() -> None:
+    (error,) = check({"a": np.array([1.0, -4, 2])}, {"a": np.array([1.0, -3, 2])})
+    assert error.error == 0.25
+    assert error.share == 250
+
+
+def test_first_divergence_is_the_first_in_order_and_worst_the_largest_share() -> None:
+    truth = {tap: np.ones(2) for tap in "abc"}
+    errors = check(truth, {"a": truth["a"], "b": truth["b"] + 0.01, "c": truth["c"] + 0.1})
+    assert first_divergence(errors).tap == "b"
+    assert worst(errors).tap == "c"
+    assert first_divergence(check(truth, truth)) is None
+
+
+def test_permuted_and_scaled_values_do_not_pass() -> None:
+    values = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
+    for other in (values[:, ::-1], values.transpose(0, 1, 3, 2), values * 1.01, np.sort(values)):
+        assert first_divergence(check({"a": values}, {"a": np.ascontiguousarray(other)})) is not None
+
+
+@pytest.mark.parametrize(
+    ("candidate", "note"),
+    [
+        ({}, "missing"),
+        ({"a": np.ones(3)}, "shape (3,), expected (2,)"),
+        ({"a": np.ones(2, np.float32)}, "float32, expected float64"),
+        ({"a": np.array([1, math.nan])}, "not finite"),
+        ({"a": np.array([1, math.inf])}, "not finite"),
+        ({"a": np.ones(2), "b": np.ones(2)}, "not in the reference"),
+    ],
+)
+def test_what_cannot_be_compared_diverges_and_says_why(candidate: dict, note: str) -> None:
+    divergence = first_divergence(compare({"a": np.ones(2)}, candidate, "float64", lambda tap: 1e300))
+    assert divergence.error == math.inf
+    assert note in divergence.note
+
+
+def test_a_difference_from_zero_is_never_small() -> None:
+    (error,) = check({"a": np.zeros(2)}, {"a": np.array([0, 1e-30])})
+    assert error.error == math.inf
+    (error,) = check({"a": np.zeros(2)}, {"a": np.zeros(2)})
+    assert error.error == 0
+
+
+def test_spread_is_zero_where_a_comparison_could_not_fail() -> None:
+    assert spread(np.zeros((2, 3))) == 0
+    assert spread(np.array([[1.0, 2], [1, 2]])) == 0  # the same for every example
+    assert spread(np.array([[1.0, 2], [1, 4]])) == 0.5
+    assert spread(np.full((1, 3), 7.0)) == 0
+    assert spread(np.array([[1.0, 2]])) == 0.5  # a batch of one varies over its entries
+    assert spread(np.array([[3.0]])) == 1  # one number cannot vary
+
+
+def test_depth_counts_the_layers_with_weights_so_far() -> None:
+    depth = depths(reference.describe(catalog.get("bn_lenet")))
+    assert [depth[tap] for tap in ("conv1", "bn1", "pool1", "conv2", "fc3", "logits")] == [1, 2, 2, 3, 9, 9]
+
+
+def test_every_tolerance_has_a_reason_and_float64_stays_at_1e11() -> None:
+    for tolerance in TOLERANCES.values():
+        assert len(tolerance.reason) > 40
+    assert TOLERANCES["forward", "float64"].at(1000) <= 1e-11

@@ -1,0 +1,40 @@
+"""Nothing is imported before it is needed, and no package brings another framework along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from common import backends
+from conftest import ROOT
+
+FRAMEWORKS = {"torch", "jax", "flax", "tensorflow", "keras", "mxnet"}
+OWN = {"torch": {"torch"}, "jax": {"jax", "flax"}, "tf": {"tensorflow", "keras"}, "mxnet": {"mxnet"}}
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter holds after `statement`."""
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_the_command_starts_without_anything_heavy() -> None:
+    heavy = {"numpy", "safetensors", "rich", "jinja2", "psutil", "junitparser"} | FRAMEWORKS
+    assert not modules_after("import common.cli") & heavy
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["common.weights", "common.images", "common.reference.backend", "common.parity.harness", "common.parity.worker"],
+)
+def test_common_imports_no_framework(module: str) -> None:
+    assert not modules_after(f"import {module}") & FRAMEWORKS
+
+
+@pytest.mark.port
+def test_a_port_imports_its_own_framework_alone(backend_name: str) -> None:
+    found = modules_after(f"import {backends.get(backend_name).package}.backend") & FRAMEWORKS
+    assert found == OWN[backend_name]
