@@ -1,4 +1,4 @@
-"""The Backend protocol: what the harness asks of an implementation, numpy in, numpy out; and what backends there are."""
+"""The Backend protocol, numpy in, numpy out, and what backends there are."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def get(name: str) -> BackendInfo:
 
 def load(name: str) -> Backend:
     """Import a backend's framework and return the Backend. Raises ImportError where it is not installed here."""
-    return importlib.import_module(f"{get(name).package}.backend").Backend()
+    backend: Backend = importlib.import_module(f"{get(name).package}.backend").Backend()
+    return backend
 
 
 def kind_of(layer: object, package: str, abstract: tuple[type, ...]) -> str:

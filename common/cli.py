@@ -73,7 +73,7 @@ def _parse_config(given: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{source}: expected a JSON object such as {{\"num_classes\": 7}}, and was given {text[:60]}")
+        raise ConfigError(f'{source}: expected a JSON object such as {{"num_classes": 7}}, and was given {text[:60]}')
     return config
 
 
@@ -129,7 +129,7 @@ def list_networks(as_json: bool) -> int:
     """Show the catalogue: input, parameters, multiply-accumulates, paper."""
     from common import reference
 
-    entries = []
+    entries: list[dict[str, Any]] = []
     for network in [*NETWORKS.values(), *(FAMILIES[name] for name in FAMILIES if name not in NETWORKS)]:
         description = reference.describe(network)
         entries.append(
@@ -223,7 +223,7 @@ def _read_input(path: Path, network: Network) -> np.ndarray:
 @cli.command(
     epilog=_example(
         "rosetta init lenet -o w.safetensors --scheme probe",
-        'python -c "import numpy; numpy.save(\'x.npy\', numpy.random.rand(2, 1, 28, 28))"',
+        "python -c \"import numpy; numpy.save('x.npy', numpy.random.rand(2, 1, 28, 28))\"",
         "rosetta run lenet --backend jax --weights w.safetensors --input x.npy -o y.npy --trace taps.safetensors",
     )
 )
@@ -249,6 +249,7 @@ def run(
     import tempfile
 
     import numpy as np
+
     from common import weights
     from common.files import atomic_writer, check_writable, read_safetensors, write_safetensors
     from common.parity.harness import run_one
@@ -310,7 +311,7 @@ def _with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backe
     epilog=_example(
         "rosetta parity",
         "rosetta parity lenet resnet18 --backends torch,jax --dtype float64",
-        "rosetta parity resnet --config '{\"arch\": [[1, 8], [2, 16]], \"input_size\": [57, 83]}' --batch 3",
+        'rosetta parity resnet --config \'{"arch": [[1, 8], [2, 16]], "input_size": [57, 83]}\' --batch 3',
         "rosetta parity --html report.html --json report.json --junit report.xml",
     )
 )
@@ -378,7 +379,8 @@ def parity(
         if path is not None:
             report.save(path, render(result))
             click.echo(f"report: {path}")
-    return result.exit_status()
+    status: int = result.exit_status()
+    return status
 
 
 @cli.command(epilog=_example("rosetta summary resnet18", "rosetta summary lenet --backend tf"))
@@ -417,7 +419,7 @@ def _fail(message: str) -> None:
     click.echo(f"rosetta: {' '.join(message.split())}", err=True)
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _terminate(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 

@@ -34,7 +34,9 @@ def read_idx(path: Path) -> np.ndarray:
     start = 4 + 4 * data[3]
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
     if len(data) < start or len(data) - start != math.prod(shape):
-        raise InputError(f"{path}: holds {len(data)} bytes; its header, shape {shape}, makes {start + math.prod(shape)}")
+        raise InputError(
+            f"{path}: holds {len(data)} bytes; its header, shape {shape}, makes {start + math.prod(shape)}"
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 

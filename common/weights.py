@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,13 +22,24 @@ from common.errors import ConfigError, WeightsError
 from common.files import atomic_writer, safetensors_header, write_safetensors
 from common.layout import Tensor
 
-__all__ = ["DTypeName", "Scheme", "WeightsFile", "check", "initialise", "network_of", "read", "read_for", "write", "write_initial"]
+__all__ = [
+    "DTypeName",
+    "Scheme",
+    "WeightsFile",
+    "check",
+    "initialise",
+    "network_of",
+    "read",
+    "read_for",
+    "write",
+    "write_initial",
+]
 
 Scheme = Literal["probe", "xavier"]
 DTypeName = Literal["float32", "float64"]
 
 _FORMAT, _VERSION = "rosetta-weights", "1"
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _CHUNK = 1 << 18
 """Numbers handled at a time: what stays in a processor's cache while it is made, converted and checked."""
 
@@ -84,7 +95,9 @@ def _check_seed(seed: int) -> None:
         raise ConfigError(f"`seed` (={seed!r}) must be an integer of 0 or more")
 
 
-def initialise(network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32") -> dict:
+def initialise(
+    network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32"
+) -> dict[str, np.ndarray]:
     """Return new weights by canonical name: the same numbers on every machine; float32 ones are the rounded float64.
 
     `xavier` is for training: Xavier-uniform weights, zero biases, unit scales and variances. `probe` is for parity:
@@ -112,7 +125,8 @@ def write_initial(
 ) -> None:
     """Write what `initialise` returns to a file, never holding more of it than a chunk.
 
-    `durable` as for `atomic_writer`. Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
+    `durable` as for `atomic_writer`.
+    Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
     """
     _check_seed(seed)
     if scheme not in get_args(Scheme):
@@ -189,7 +203,9 @@ def _metadata_network(path: Path, metadata: Mapping[str, str]) -> Network:
             f"{_FORMAT!r}); write one with `rosetta init` or `save_weights`"
         )
     if metadata.get("version") != _VERSION:
-        raise WeightsError(f"{path}: version {metadata.get('version')!r} of the format; this rosetta reads {_VERSION!r}")
+        raise WeightsError(
+            f"{path}: version {metadata.get('version')!r} of the format; this rosetta reads {_VERSION!r}"
+        )
     try:
         config = json.loads(metadata["config"])
         return catalog.get(metadata["network"], **config)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from conftest import FACTS
 
 from common import catalog
 from common.errors import ConfigError
-from conftest import FACTS
 
 
 def test_catalogue_has_the_networks_of_the_facts_and_the_families() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FACTS
 from safetensors.numpy import load_file
 
 from common import catalog, reference, weights
-from conftest import FACTS
 
 
 def test_list_shows_the_catalogue_with_the_facts(rosetta) -> None:
@@ -34,7 +34,18 @@ def test_summary_prints_the_rows_of_the_facts(rosetta, name: str) -> None:
 
 def test_init_writes_a_file_that_can_be_read(rosetta, tmp_path: Path) -> None:
     result = rosetta(
-        "init", "resnet", "-o", "w", "--scheme", "probe", "--seed", "7", "--dtype", "float64", "--config", '{"arch": [[1, 8]]}'
+        "init",
+        "resnet",
+        "-o",
+        "w",
+        "--scheme",
+        "probe",
+        "--seed",
+        "7",
+        "--dtype",
+        "float64",
+        "--config",
+        '{"arch": [[1, 8]]}',
     )
     assert (result.returncode, result.stderr) == (0, "")
     file = weights.read(tmp_path / "w")
@@ -105,7 +116,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_a_wrong_request_is_one_line_and_writes_nothing(rosetta, tmp_path: Path, arguments: tuple, message: str) -> None:
+def test_a_wrong_request_is_one_line_and_writes_nothing(
+    rosetta, tmp_path: Path, arguments: tuple, message: str
+) -> None:
     result = rosetta(*arguments)
     assert result.returncode == 2
     assert message in result.stderr

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import ROOT
 
 from common import catalog
 from common.parity import harness
 from common.parity.harness import Report, Settings
-from conftest import ROOT
 
 LENET = catalog.get("lenet")
 WORKER = """#!{python}

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 from common import backends
-from conftest import ROOT
 
 FRAMEWORKS = {"torch", "jax", "flax", "tensorflow", "keras", "mxnet"}
 OWN = {"torch": {"torch"}, "jax": {"jax", "flax"}, "tf": {"tensorflow", "keras"}, "mxnet": {"mxnet"}}

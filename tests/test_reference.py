@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import pytest
+from conftest import FACTS
 
 from common import catalog, reference, weights
 from common.errors import ConfigError, InputError
 from common.reference import layers
 from common.view.summary import rows
-from conftest import FACTS
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -42,7 +42,14 @@ def convolution_by_definition(
 
 @pytest.mark.parametrize(
     ("channels", "outputs", "kernel", "stride", "padding", "groups"),
-    [(1, 2, 1, 1, 0, 1), (3, 4, 3, 1, 1, 1), (4, 6, 3, 2, 1, 2), (2, 3, 5, 3, 2, 1), (6, 6, 3, 2, 0, 3), (4, 2, 1, 2, 0, 1)],
+    [
+        (1, 2, 1, 1, 0, 1),
+        (3, 4, 3, 1, 1, 1),
+        (4, 6, 3, 2, 1, 2),
+        (2, 3, 5, 3, 2, 1),
+        (6, 6, 3, 2, 0, 3),
+        (4, 2, 1, 2, 0, 1),
+    ],
 )
 def test_convolution_is_its_definition(
     channels: int, outputs: int, kernel: int, stride: int, padding: int, groups: int

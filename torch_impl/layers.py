@@ -8,6 +8,7 @@ they are. Batch normalisation differs in the statistics that it keeps.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 __all__ = ["BATCH_NORM_EPSILON", "BATCH_NORM_MOMENTUM", "BatchNorm1d", "BatchNorm2d", "image_size"]
@@ -29,11 +30,16 @@ class _BiasedStatistics(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        kept = BATCH_NORM_MOMENTUM * self.running_var
-        y = super().forward(x)
+        self._check_input_dim(x)
+        self.num_batches_tracked.add_(1)
+        # torch moves a copy, whose step is then scaled down to that of the biased variance. It must be a copy: autograd
+        # keeps what it was given, and refuses a backward pass once that has changed.
+        moved = self.running_var.clone()
+        y = F.batch_norm(x, self.running_mean, moved, self.weight, self.bias, True, self.momentum, self.eps)
         count = x.numel() // x.shape[1]
         with torch.no_grad():
-            self.running_var.copy_(kept + (self.running_var - kept) * ((count - 1) / count))
+            kept = BATCH_NORM_MOMENTUM * self.running_var
+            self.running_var.copy_(kept + (moved - kept) * ((count - 1) / count))
         return y
 
 
@@ -49,7 +55,8 @@ def image_size(size: tuple[int, int], *layers: nn.Conv2d | nn.MaxPool2d | nn.Avg
     """Return the (height, width) that `layers`, square windows all, make of an image of `size`."""
     for layer in layers:
         kernel, stride, padding = (
-            value[0] if isinstance(value, tuple) else value for value in (layer.kernel_size, layer.stride, layer.padding)
+            value[0] if isinstance(value, tuple) else value
+            for value in (layer.kernel_size, layer.stride, layer.padding)
         )
         size = tuple((pixels + 2 * padding - kernel) // stride + 1 for pixels in size)
     return size

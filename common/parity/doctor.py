@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import backends
 from common.errors import BackendError
-from common.parity.processes import MissingBackend, Worker
+from common.parity.processes import MissingBackendError, Worker
 
 __all__ = ["Examination", "examine"]
 
@@ -34,7 +34,7 @@ def _examine(name: str, folder: Path) -> Examination:
             worker.start()
             versions = ", ".join(f"{package} {version}" for package, version in worker.versions.items())
             return Examination(name, "ready", versions, where)
-    except MissingBackend as error:
+    except MissingBackendError as error:
         return Examination(name, "missing", where=where, mend=str(error))
     except BackendError as error:
         return Examination(name, "broken", mend=f"{error}; install it anew with `{backends.install_hint(name)}`")

@@ -24,12 +24,12 @@ import numpy as np
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from common import backends, images, reference, weights
+from common import images, reference, weights
 from common.catalog import Network
 from common.errors import RosettaError
 from common.files import read_safetensors
 from common.parity.comparison import TapError, compare, first_divergence, spread, worst
-from common.parity.processes import MissingBackend, Worker
+from common.parity.processes import MissingBackendError, Worker
 from common.parity.tolerances import TOLERANCES, Check, depths
 from common.weights import DTypeName
 
@@ -94,7 +94,7 @@ class Pair:
 
 @dataclass
 class Report:
-    """What a run found. `versions` is filled where a worker started; `unavailable` holds status and reason elsewhere."""
+    """What a run found; `versions` of the backends that started, `unavailable`: status and reason of the others."""
 
     settings: Settings
     cells: list[Cell] = field(default_factory=list)
@@ -255,7 +255,7 @@ class _Run:
                     worker.start()
                 self.report.versions[name] = worker.versions
             except RosettaError as error:
-                status = "missing" if isinstance(error, MissingBackend) else "error"
+                status = "missing" if isinstance(error, MissingBackendError) else "error"
                 self.report.unavailable[name] = (status, str(error))
             while (case := self.queues[name].get()) is not None and not self.stopping.is_set():
                 for dtype in self.settings.dtypes:
@@ -268,7 +268,7 @@ class _Run:
 
     def cell(self, worker: Worker, case: _Case, name: str, dtype: DTypeName) -> Cell:
         """Run one network in one backend and dtype, and compare it with the reference."""
-        identity = (case.network.name, "forward", dtype, name)
+        identity: tuple[str, Check, DTypeName, str] = (case.network.name, "forward", dtype, name)
         if name in self.report.unavailable:
             return Cell(*identity, *self.report.unavailable[name])
         outputs = {key: case.folder / f"{name}-{dtype}-{key}.safetensors" for key in case.inputs}
@@ -334,7 +334,9 @@ class _Run:
                     }
                     for tap, values in truth.items():
                         scale = float(np.max(np.abs(values))) or 1.0
-                        arrays = {name: file.get_tensor(tap) for name, file in files.items() if tap in file.offset_keys()}
+                        arrays = {
+                            name: file.get_tensor(tap) for name, file in files.items() if tap in file.offset_keys()
+                        }
                         for first, second in itertools.combinations(arrays, 2):
                             if arrays[first].shape != arrays[second].shape:
                                 error = math.inf
@@ -356,7 +358,7 @@ def _temporary_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> Report:
+def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
     """Run parity and return the report; `progress(name, done, total)` is called after each piece of work.
 
     `name` is a backend, or "numpy" for the networks that the reference has finished. Backends that are missing or die

@@ -15,10 +15,10 @@ from typing import Any
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["MissingBackend", "Worker"]
+__all__ = ["MissingBackendError", "Worker"]
 
 
-class MissingBackend(BackendError):
+class MissingBackendError(BackendError):
     """A backend that is not installed."""
 
 
@@ -61,11 +61,11 @@ class Worker:
     def start(self) -> None:
         """Start the process and wait until it has imported its framework.
 
-        Raises MissingBackend where the framework is not installed, BackendError where it does not start.
+        Raises MissingBackendError where the framework is not installed, BackendError where it does not start.
         """
         interpreter = backends.find_interpreter(self.name)
         if interpreter is None:
-            raise MissingBackend(
+            raise MissingBackendError(
                 f"backend {self.name} is not installed; install it with `{backends.install_hint(self.name)}`, or name "
                 f"an interpreter that has it in ROSETTA_PYTHON_{self.name.upper()}"
             )
@@ -89,7 +89,7 @@ class Worker:
         answer = self._answer()
         if answer.get("status") == "missing":
             self.stop()
-            raise MissingBackend(
+            raise MissingBackendError(
                 f"backend {self.name} is not installed in {interpreter.path} ({interpreter.found}): "
                 f"{answer.get('message')}"
             )

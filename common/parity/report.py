@@ -161,7 +161,8 @@ def to_junit(report: Report) -> str:
                 case.result = [Error(message, cell.status)]
             suite.add_testcase(case)
         document.add_testsuite(suite)
-    return document.tostring().decode()
+    text: bytes = document.tostring()  # type: ignore[no-untyped-call]
+    return text.decode()
 
 
 def _tap_rows(cells: list[Cell]) -> list[tuple[str, list[tuple[str, float] | None]]]:
@@ -173,7 +174,9 @@ def _tap_rows(cells: list[Cell]) -> list[tuple[str, list[tuple[str, float] | Non
             before = row[column]
             if before is None or error.share > before.share:
                 row[column] = error
-    return [(tap, [error and (_number(error.error), error.share) for error in row]) for tap, row in found.items()]
+    return [
+        (tap, [(_number(error.error), error.share) if error else None for error in row]) for tap, row in found.items()
+    ]
 
 
 def to_html(report: Report) -> str:
@@ -182,7 +185,7 @@ def to_html(report: Report) -> str:
 
     source = importlib.resources.files("common.parity").joinpath("report.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    networks = []
+    networks: list[dict[str, Any]] = []
     for network in report.settings.networks:
         cells = [cell for cell in report.cells if cell.network == network.name]
         command = f"rosetta parity {network.name} --batch {report.settings.batch} --seed {report.settings.seed}"
@@ -199,7 +202,7 @@ def to_html(report: Report) -> str:
         tolerances=TOLERANCES,
         sentence=_sentence(report),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 

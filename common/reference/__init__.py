@@ -153,7 +153,9 @@ def describe(network: Network) -> Description:
         height, width = network.config.input_size
         smallest = _smallest_input(network)
         mend = f"{network.name} needs at least {smallest}x{smallest}" if smallest else "no input size would do"
-        raise ConfigError(f"`input_size` (={height}x{width}) is too small for {network.name}: {error}; {mend}") from None
+        raise ConfigError(
+            f"`input_size` (={height}x{width}) is too small for {network.name}: {error}; {mend}"
+        ) from None
     for layer in module.modules():
         if isinstance(layer, Layer):
             for leaf, tensor in layer.tensors().items():

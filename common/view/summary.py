@@ -28,9 +28,9 @@ def rows(calls: Iterable[Call], description: Description, container: str) -> lis
     parts = []
     for call in calls:
         parent = call.path.rpartition(".")[0]
-        if call.path and (parent in description.summary_expands or not parent):
-            if call.path not in description.summary_expands:
-                parts.append(call)
+        shown = not parent or parent in description.summary_expands
+        if call.path and shown and call.path not in description.summary_expands:
+            parts.append(call)
     result: list[Row] = []
     group: list[Call] = []
     for part in parts:
