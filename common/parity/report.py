@@ -7,9 +7,11 @@ import importlib.resources
 import json
 import math
 import platform
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.catalog import Network, get
 from common.files import atomic_writer
 from common.parity.comparison import TapError
 from common.parity.harness import Cell, Report
@@ -179,6 +181,16 @@ def _tap_rows(cells: list[Cell]) -> list[tuple[str, list[tuple[str, float] | Non
     ]
 
 
+def _command(report: Report, network: Network) -> str:
+    """Return the command that runs one network of a report again."""
+    settings = report.settings
+    usual = get(network.name).settings()
+    config = {name: value for name, value in network.settings().items() if value != usual[name]}
+    given = ["rosetta", "parity", network.name, "--backends", ",".join(settings.backends)]
+    given += ["--batch", str(settings.batch), "--seed", str(settings.seed)]
+    return shlex.join(given + (["--config", json.dumps(config)] if config else []))
+
+
 def to_html(report: Report) -> str:
     """Return the report as one page that needs nothing else: the matrix, then every network tap by tap."""
     from jinja2 import Environment, StrictUndefined
@@ -188,9 +200,17 @@ def to_html(report: Report) -> str:
     networks: list[dict[str, Any]] = []
     for network in report.settings.networks:
         cells = [cell for cell in report.cells if cell.network == network.name]
-        command = f"rosetta parity {network.name} --batch {report.settings.batch} --seed {report.settings.seed}"
-        networks.append({"entry": network, "cells": cells, "taps": _tap_rows(cells), "command": command})
-    failing_first = sorted(networks, key=lambda item: all(cell.status == "agree" for cell in item["cells"]))
+        failing = any(cell.status not in ("agree", "missing") for cell in cells)
+        networks.append(
+            {
+                "entry": network,
+                "cells": cells,
+                "taps": _tap_rows(cells),
+                "command": _command(report, network),
+                "failing": failing,
+            }
+        )
+    failing_first = sorted(networks, key=lambda item: not item["failing"])
     return template.from_string(source).render(
         report=report,
         backends=_backend_names(report),

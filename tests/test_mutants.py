@@ -1,0 +1,82 @@
+"""A port that is broken on purpose: parity exits 1 and names the tap where it happened.
+
+Each mutant is a copy of the project with one line of the port changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import backends
+from conftest import ROOT
+
+pytestmark = pytest.mark.port
+
+CONFIG = '{"arch": [[1, 8], [1, 16]], "input_size": [33, 41]}'
+
+MUTANTS = {
+    "padding": {
+        "torch": ("resnet.py", "stride=2, padding=3)", "stride=2, padding=2)"),
+    },
+    "epsilon": {
+        "torch": ("layers.py", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3"),
+    },
+    "transposed kernel": {
+        "torch": (
+            "weights.py",
+            "torch.from_numpy(tensors[name])",
+            "torch.from_numpy(tensors[name]).mT if tensor.ndim == 4 else torch.from_numpy(tensors[name])",
+        ),
+    },
+}
+"""Mistake -> backend -> file of the port, the text to replace, and its replacement."""
+
+TAPS = {"padding": "stem.conv", "epsilon": "stem.bn", "transposed kernel": "stem.conv"}
+
+
+def parity_of_a_copy(folder: Path, backend_name: str, change: tuple[str, str, str] | None) -> tuple[int, dict]:
+    """Copy the project, change one line of the port, and run its parity on a small ResNet in both dtypes."""
+    package = backends.get(backend_name).package
+    for name in ("common", package):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    if change is not None:
+        file, old, new = change
+        path = folder / package / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times; the mutant is out of date"
+        path.write_text(text.replace(old, new))
+    result = subprocess.run(
+        [sys.executable, "-m", "common", "parity", "resnet", "--config", CONFIG]
+        + ["--backends", backend_name, "--json", "report.json"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), f"ROSETTA_PYTHON_{backend_name.upper()}": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (folder / "report.json").exists(), result.stderr
+    return result.returncode, json.loads((folder / "report.json").read_text())
+
+
+def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
+    status, report = parity_of_a_copy(tmp_path, backend_name, None)
+    assert status == 0, report
+    assert [result["status"] for result in report["results"]] == ["agree", "agree"]
+
+
+@pytest.mark.parametrize("mistake", MUTANTS)
+def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, mistake: str) -> None:
+    status, report = parity_of_a_copy(tmp_path, backend_name, MUTANTS[mistake][backend_name])
+    assert status == 1, report
+    for result in report["results"]:
+        assert (result["dtype"], result["status"]) in {("float64", "disagree"), ("float32", "disagree")}
+        assert result["first_divergence"] == TAPS[mistake]
