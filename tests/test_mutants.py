@@ -24,15 +24,26 @@ CONFIG = '{"arch": [[1, 8], [1, 16]], "input_size": [33, 41]}'
 MUTANTS = {
     "padding": {
         "torch": ("resnet.py", "stride=2, padding=3)", "stride=2, padding=2)"),
+        "jax": ("resnet.py", "stride=2, padding=3", "stride=2, padding=2"),
+        "tf": ("resnet.py", "strides=2, padding=3", "strides=2, padding=2"),
+        "mxnet": ("resnet.py", "strides=2, padding=3", "strides=2, padding=2"),
     },
     "epsilon": {
-        "torch": ("layers.py", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3"),
+        name: ("layers.py", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3")
+        for name in ("torch", "jax", "tf", "mxnet")
     },
     "transposed kernel": {
         "torch": (
             "weights.py",
             "torch.from_numpy(tensors[name])",
             "torch.from_numpy(tensors[name]).mT if tensor.ndim == 4 else torch.from_numpy(tensors[name])",
+        ),
+        "jax": ("../common/layout.py", "array.transpose(2, 3, 1, 0)\n    if", "array.transpose(3, 2, 1, 0)\n    if"),
+        "tf": ("../common/layout.py", "array.transpose(2, 3, 1, 0)\n    if", "array.transpose(3, 2, 1, 0)\n    if"),
+        "mxnet": (
+            "weights.py",
+            "_shared(tensors[name], p.dtype)",
+            "_shared(tensors[name].swapaxes(-1, -2) if tensors[name].ndim == 4 else tensors[name], p.dtype)",
         ),
     },
 }

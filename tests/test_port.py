@@ -78,6 +78,10 @@ def test_a_batch_of_one_at_the_default_size_agrees_and_run_gives_the_traces_logi
     np.testing.assert_allclose(logits, expected["logits"], rtol=1e-11)
 
 
+STATISTICS = {("mxnet", False): 3e-7}
+"""How far a moved statistic may be, where not 1e-12: MXNet's own batch norm (not the one from scratch) keeps momentum
+as a float32, 0.9 - 2.4e-8, which is 2.4e-7 of the 0.1 that the batch's part is multiplied by."""
+
 TRAINED = [
     (name, {**config, "dropout": 0.0} if hasattr(catalog.get(name).config, "dropout") else config)
     for name, config in CASES
@@ -85,13 +89,17 @@ TRAINED = [
 
 
 @pytest.mark.parametrize(("name", "config"), TRAINED, ids=IDS)
-def test_training_normalises_by_the_batch_and_moves_the_biased_statistics(backend, name: str, config: dict) -> None:
+def test_training_normalises_by_the_batch_and_moves_the_biased_statistics(
+    backend, backend_name: str, name: str, config: dict
+) -> None:
     network = catalog.get(name, **config)
     expected, found, expected_weights, found_weights = traces(backend, network, "float64", batch=3, training=True)
     assert_agrees(network, "float64", expected, found)
     start = weights.initialise(network, "probe", 3, "float64")
+    tolerance = STATISTICS.get((backend_name, name == "bn_lenet_scratch"), 1e-12)
     for tensor, values in expected_weights.items():
-        np.testing.assert_allclose(found_weights[tensor], values, rtol=1e-10, atol=1e-12, err_msg=tensor)
+        error = np.abs(found_weights[tensor] - values).max() / np.abs(values).max()
+        assert error <= tolerance, f"{tensor}: {error:.1e}"
         assert (values != start[tensor]).any() == (".running_" in tensor), tensor
 
 
@@ -115,9 +123,7 @@ def test_manifest_and_summary_are_those_of_the_facts(backend, backend_name: str,
     layers = rows(backend.summary(model), description, backend.container)
     facts = FACTS[name]["summary"]
     assert [list(row.shape) for row in layers] == [native(backend_name, shape) for _, shape in facts]
-    assert [row.kind for row in layers] == [
-        KINDS[backend_name].get(kind, kind) for kind in kinds(backend_name, name, facts)
-    ]
+    assert [row.kind for row in layers] == kinds(backend_name, name)
 
 
 def native(backend_name: str, shape: list[int]) -> list[int]:
@@ -128,14 +134,61 @@ def native(backend_name: str, shape: list[int]) -> list[int]:
     return shape
 
 
+STAGES = {
+    "vgg11": ["VGGStage"] * 5,
+    "vgg11_small": ["VGGStage"] * 5,
+    "nin": ["NiNStage"] * 4,
+    "googlenet": ["Sequential", "Sequential", "Stage1", "Stage2", "Sequential"],
+    "resnet18": ["Stem", *["ResNetStage"] * 4, "Head"],
+    "densenet": ["Stem", *["Transition"] * 3, "DenseHead"],
+    "regnetx32": ["SmallStem", *["ResNeXtStage"] * 2, "Head"],
+}
+"""What stands for the facts' Sequentials where the framework has none with names, in order."""
+
 KINDS = {
     "torch": {},
+    "jax": {
+        "Conv2d": "Conv",
+        "BatchNorm1d": "BatchNorm",
+        "BatchNorm2d": "BatchNorm",
+        "AvgPool2d": "AvgPool",
+        "MaxPool2d": "MaxPool",
+        "AdaptiveAvgPool2d": "GlobalAvgPool",
+        "Flatten": "flatten",
+        "ReLU": "relu",
+        "Sigmoid": "sigmoid",
+    },
+    "tf": {
+        "Conv2d": "Conv2D",
+        "Linear": "Dense",
+        "BatchNorm1d": "BatchNormalization",
+        "BatchNorm2d": "BatchNormalization",
+        "AvgPool2d": "AveragePooling2D",
+        "MaxPool2d": "MaxPooling2D",
+        "AdaptiveAvgPool2d": "GlobalAveragePooling2D",
+        "Sigmoid": "Activation",
+    },
+    "mxnet": {
+        "Conv2d": "Conv2D",
+        "Linear": "Dense",
+        "BatchNorm1d": "BatchNorm",
+        "BatchNorm2d": "BatchNorm",
+        "AvgPool2d": "AvgPool2D",
+        "MaxPool2d": "MaxPool2D",
+        "AdaptiveAvgPool2d": "GlobalAvgPool2D",
+        "ReLU": "Activation",
+        "Sigmoid": "Activation",
+        "Sequential": "HybridSequential",
+    },
 }
 """What each framework, or its port, calls the layers of the facts."""
 
 
-def kinds(backend_name: str, name: str, facts: list) -> list[str]:
-    return [kind for kind, _ in facts]
+def kinds(backend_name: str, name: str) -> list[str]:
+    """The layers of the facts in the backend's own terms."""
+    stages = iter(STAGES.get(name, ()) if backend_name in ("jax", "tf") else ())
+    named = (next(stages, kind) if kind == "Sequential" else kind for kind, _ in FACTS[name]["summary"])
+    return [KINDS[backend_name].get(kind, kind) for kind in named]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

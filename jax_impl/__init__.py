@@ -1,0 +1,103 @@
+"""The networks in JAX with Flax NNX: `nnx.Module`s in NHWC that train, print, jit and split as any other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+from flax import nnx
+
+from common import catalog, reference
+from common.catalog import Network
+from common.errors import ConfigError
+from jax_impl.alexnet import AlexNet
+from jax_impl.anynet import AnyNet
+from jax_impl.batch_norm import BatchNorm, BNLeNet, BNLeNetScratch, batch_norm
+from jax_impl.densenet import DenseBlock, DenseNet, Transition
+from jax_impl.googlenet import GoogLeNet, Inception
+from jax_impl.lenet import LeNet
+from jax_impl.nin import NiN, NiNStage
+from jax_impl.resnet import Residual, ResNet
+from jax_impl.resnext import ResNeXt, ResNeXtBlock
+from jax_impl.vgg import VGG, VGGStage
+from jax_impl.weights import load_weights, save_weights
+
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "AnyNet",
+    "BNLeNet",
+    "BNLeNetScratch",
+    "BatchNorm",
+    "DenseBlock",
+    "DenseNet",
+    "GoogLeNet",
+    "Inception",
+    "LeNet",
+    "NiN",
+    "NiNStage",
+    "ResNeXt",
+    "ResNeXtBlock",
+    "ResNet",
+    "Residual",
+    "Transition",
+    "VGGStage",
+    "batch_norm",
+    "build",
+    "load_weights",
+    "save_weights",
+]
+
+_NETWORKS: dict[str, type[nnx.Module]] = {
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg": VGG,
+    "nin": NiN,
+    "googlenet": GoogLeNet,
+    "bn_lenet": BNLeNet,
+    "bn_lenet_scratch": BNLeNetScratch,
+    "resnet": ResNet,
+    "resnext": ResNeXt,
+    "densenet": DenseNet,
+    "anynet": AnyNet,
+}
+
+
+def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> nnx.Module:
+    """Return the network `name` of the catalogue, with Flax's own initialisation, in training mode as usual.
+
+    `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
+    Raises ConfigError for an unknown name, a wrong configuration, an input too small for the network, or float64 where
+    JAX has it turned off.
+    """
+    network = catalog.get(name, **config)
+    graphdef, _ = nnx.split(uninitialised(network, dtype))
+    # Layer by layer XLA would compile a random generator for each shape, with optimisations that pay only in a program
+    # that runs more than once: lenet would take 8 s, googlenet a minute.
+    initialise = jax.jit(
+        lambda: nnx.state(_construct(network, dtype)), compiler_options={"xla_backend_optimization_level": "0"}
+    )
+    return nnx.merge(graphdef, initialise())
+
+
+def uninitialised(network: Network, dtype: str) -> nnx.Module:
+    """Return the network with shapes in place of its numbers.
+
+    Raises ConfigError where the input is too small, or for float64 where JAX has it turned off.
+    """
+    reference.describe(network)
+    # JAX would quietly make float32 of it.
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ConfigError(
+            '`dtype` (="float64") needs 64-bit numbers, which JAX has turned off; call '
+            'jax.config.update("jax_enable_x64", True) first'
+        )
+    return nnx.eval_shape(lambda: _construct(network, dtype))
+
+
+def _construct(network: Network, dtype: str) -> nnx.Module:
+    model = _NETWORKS[network.family](**network.settings(), rngs=nnx.Rngs(0))
+    numbers = nnx.state(model, (nnx.Param, nnx.BatchStat))
+    nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), numbers))
+    model.network = network
+    return model

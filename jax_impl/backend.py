@@ -1,0 +1,156 @@
+"""JAX with Flax NNX behind the Backend protocol."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from common import layout, reference
+from common.backends import kind_of
+from common.catalog import Network
+from common.reference import Call
+from common.weights import DTypeName
+from jax_impl import layers, uninitialised
+from jax_impl.weights import from_canonical, to_canonical
+
+__all__ = ["Backend"]
+
+Observer = Callable[[str, str, Array], None]
+
+
+@contextmanager
+def _wrapped(classes: set[type[nnx.Module]], wrap: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Have `wrap(call)` in place of each class's `__call__`; Python looks for it on the class, never on the object."""
+    own = {cls: vars(cls).get("__call__") for cls in classes}
+    wrappers = {cls: wrap(cls.__call__) for cls in classes}
+    for cls, wrapper in wrappers.items():
+        cls.__call__ = wrapper
+    try:
+        yield
+    finally:
+        for cls, call in own.items():
+            if call is None:
+                del cls.__call__
+            else:
+                cls.__call__ = call
+
+
+def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
+    """Run the model and call `observe(path, kind, output)` after each module and activation below it."""
+    modules = list(nnx.iter_modules(model))
+    paths = {id(module): ".".join(path) for path, module in modules}
+    running: list[str] = []
+
+    def wrap(call: Callable) -> Callable:
+        @functools.wraps(call)
+        def wrapper(module: nnx.Module, x: Array) -> Array:
+            path = paths[id(module)]
+            running.append(path)
+            y = call(module, x)
+            running.pop()
+            if path:
+                observe(path, kind_of(module, "jax_impl", (nnx.Module,)), y)
+            return y
+
+        return wrapper
+
+    def observe_activation(name: str, y: Array) -> None:
+        observe(f"{running[-1]}.{name}" if running[-1] else name, name, y)
+
+    token = layers.observer.set(observe_activation)
+    try:
+        with _wrapped({type(module) for _, module in modules}, wrap):
+            return model(x)
+    finally:
+        layers.observer.reset(token)
+
+
+def _moved(model: nnx.Module) -> nnx.State:
+    """Return what a run in training changes: the running statistics, and where dropout has got to."""
+    return nnx.state(model, (nnx.BatchStat, nnx.RngState))
+
+
+# Pure functions of the split model: compiled once for each network, mode, dtype and input shape, whichever model of
+# that network it is. What a run changes in the model inside comes out as a value.
+@functools.partial(jax.jit, static_argnums=0)
+def _run(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, nnx.State]:
+    model = nnx.merge(graphdef, state)
+    return model(x), _moved(model)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _trace(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[list[Array], nnx.State]:
+    model = nnx.merge(graphdef, state)
+    outputs: dict[str, Array] = {}
+
+    def observe(path: str, _: str, output: Array) -> None:
+        outputs[path] = output
+
+    outputs["logits"] = _observed(model, x, observe)
+    return [outputs[tap] for tap in reference.describe(model.network).taps], _moved(model)
+
+
+class Backend:
+    """JAX; see `common.backends.Backend`."""
+
+    container = "Sequential"
+
+    def __init__(self) -> None:
+        jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+    def build(self, network: Network, dtype: DTypeName) -> nnx.Module:
+        model = uninitialised(network, dtype)
+        # All of it is shapes without values now, and only the weights get theirs from `load`.
+        nnx.reseed(model, default=0)
+        model.eval()
+        return model
+
+    def load(self, model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
+        from_canonical(model, tensors)
+
+    def weights(self, model: nnx.Module) -> dict[str, np.ndarray]:
+        return to_canonical(model)
+
+    def run(self, model: nnx.Module, x: np.ndarray, training: bool = False) -> np.ndarray:
+        return np.asarray(self._apply(_run, model, x, training))
+
+    def trace(self, model: nnx.Module, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+        outputs = self._apply(_trace, model, x, training)
+        taps = reference.describe(model.network).taps
+        return {tap: layout.nhwc_to_nchw(np.asarray(output)) for tap, output in zip(taps, outputs, strict=True)}
+
+    def summary(self, model: nnx.Module) -> list[Call]:
+        calls: list[Call] = []
+
+        def observe(path: str, kind: str, output: Array) -> None:
+            calls.append(Call(path, kind, output.shape))
+
+        model.eval()
+        graphdef, state = nnx.split(model)
+        image = self._input(state, np.zeros((1, *model.network.input_shape)))
+        jax.eval_shape(lambda state, x: _observed(nnx.merge(graphdef, state), x, observe), state, image)
+        return calls
+
+    def _apply(self, function: Callable, model: nnx.Module, x: np.ndarray, training: bool) -> Array | list[Array]:
+        """Run a pure function on the model, and leave in the model what moved."""
+        if training:
+            model.train()
+        else:
+            model.eval()
+        graphdef, state = nnx.split(model)
+        output, moved = function(graphdef, state, self._input(state, x))
+        if training:
+            nnx.update(model, moved)
+        return output
+
+    @staticmethod
+    def _input(state: nnx.State, x: np.ndarray) -> np.ndarray:
+        parameter, *_ = jax.tree.leaves(nnx.filter_state(state, nnx.Param))
+        return np.ascontiguousarray(layout.nchw_to_nhwc(x), dtype=parameter.dtype)

@@ -1,0 +1,78 @@
+"""VGG (Simonyan and Zisserman, 2014, arXiv:1409.1556, table 1): stages of 3x3 convolutions, each ending in a pool."""
+
+from __future__ import annotations
+
+from flax import nnx
+from jax import Array
+
+from jax_impl.layers import Conv, MaxPool, flatten, relu
+
+__all__ = ["VGG", "VGGStage"]
+
+
+class VGGStage(nnx.Module):
+    """(conv 3x3, relu) `num_convs` times, max-pool 2x2.
+
+    (N, H, W, C) -> (N, H/2, W/2, channels).
+    """
+
+    def __init__(self, in_channels: int, num_convs: int, channels: int, *, rngs: nnx.Rngs) -> None:
+        self.num_convs = num_convs
+        for j in range(1, num_convs + 1):
+            setattr(self, f"conv{j}", Conv(in_channels, channels, kernel_size=3, padding=1, rngs=rngs))
+            in_channels = channels
+        self.pool = MaxPool(2)
+
+    def __call__(self, x: Array) -> Array:
+        for j in range(1, self.num_convs + 1):
+            x = relu(getattr(self, f"conv{j}")(x))
+        return self.pool(x)
+
+
+class VGGHead(nnx.Module):
+    """Flatten, (dense 4096, relu, dropout) twice, dense.
+
+    (N, H, W, C) -> (N, num_classes).
+    """
+
+    def __init__(self, in_features: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs) -> None:
+        self.fc1 = nnx.Linear(in_features, 4096, rngs=rngs)
+        self.dropout1 = nnx.Dropout(dropout, rngs=rngs)
+        self.fc2 = nnx.Linear(4096, 4096, rngs=rngs)
+        self.dropout2 = nnx.Dropout(dropout, rngs=rngs)
+        self.fc3 = nnx.Linear(4096, num_classes, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        x = self.dropout1(relu(self.fc1(flatten(x))))
+        x = self.dropout2(relu(self.fc2(x)))
+        return self.fc3(x)
+
+
+class VGG(nnx.Module):
+    """A stage for each (num_convs, channels) of `arch`, then the head.
+
+    (N, H, W, C) -> (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        arch: tuple[tuple[int, int], ...],
+        num_classes: int = 10,
+        in_channels: int = 1,
+        input_size: tuple[int, int] = (224, 224),
+        dropout: float = 0.5,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.num_stages = len(arch)
+        height, width = input_size
+        channels = in_channels
+        for i, (num_convs, stage_channels) in enumerate(arch, start=1):
+            setattr(self, f"stage{i}", VGGStage(channels, num_convs, stage_channels, rngs=rngs))
+            channels, height, width = stage_channels, height // 2, width // 2
+        self.head = VGGHead(height * width * channels, num_classes, dropout, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        for i in range(1, self.num_stages + 1):
+            x = getattr(self, f"stage{i}")(x)
+        return self.head(x)

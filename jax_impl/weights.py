@@ -1,0 +1,79 @@
+"""Native parameters <-> canonical names: Flax's own leaves and channels-last layouts, whatever the architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from common import layout, reference, weights
+from common.layout import Tensor
+
+__all__ = ["from_canonical", "load_weights", "save_weights", "to_canonical"]
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_ALIGNMENT = 64
+"""Bytes; JAX on the CPU takes over an array that begins at a multiple of this, and copies any other."""
+_ROWS = 16
+"""Outputs transposed at a time: as many as fill a line of the processor's cache."""
+
+
+def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
+    """Return the model's variables by canonical name, in network order; random generators are not among them."""
+    found = {}
+    for path, variable in nnx.iter_graph(model):
+        if isinstance(variable, nnx.Param | nnx.BatchStat):
+            *layer, leaf = path
+            found[".".join([*layer, _LEAVES[leaf]])] = variable
+    # Flax sorts attributes by name, so that `block10` comes before `block2`.
+    return {name: found[name] for name in reference.describe(weights.network_of(model)).manifest}
+
+
+def _channels_last(tensor: Tensor, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    """Copy a canonical array into a JAX one of the native layout.
+
+    In pieces, since to transpose a large matrix in one go is to miss the processor's cache at every number.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    native = memory[start : start + size].view(dtype).reshape(shape)
+    for row in range(0, len(array), _ROWS):
+        native[..., row : row + _ROWS] = layout.to_channels_last(tensor, array[row : row + _ROWS])
+    return jax.device_put(native, may_alias=True)
+
+
+def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Return the weights by canonical name, in network order; read-only where they share the model's memory."""
+    manifest = reference.describe(weights.network_of(model)).manifest
+    return {
+        name: np.ascontiguousarray(layout.to_canonical(manifest[name], np.asarray(variable[...])))
+        for name, variable in _variables(model).items()
+    }
+
+
+def from_canonical(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
+    """Copy canonical weights into the model, in the model's dtype."""
+    manifest = reference.describe(weights.network_of(model)).manifest
+    for name, variable in _variables(model).items():
+        variable.set_value(_channels_last(manifest[name], tensors[name], variable.shape, np.dtype(variable.dtype)))
+
+
+def load_weights(model: nnx.Module, path: Path | str) -> None:
+    """Copy the weights of a file into a model that `build` made.
+
+    Raises WeightsError where the file is not valid or is another network's; the model is then as it was.
+    """
+    from_canonical(model, weights.read_for(model, path).tensors)
+
+
+def save_weights(model: nnx.Module, path: Path | str) -> None:
+    """Write the weights of a model that `build` made to a file.
+
+    Raises WeightsError where a weight is not finite, InputError where the file cannot be written.
+    """
+    weights.write(Path(path), weights.network_of(model), to_canonical(model))

@@ -1,0 +1,42 @@
+"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space in which RegNetX lies."""
+
+from __future__ import annotations
+
+from mxnet.gluon import nn
+
+from mxnet_impl.googlenet import Head
+from mxnet_impl.layers import BatchNorm
+from mxnet_impl.resnext import ResNeXtStage
+
+__all__ = ["AnyNet"]
+
+
+class SmallStem(nn.HybridSequential):
+    """conv 3x3/2, bn, relu: (N, C, H, W) -> (N, channels, H/2, W/2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(channels, kernel_size=3, strides=2, padding=1)
+        self.bn = BatchNorm()
+        self.relu = nn.Activation("relu")
+
+
+class AnyNet(nn.HybridSequential):
+    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+
+    (N, C, H, W) -> (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        arch: tuple[tuple[int, int, int, float], ...],
+        stem_channels: int = 32,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        input_size: tuple[int, int] = (96, 96),
+    ) -> None:
+        super().__init__()
+        self.stem = SmallStem(stem_channels)
+        for i, (depth, channels, group_width, multiplier) in enumerate(arch, start=1):
+            setattr(self, f"stage{i}", ResNeXtStage(depth, channels, group_width, multiplier, stride=2))
+        self.head = Head(num_classes)

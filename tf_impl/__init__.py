@@ -1,0 +1,75 @@
+"""The networks in TensorFlow: `keras.Model`s in NHWC that train, print, compile and export as any other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import keras
+
+from common import catalog, reference
+from tf_impl.alexnet import AlexNet
+from tf_impl.anynet import AnyNet
+from tf_impl.batch_norm import BatchNorm, BNLeNet, BNLeNetScratch, batch_norm
+from tf_impl.densenet import DenseBlock, DenseNet, Transition
+from tf_impl.googlenet import GoogLeNet, Inception
+from tf_impl.layers import dtype_policy
+from tf_impl.lenet import LeNet
+from tf_impl.nin import NiN, NiNStage
+from tf_impl.resnet import Residual, ResNet
+from tf_impl.resnext import ResNeXt, ResNeXtBlock
+from tf_impl.vgg import VGG, VGGStage
+from tf_impl.weights import load_weights, save_weights
+
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "AnyNet",
+    "BNLeNet",
+    "BNLeNetScratch",
+    "BatchNorm",
+    "DenseBlock",
+    "DenseNet",
+    "GoogLeNet",
+    "Inception",
+    "LeNet",
+    "NiN",
+    "NiNStage",
+    "ResNeXt",
+    "ResNeXtBlock",
+    "ResNet",
+    "Residual",
+    "Transition",
+    "VGGStage",
+    "batch_norm",
+    "build",
+    "load_weights",
+    "save_weights",
+]
+
+_NETWORKS: dict[str, type[keras.Model]] = {
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg": VGG,
+    "nin": NiN,
+    "googlenet": GoogLeNet,
+    "bn_lenet": BNLeNet,
+    "bn_lenet_scratch": BNLeNetScratch,
+    "resnet": ResNet,
+    "resnext": ResNeXt,
+    "densenet": DenseNet,
+    "anynet": AnyNet,
+}
+
+
+def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> keras.Model:
+    """Return the network `name` of the catalogue, with Keras's own initialisation and all its weights made.
+
+    `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
+    Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
+    """
+    network = catalog.get(name, **config)
+    reference.describe(network)
+    with dtype_policy(dtype):
+        model = _NETWORKS[network.family](**network.settings())
+    model.network = network
+    return model

@@ -1,0 +1,55 @@
+"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space in which RegNetX lies."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tf_impl.googlenet import Head
+from tf_impl.layers import BatchNormalization, Block, Conv2D
+from tf_impl.resnext import ResNeXtStage
+
+__all__ = ["AnyNet"]
+
+
+class SmallStem(Block):
+    """conv 3x3/2, bn, relu: (N, H, W, C) -> (N, H/2, W/2, channels)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv2D(channels, kernel_size=3, strides=2, padding=1)
+        self.bn = BatchNormalization()
+        self.relu = keras.layers.ReLU()
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.relu(self.bn(self.conv(x), training=training))
+
+
+class AnyNet(keras.Model):
+    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+
+    (N, H, W, C) -> (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        arch: tuple[tuple[int, int, int, float], ...],
+        stem_channels: int = 32,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        input_size: tuple[int, int] = (96, 96),
+    ) -> None:
+        super().__init__()
+        self.num_stages = len(arch)
+        self.stem = SmallStem(stem_channels)
+        for i, (depth, channels, group_width, multiplier) in enumerate(arch, start=1):
+            setattr(self, f"stage{i}", ResNeXtStage(depth, channels, group_width, multiplier, stride=2))
+        self.head = Head(num_classes)
+        # Keras makes the weights at the first call.
+        self(keras.Input((*input_size, in_channels)))
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        x = self.stem(x, training=training)
+        for i in range(1, self.num_stages + 1):
+            x = getattr(self, f"stage{i}")(x, training=training)
+        return self.head(x)

@@ -1,0 +1,96 @@
+"""TensorFlow behind the Backend protocol."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common import reference
+from common.backends import kind_of
+from common.catalog import Network
+from common.layout import nchw_to_nhwc, nhwc_to_nchw
+from common.reference import Call
+from common.weights import DTypeName
+from tf_impl import build
+from tf_impl.layers import undefined_kernels
+from tf_impl.weights import from_canonical, named_layers, to_canonical
+
+__all__ = ["Backend"]
+
+_LARGE = 1 << 24
+"""Parameters from which on it is worth tenths of a second to free what earlier models held."""
+
+Observer = Callable[[str, keras.Layer, tf.Tensor], None]
+
+
+def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
+    """Run the model eagerly and call `observe(path, layer, output)` after each layer below it."""
+    paths = {id(layer): path for path, layer in named_layers(model)}
+    # Keras has no hooks on a layer; every one of them is called through this method.
+    call = keras.Layer.__call__
+
+    def observed_call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        output = call(layer, *args, **kwargs)
+        if id(layer) in paths:
+            observe(paths[id(layer)], layer, output)
+        return output
+
+    keras.Layer.__call__ = observed_call
+    try:
+        return model(x, training=training)
+    finally:
+        keras.Layer.__call__ = call
+
+
+class Backend:
+    """TensorFlow; see `common.backends.Backend`."""
+
+    container = "Sequential"
+
+    def __init__(self) -> None:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+    def build(self, network: Network, dtype: DTypeName) -> keras.Model:
+        if reference.describe(network).parameters > _LARGE:
+            # A Keras layer refers to itself, so that earlier models hold their memory until the collector finds them.
+            gc.collect()
+        with undefined_kernels():
+            return build(network.name, dtype=dtype, **network.settings())
+
+    def load(self, model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+        from_canonical(model, tensors)
+
+    def weights(self, model: keras.Model) -> dict[str, np.ndarray]:
+        return to_canonical(model)
+
+    def run(self, model: keras.Model, x: np.ndarray, training: bool = False) -> np.ndarray:
+        return model(self._input(model, x), training=training).numpy()
+
+    def trace(self, model: keras.Model, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+        outputs: dict[str, tf.Tensor] = {}
+
+        def observe(path: str, _: keras.Layer, output: tf.Tensor) -> None:
+            outputs[path] = output
+
+        outputs["logits"] = _observed(model, self._input(model, x), training, observe)
+        taps = reference.describe(model.network).taps
+        return {tap: np.ascontiguousarray(nhwc_to_nchw(outputs[tap].numpy())) for tap in taps}
+
+    def summary(self, model: keras.Model) -> list[Call]:
+        calls: list[Call] = []
+
+        def observe(path: str, layer: keras.Layer, output: tf.Tensor) -> None:
+            calls.append(Call(path, kind_of(layer, "tf_impl", (keras.Layer,)), tuple(output.shape)))
+
+        image = np.zeros((1, *model.network.input_shape))
+        _observed(model, self._input(model, image), False, observe)
+        return calls
+
+    @staticmethod
+    def _input(model: keras.Model, x: np.ndarray) -> tf.Tensor:
+        return tf.convert_to_tensor(nchw_to_nhwc(x).astype(model.compute_dtype, copy=False))

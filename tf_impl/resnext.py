@@ -1,0 +1,108 @@
+"""ResNeXt (Xie et al., 2017, arXiv:1611.05431, figure 3c): bottleneck blocks with a grouped convolution.
+
+Here `group_width` is the number of channels in a group, and stem and head are those of ResNet.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from common.catalog import bottleneck_width
+from tf_impl.googlenet import Head
+from tf_impl.layers import BatchNormalization, Block, Conv2D
+from tf_impl.resnet import Stem
+
+__all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
+
+
+class NormedProjection(Block):
+    """conv 1x1/s, bn: (N, H, W, C) -> (N, H/s, W/s, channels)."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = Conv2D(channels, kernel_size=1, strides=stride)
+        self.bn = BatchNormalization()
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.bn(self.conv(x), training=training)
+
+
+class ResNeXtBlock(Block):
+    """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
+
+    (N, H, W, C) -> (N, H/s, W/s, channels). Raises ConfigError where the bottleneck does not divide into groups.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        group_width: int,
+        multiplier: float,
+        stride: int = 1,
+        projection: bool = False,
+    ) -> None:
+        super().__init__()
+        width = bottleneck_width(channels, group_width, multiplier)
+        self.conv1 = Conv2D(width, kernel_size=1)
+        self.bn1 = BatchNormalization()
+        self.relu1 = keras.layers.ReLU()
+        self.conv2 = Conv2D(width, kernel_size=3, strides=stride, padding=1, groups=width // group_width)
+        self.bn2 = BatchNormalization()
+        self.relu2 = keras.layers.ReLU()
+        self.conv3 = Conv2D(channels, kernel_size=1)
+        self.bn3 = BatchNormalization()
+        self.shortcut = NormedProjection(channels, stride) if projection else keras.layers.Identity()
+        self.relu3 = keras.layers.ReLU()
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        y = self.relu1(self.bn1(self.conv1(x), training=training))
+        y = self.relu2(self.bn2(self.conv2(y), training=training))
+        y = self.bn3(self.conv3(y), training=training)
+        return self.relu3(y + self.shortcut(x, training=training))
+
+
+class ResNeXtStage(Block):
+    """`blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
+
+    def __init__(self, blocks: int, channels: int, group_width: int, multiplier: float, stride: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.block1 = ResNeXtBlock(channels, group_width, multiplier, stride, projection=True)
+        for j in range(2, blocks + 1):
+            setattr(self, f"block{j}", ResNeXtBlock(channels, group_width, multiplier))
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        for j in range(1, self.blocks + 1):
+            x = getattr(self, f"block{j}")(x, training=training)
+        return x
+
+
+class ResNeXt(keras.Model):
+    """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
+
+    (N, H, W, C) -> (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        arch: tuple[tuple[int, int, int, float], ...],
+        num_classes: int = 10,
+        in_channels: int = 1,
+        input_size: tuple[int, int] = (96, 96),
+    ) -> None:
+        super().__init__()
+        self.num_stages = len(arch)
+        self.stem = Stem()
+        for i, (blocks, channels, group_width, multiplier) in enumerate(arch, start=1):
+            stage = ResNeXtStage(blocks, channels, group_width, multiplier, stride=1 if i == 1 else 2)
+            setattr(self, f"stage{i}", stage)
+        self.head = Head(num_classes)
+        # Keras makes the weights at the first call.
+        self(keras.Input((*input_size, in_channels)))
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        x = self.stem(x, training=training)
+        for i in range(1, self.num_stages + 1):
+            x = getattr(self, f"stage{i}")(x, training=training)
+        return self.head(x)

@@ -1,0 +1,83 @@
+"""VGG (Simonyan and Zisserman, 2014, arXiv:1409.1556, table 1): stages of 3x3 convolutions, each ending in a pool."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tf_impl.layers import Block, Conv2D, MaxPool2D
+
+__all__ = ["VGG", "VGGStage"]
+
+
+class VGGStage(Block):
+    """(conv 3x3, relu) `num_convs` times, max-pool 2x2.
+
+    (N, H, W, C) -> (N, H/2, W/2, channels).
+    """
+
+    def __init__(self, num_convs: int, channels: int) -> None:
+        super().__init__()
+        self.num_convs = num_convs
+        for j in range(1, num_convs + 1):
+            setattr(self, f"conv{j}", Conv2D(channels, kernel_size=3, padding=1))
+            setattr(self, f"relu{j}", keras.layers.ReLU())
+        self.pool = MaxPool2D(2)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        for j in range(1, self.num_convs + 1):
+            x = getattr(self, f"conv{j}")(x)
+            x = getattr(self, f"relu{j}")(x)
+        return self.pool(x)
+
+
+class VGGHead(Block):
+    """Flatten, (dense 4096, relu, dropout) twice, dense.
+
+    (N, H, W, C) -> (N, num_classes).
+    """
+
+    def __init__(self, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.fc1 = keras.layers.Dense(4096)
+        self.relu1 = keras.layers.ReLU()
+        self.dropout1 = keras.layers.Dropout(dropout)
+        self.fc2 = keras.layers.Dense(4096)
+        self.relu2 = keras.layers.ReLU()
+        self.dropout2 = keras.layers.Dropout(dropout)
+        self.fc3 = keras.layers.Dense(num_classes)
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        x = self.flatten(x)
+        x = self.dropout1(self.relu1(self.fc1(x)), training=training)
+        x = self.dropout2(self.relu2(self.fc2(x)), training=training)
+        return self.fc3(x)
+
+
+class VGG(keras.Model):
+    """A stage for each (num_convs, channels) of `arch`, then the head.
+
+    (N, H, W, C) -> (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        arch: tuple[tuple[int, int], ...],
+        num_classes: int = 10,
+        in_channels: int = 1,
+        input_size: tuple[int, int] = (224, 224),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.num_stages = len(arch)
+        for i, (num_convs, channels) in enumerate(arch, start=1):
+            setattr(self, f"stage{i}", VGGStage(num_convs, channels))
+        self.head = VGGHead(num_classes, dropout)
+        # Keras makes the weights at the first call.
+        self(keras.Input((*input_size, in_channels)))
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        for i in range(1, self.num_stages + 1):
+            x = getattr(self, f"stage{i}")(x)
+        return self.head(x, training=training)
