@@ -20,12 +20,13 @@ from jax_impl.layers import (
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
 
-def batch_norm(x: Array, mean: Array, variance: Array, scale: Array, bias: Array) -> Array:
-    """Normalise by `mean` and `variance`, scale by `scale`, shift by `bias`, all of shape (C,).
+def batch_norm(x: Array, mean: Array, variance: Array, weight: Array, bias: Array) -> Array:
+    """Normalise by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
 
     (N, C) or (N, H, W, C) -> the same shape.
     """
-    return scale * (x - mean) / jnp.sqrt(variance + BATCH_NORM_EPSILON) + bias
+    normalised = (x - mean) / jnp.sqrt(variance + BATCH_NORM_EPSILON)
+    return weight * normalised + bias
 
 
 class BatchNorm(nnx.Module):

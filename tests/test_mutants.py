@@ -13,25 +13,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from common import backends
-from conftest import ROOT
 
 pytestmark = pytest.mark.port
 
-CONFIG = '{"arch": [[1, 8], [1, 16]], "input_size": [33, 41]}'
+RESNET = ("resnet", {"arch": [[1, 8], [1, 16]], "input_size": [33, 41]})
+ALEXNET = ("alexnet", {"input_size": [96, 76]})
+"""A size at which AlexNet's first convolution gives the same shape with a padding of 1 and of 0."""
 
 MUTANTS = {
     "padding": {
-        "torch": ("resnet.py", "stride=2, padding=3)", "stride=2, padding=2)"),
-        "jax": ("resnet.py", "stride=2, padding=3", "stride=2, padding=2"),
-        "tf": ("resnet.py", "strides=2, padding=3", "strides=2, padding=2"),
-        "mxnet": ("resnet.py", "strides=2, padding=3", "strides=2, padding=2"),
+        "torch": ("alexnet.py", "stride=4, padding=1", "stride=4, padding=0"),
+        "jax": ("alexnet.py", "stride=4, padding=1", "stride=4, padding=0"),
+        "tf": ("alexnet.py", "strides=4, padding=1", "strides=4, padding=0"),
+        "mxnet": ("alexnet.py", "strides=4, padding=1", "strides=4, padding=0"),
     },
-    "epsilon": {
-        name: ("layers.py", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3")
-        for name in ("torch", "jax", "tf", "mxnet")
-    },
+    "epsilon": dict.fromkeys(
+        ("torch", "jax", "tf", "mxnet"), ("layers.py", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3")
+    ),
     "transposed kernel": {
         "torch": (
             "weights.py",
@@ -47,13 +48,16 @@ MUTANTS = {
         ),
     },
 }
-"""Mistake -> backend -> file of the port, the text to replace, and its replacement."""
+"""Mistake -> backend -> file of the port, the text to replace, and its replacement. None of them changes a shape."""
 
-TAPS = {"padding": "stem.conv", "epsilon": "stem.bn", "transposed kernel": "stem.conv"}
+WHERE = {"padding": (*ALEXNET, "conv1"), "epsilon": (*RESNET, "stem.bn"), "transposed kernel": (*RESNET, "stem.conv")}
+"""Mistake -> the network that shows it, its configuration, the first tap that must."""
 
 
-def parity_of_a_copy(folder: Path, backend_name: str, change: tuple[str, str, str] | None) -> tuple[int, dict]:
-    """Copy the project, change one line of the port, and run its parity on a small ResNet in both dtypes."""
+def parity_of_a_copy(
+    folder: Path, backend_name: str, network: str, config: dict, change: tuple[str, str, str] | None = None
+) -> tuple[int, dict]:
+    """Copy the project, change one line of the port, and run its parity in both dtypes."""
     package = backends.get(backend_name).package
     for name in ("common", package):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -64,9 +68,9 @@ def parity_of_a_copy(folder: Path, backend_name: str, change: tuple[str, str, st
         text = path.read_text()
         assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times; the mutant is out of date"
         path.write_text(text.replace(old, new))
+    command = [sys.executable, "-m", "common", "parity", network, "--config", json.dumps(config)]
     result = subprocess.run(
-        [sys.executable, "-m", "common", "parity", "resnet", "--config", CONFIG]
-        + ["--backends", backend_name, "--json", "report.json"],
+        [*command, "--backends", backend_name, "--json", "report.json"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder), f"ROSETTA_PYTHON_{backend_name.upper()}": sys.executable},
         capture_output=True,
@@ -79,15 +83,20 @@ def parity_of_a_copy(folder: Path, backend_name: str, change: tuple[str, str, st
 
 
 def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
-    status, report = parity_of_a_copy(tmp_path, backend_name, None)
-    assert status == 0, report
-    assert [result["status"] for result in report["results"]] == ["agree", "agree"]
+    for i, (network, config) in enumerate((RESNET, ALEXNET)):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        status, report = parity_of_a_copy(folder, backend_name, network, config)
+        assert status == 0, report
+        assert [result["status"] for result in report["results"]] == ["agree", "agree"]
 
 
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, mistake: str) -> None:
-    status, report = parity_of_a_copy(tmp_path, backend_name, MUTANTS[mistake][backend_name])
+    network, config, tap = WHERE[mistake]
+    status, report = parity_of_a_copy(tmp_path, backend_name, network, config, MUTANTS[mistake][backend_name])
     assert status == 1, report
     for result in report["results"]:
         assert (result["dtype"], result["status"]) in {("float64", "disagree"), ("float32", "disagree")}
-        assert result["first_divergence"] == TAPS[mistake]
+        assert result["first_divergence"] == tap
+        assert result["detail"] == ""  # the numbers differ, not the shapes

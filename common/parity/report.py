@@ -30,13 +30,13 @@ def _number(error: float) -> str:
     return f"{error:.1e}" if math.isfinite(error) else "not comparable"
 
 
-def cell_text(cell: Cell) -> str:
-    """Return what a matrix shows of a cell: how far from the truth and where, or where it first goes wrong."""
+def cell_text(cell: Cell) -> tuple[str, str]:
+    """Return what a matrix shows of a cell: how far from the truth, and where; or where it first goes wrong."""
     if cell.status == "disagree" and (first := cell.first_divergence) is not None:
-        return f"✗ {_number(first.error)} first at {first.tap}"
+        return f"✗ {_number(first.error)}", f"first at {first.tap}"
     if cell.worst is None:
-        return "✗ died" if cell.status == "error" else cell.status
-    return f"{'✓' if cell.status == 'agree' else '? vacuous'} {_number(cell.worst.error)} {cell.worst.tap}"
+        return "✗ died" if cell.status == "error" else cell.status, ""
+    return f"{'✓' if cell.status == 'agree' else '? vacuous'} {_number(cell.worst.error)}", cell.worst.tap
 
 
 def _backend_names(report: Report) -> dict[str, str]:
@@ -65,7 +65,9 @@ def print_table(report: Report, console: Console) -> None:
         for dtype in report.settings.dtypes:
             row = [cells[network.name, dtype, backend] for backend in report.settings.backends]
             first = network.name if dtype == report.settings.dtypes[0] else ""
-            table.add_row(first, _SHORT[dtype], *(Text(cell_text(cell), style=_STYLES[cell.status]) for cell in row))
+            table.add_row(
+                first, _SHORT[dtype], *(Text(" ".join(cell_text(cell)), style=_STYLES[cell.status]) for cell in row)
+            )
     console.print(table)
     console.print(
         "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the float64 "
@@ -156,7 +158,7 @@ def to_junit(report: Report) -> str:
             if cell.backend != backend:
                 continue
             case = TestCase(f"{cell.network} {cell.check} {cell.dtype}", f"parity.{backend}", round(cell.seconds, 3))
-            message = " ".join(filter(None, [cell_text(cell), cell.detail]))
+            message = " ".join(filter(None, [*cell_text(cell), cell.detail]))
             if cell.status in ("disagree", "vacuous"):
                 case.result = [Failure(message, cell.status)]
             elif cell.status in ("error", "missing"):
