@@ -78,3 +78,9 @@ def test_every_tolerance_has_a_reason_and_float64_stays_at_1e11() -> None:
     for tolerance in TOLERANCES.values():
         assert len(tolerance.reason) > 40
     assert TOLERANCES["forward", "float64"].at(1000) <= 1e-11
+
+
+def test_float32_tolerance_grows_as_a_random_walk_and_then_stays() -> None:
+    tolerance = TOLERANCES["forward", "float32"]
+    assert tolerance.at(4) == 2 * tolerance.at(1)
+    assert tolerance.at(8) == tolerance.at(1000) < 2e-5
