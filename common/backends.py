@@ -37,22 +37,22 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """Where a backend's code is and what it needs: its package, the module to import, the distributions it runs on."""
+    """Where a backend's code is and what it needs: its package, the modules that it imports, whose versions matter."""
 
     name: str
     package: str
-    module: str
+    modules: tuple[str, ...]
     distributions: tuple[str, ...]
 
 
 BACKENDS: Mapping[str, BackendInfo] = {
     info.name: info
     for info in (
-        BackendInfo("numpy", "common.reference", "numpy", ("numpy",)),
-        BackendInfo("torch", "torch_impl", "torch", ("torch", "numpy")),
-        BackendInfo("jax", "jax_impl", "flax", ("jax", "flax", "numpy")),
-        BackendInfo("tf", "tf_impl", "tensorflow", ("tensorflow-cpu", "keras", "numpy")),
-        BackendInfo("mxnet", "mxnet_impl", "mxnet", ("mxnet", "numpy")),
+        BackendInfo("numpy", "common.reference", ("numpy",), ("numpy",)),
+        BackendInfo("torch", "torch_impl", ("torch",), ("torch", "numpy")),
+        BackendInfo("jax", "jax_impl", ("jax", "flax"), ("jax", "flax", "numpy")),
+        BackendInfo("tf", "tf_impl", ("tensorflow", "keras"), ("tensorflow-cpu", "keras", "numpy")),
+        BackendInfo("mxnet", "mxnet_impl", ("mxnet",), ("mxnet", "numpy")),
     )
 }
 
@@ -143,7 +143,7 @@ def find_interpreter(name: str) -> Interpreter | None:
         for python in (folder / name / "bin" / "python", folder / name / "Scripts" / "python.exe"):
             if python.exists():
                 return Interpreter(python, f"tox environment {name}")
-    if importlib.util.find_spec(info.module):
+    if all(importlib.util.find_spec(module) for module in info.modules):
         return Interpreter(Path(sys.executable), "this interpreter")
     return None
 

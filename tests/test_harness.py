@@ -197,15 +197,20 @@ def test_an_interrupted_run_leaves_no_processes_and_no_files(worker, tmp_path: P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a shell, SIGINT is ignored, and would be in here too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
-    while not list(temporary.glob("*/torch/request1.json")):
-        assert time.monotonic() < deadline, "the worker was never asked"
-        time.sleep(0.05)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    assert workers
-    process.send_signal(sent)
-    _, error = process.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(temporary.glob("*/torch/request1.json")):
+            assert time.monotonic() < deadline, "the worker was never asked"
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert workers
+        process.send_signal(sent)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.terminate()
     assert process.returncode in (130, 143)
     assert "Traceback" not in error
     _, alive = psutil.wait_procs(workers, timeout=10)

@@ -104,7 +104,7 @@ def _serve(name: str, answers: TextIO) -> int:
         server = Server(name)
     except ModuleNotFoundError as error:
         traceback.print_exc()
-        missing = error.name == backends.get(name).module
+        missing = error.name in backends.get(name).modules
         send({"status": "missing" if missing else "failed", "message": str(error)})
         return 3
     send({"status": "ready", "versions": server.versions()})
