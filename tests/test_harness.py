@@ -198,7 +198,7 @@ def test_an_interrupted_run_leaves_no_processes_and_no_files(worker, tmp_path: P
         stderr=subprocess.PIPE,
         text=True,
         # Where the tests run in the background of a shell, SIGINT is ignored, and would be in here too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (there are no threads)
     )
     try:
         deadline = time.monotonic() + 60
