@@ -63,9 +63,12 @@ _NETWORKS: dict[str, type[nnx.Module]] = {
 }
 
 
-def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> nnx.Module:
+def build(
+    name: str, *, dtype: Literal["float32", "float64"] = "float32", seed: int = 0, **config: object
+) -> nnx.Module:
     """Return the network `name` of the catalogue, with Flax's own initialisation, in training mode as usual.
 
+    `seed` is where the initialisers' and dropout's random numbers begin: JAX has no global generator to begin from.
     `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
     Raises ConfigError for an unknown name, a wrong configuration, an input too small for the network, or float64 where
     JAX has it turned off.
@@ -75,7 +78,7 @@ def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **conf
     # Layer by layer XLA would compile a random generator for each shape, with optimisations that pay only in a program
     # that runs more than once: lenet would take 8 s, googlenet a minute.
     initialise = jax.jit(
-        lambda: nnx.state(_construct(network, dtype)), compiler_options={"xla_backend_optimization_level": "0"}
+        lambda: nnx.state(_construct(network, dtype, seed)), compiler_options={"xla_backend_optimization_level": "0"}
     )
     return nnx.merge(graphdef, initialise())
 
@@ -92,11 +95,11 @@ def uninitialised(network: Network, dtype: str) -> nnx.Module:
             '`dtype` (="float64") needs 64-bit numbers, which JAX has turned off; call '
             'jax.config.update("jax_enable_x64", True) first'
         )
-    return nnx.eval_shape(lambda: _construct(network, dtype))
+    return nnx.eval_shape(lambda: _construct(network, dtype, seed=0))
 
 
-def _construct(network: Network, dtype: str) -> nnx.Module:
-    model = _NETWORKS[network.family](**network.settings(), rngs=nnx.Rngs(0))
+def _construct(network: Network, dtype: str, seed: int) -> nnx.Module:
+    model = _NETWORKS[network.family](**network.settings(), rngs=nnx.Rngs(seed))
     numbers = nnx.state(model, (nnx.Param, nnx.BatchStat))
     nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), numbers))
     model.network = network
