@@ -32,6 +32,17 @@ def test_summary_prints_the_rows_of_the_facts(rosetta, name: str) -> None:
     assert shapes == [shape for _, shape in FACTS[name]["summary"]]
 
 
+@pytest.mark.port
+def test_summary_in_a_framework_has_the_rows_of_the_facts(rosetta, backend_name: str) -> None:
+    result = rosetta("summary", "lenet", "--backend", backend_name)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1 + len(FACTS["lenet"]["summary"]) + 1
+    image = "1, 28, 28, 6" if backend_name in ("jax", "tf") else "1, 6, 28, 28"
+    assert lines[1].split(maxsplit=2)[2].strip() == image
+    assert lines[-1].startswith("61,706 parameters")
+
+
 def test_init_writes_a_file_that_can_be_read(rosetta, tmp_path: Path) -> None:
     result = rosetta(
         "init",

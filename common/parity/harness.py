@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 import queue
 import shutil
 import tempfile
@@ -29,7 +28,7 @@ from common.catalog import Network
 from common.errors import RosettaError
 from common.files import read_safetensors
 from common.parity.comparison import TapError, compare, first_divergence, spread, worst
-from common.parity.processes import MissingBackendError, Worker
+from common.parity.processes import MissingBackendError, Worker, processors
 from common.parity.tolerances import TOLERANCES, Check, depths
 from common.weights import DTypeName
 
@@ -51,7 +50,7 @@ class Settings:
     batch: int = 2
     seed: int = 0
     limit: float = 600
-    jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    jobs: int = field(default_factory=processors)
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ class _Run:
     def threads_each(self) -> int:
         """Return how many threads a worker may use, so that those that compute together fill the machine."""
         together = min(self.settings.jobs, len(self.settings.backends))
-        return max(len(os.sched_getaffinity(0)) // together, 1)
+        return max(processors() // together, 1)
 
     def cell(self, worker: Worker, case: _Case, name: str, dtype: DTypeName) -> Cell:
         """Run one network in one backend and dtype, and compare it with the reference."""
@@ -398,5 +397,5 @@ def run_one(name: str, action: str, network: Network, dtype: DTypeName, **detail
 
     Raises BackendError where it is missing, fails or dies.
     """
-    with _temporary_folder() as folder, Worker(name, folder / name, len(os.sched_getaffinity(0))) as worker:
+    with _temporary_folder() as folder, Worker(name, folder / name, processors()) as worker:
         return worker.ask(action, network=network.name, config=network.settings(), dtype=dtype, **details)

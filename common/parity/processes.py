@@ -15,11 +15,17 @@ from typing import Any
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["MissingBackendError", "Worker"]
+__all__ = ["MissingBackendError", "Worker", "processors"]
 
 
 class MissingBackendError(BackendError):
     """A backend that is not installed."""
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    # Only Linux can say which; elsewhere it is all there are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

@@ -29,6 +29,9 @@ __all__ = ["main"]
 
 Request = dict[str, Any]
 
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes; what systems count peak memory in differs."""
+
 
 class Server:
     """Answers requests with one backend; keeps the last model, since requests for one network come together."""
@@ -56,7 +59,7 @@ class Server:
             "id": request["id"],
             "status": "ok",
             "seconds": time.perf_counter() - start,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT,
             **result,
         }
 
