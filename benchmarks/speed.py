@@ -79,7 +79,7 @@ def main() -> None:
         for name in ("torch", "jax", "tf", "mxnet"):
             interpreter = backends.find_interpreter(name)
             if interpreter is None:
-                print(f"{name}: missing; {backends.install_hint(name)}")
+                print(f"{name}: missing; install it {backends.install_hint(name)}")
                 continue
             result = subprocess.run(
                 [str(interpreter.path), "-c", LOADING, name, weights],

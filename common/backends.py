@@ -149,5 +149,7 @@ def find_interpreter(name: str) -> Interpreter | None:
 
 
 def install_hint(name: str) -> str:
-    """Return the command that installs backend `name`."""
-    return f"tox run --notest -e {name}"
+    """Return how to install backend `name`, to stand behind "install it"."""
+    if (PROJECT / "tox.ini").exists():
+        return f"with `tox run --notest -e {name}`"
+    return f"as the extra [{name}] of rosetta, in an environment of its own"

@@ -37,7 +37,7 @@ def _examine(name: str, folder: Path) -> Examination:
     except MissingBackendError as error:
         return Examination(name, "missing", where=where, mend=str(error))
     except BackendError as error:
-        return Examination(name, "broken", mend=f"{error}; install it anew with `{backends.install_hint(name)}`")
+        return Examination(name, "broken", mend=f"{error}; install it anew {backends.install_hint(name)}")
 
 
 def examine(names: Sequence[str]) -> list[Examination]:

@@ -72,8 +72,8 @@ class Worker:
         interpreter = backends.find_interpreter(self.name)
         if interpreter is None:
             raise MissingBackendError(
-                f"backend {self.name} is not installed; install it with `{backends.install_hint(self.name)}`, or name "
-                f"an interpreter that has it in ROSETTA_PYTHON_{self.name.upper()}"
+                f"backend {self.name} is not installed; install it {backends.install_hint(self.name)}, or name an "
+                f"interpreter that has it in ROSETTA_PYTHON_{self.name.upper()}"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log = self._folder / "stderr.txt"

@@ -60,7 +60,8 @@ def print_table(report: Report, console: Console) -> None:
     from rich.text import Text
 
     cells = {(cell.network, cell.dtype, cell.backend): cell for cell in report.cells}
-    table = Table("network", "", *_backend_names(report).values(), pad_edge=False, box=None)
+    backends = _backend_names(report)
+    table = Table("network", "", *backends.values(), pad_edge=False, box=None)
     for network in report.settings.networks:
         for dtype in report.settings.dtypes:
             row = [cells[network.name, dtype, backend] for backend in report.settings.backends]
@@ -73,7 +74,7 @@ def print_table(report: Report, console: Console) -> None:
         "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the float64 "
         "reference; and that tap."
     )
-    for status, message in report.unavailable.values():
+    for status, message in (report.unavailable[name] for name in backends if name in report.unavailable):
         console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
     for cell in report.cells:
         if cell.detail and cell.backend not in report.unavailable:
