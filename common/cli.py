@@ -440,6 +440,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except (OSError, MemoryError) as error:
+        _fail(f"the machine gave out: {error or 'out of memory'}; nothing was written")
+        return 2
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,8 +55,6 @@ def rosetta(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command, run in a folder of its own."""
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        import os
-
         return subprocess.run(
             [sys.executable, "-m", "common", *map(str, arguments)],
             cwd=tmp_path,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FACTS
+from conftest import FACTS, ROOT
 from safetensors.numpy import load_file
 
 from common import catalog, reference, weights
@@ -200,16 +204,27 @@ def test_a_backend_that_is_not_installed_is_said_with_the_mend(rosetta, lenet: P
     assert not (lenet / "y").exists()
 
 
-def _installed(module: str) -> bool:
-    import importlib.util
+@pytest.mark.parametrize("arguments", [("init", "lenet", "-o", "w"), ("parity", "lenet", "--backends", "torch")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    # A limit of 100 kB on files, where lenet's weights need 247 kB or twice that, fails in the same place.
+    command = ["sh", "-c", 'ulimit -f 200 && exec "$@"', "sh", sys.executable, "-m", "common", *arguments]
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "cannot write" in result.stderr
+    assert "File too large" in result.stderr
+    assert not list((tmp_path / "tmp").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
 
+
+def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
 def _bare_python(folder: Path) -> str:
     """An interpreter like this one, which lacks the framework that this one lacks."""
-    import sys
-
     path = folder / "python"
     path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     path.chmod(0o755)
