@@ -22,7 +22,7 @@ def test_error_is_the_largest_difference_over_the_largest_reference_value() -> N
     assert error.share == 250
 
 
-def test_first_divergence_is_the_first_in_order_and_worst_the_largest_share() -> None:
+def test_first_divergence_is_the_first_in_order_and_worst_the_largest() -> None:
     truth = {tap: np.ones(2) for tap in "abc"}
     errors = check(truth, {"a": truth["a"], "b": truth["b"] + 0.01, "c": truth["c"] + 0.1})
     assert first_divergence(errors).tap == "b"

@@ -76,8 +76,8 @@ def first_divergence(errors: Iterable[TapError]) -> TapError | None:
 
 
 def worst(errors: Iterable[TapError]) -> TapError:
-    """Return the tap that uses most of its tolerance."""
-    return max(errors, key=lambda error: error.share)
+    """Return the tap with the largest error."""
+    return max(errors, key=lambda error: error.error)
 
 
 def spread(values: np.ndarray) -> float:

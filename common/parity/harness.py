@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def worst(self) -> TapError | None:
-        """The tap that uses most of its tolerance."""
+        """The tap with the largest error, over all inputs."""
         return worst(self.errors) if self.errors else None
 
     @property
