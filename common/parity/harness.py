@@ -202,10 +202,10 @@ class _Run:
         self.stopping = threading.Event()
         self.failure: BaseException | None = None
 
-    def advance(self, name: str, count: int = 1) -> None:
+    def advance(self, name: str) -> None:
         """Tell the progress display that one more piece of `name`'s work is done."""
         with self.lock:
-            self.done[name] += count
+            self.done[name] += 1
             pieces = 1 if name == "numpy" else len(self.settings.dtypes)
             self.progress(name, self.done[name], len(self.settings.networks) * pieces)
 
@@ -384,7 +384,7 @@ def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *
         raise state.failure
     state.report.seconds = time.perf_counter() - start
     networks = [network.name for network in settings.networks]
-    order = {name: i for i, name in enumerate([*settings.backends])}
+    order = {name: i for i, name in enumerate(settings.backends)}
     state.report.cells.sort(
         key=lambda cell: (networks.index(cell.network), settings.dtypes.index(cell.dtype), order[cell.backend])
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,14 +107,18 @@ def _construct(network: Network) -> Sequential:
 
 def _smallest_input(network: Network) -> int | None:
     """Return the side of the smallest square image that `network` can read, or None if it is beyond 1024 pixels."""
-    for size in range(1, 1025):
+
+    def fits(size: int) -> bool:
+        candidate = network.configured(input_size=(size, size))
         try:
-            candidate = network.configured(input_size=(size, size))
             _construct(candidate)(Shape((1, *candidate.input_shape)))
         except ConfigError:
-            continue
-        return size
-    return None
+            return False
+        return True
+
+    sizes = range(1, 1025)
+    found = bisect.bisect_left(sizes, True, key=fits)
+    return sizes[found] if found < len(sizes) else None
 
 
 @functools.lru_cache(maxsize=64)
