@@ -157,7 +157,11 @@ def describe(network: Network) -> Description:
     except ConfigError as error:
         height, width = network.config.input_size
         smallest = _smallest_input(network)
-        mend = f"{network.name} needs at least {smallest}x{smallest}" if smallest else "no input size would do"
+        mend = (
+            f"{network.name} needs at least {smallest}x{smallest}"
+            if smallest
+            else "no image of up to 1024x1024 would do"
+        )
         raise ConfigError(
             f"`input_size` (={height}x{width}) is too small for {network.name}: {error}; {mend}"
         ) from None
