@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+# Written down again here, since the modules that define them import NumPy; a test holds them together.
 _BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
 _CHECKS = ("forward",)
 _DTYPES = ("float64", "float32")
@@ -94,8 +95,8 @@ def _choice(kind: str, given: str, known: Sequence[str]) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    # Away from a terminal there is no width to fit: lines stay whole.
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=220)
+    # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 220)
 
 
 _config_option = click.option(
@@ -264,6 +265,8 @@ def run(
             f"asked for was {asked.name} {asked.config_json()}"
         )
     x = _read_input(input_path, file.network)
+    if trace_path is not None and trace_path.resolve() == output.resolve():
+        raise InputError(f"--output and --trace are both {output}; give two names")
     for path in (output, trace_path):
         if path is not None:
             check_writable(path)

@@ -9,14 +9,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import safe_open
 
 from common.errors import InputError
 
-__all__ = ["atomic_writer", "check_writable", "read_safetensors", "safetensors_header", "write_safetensors"]
+__all__ = ["DTYPES", "atomic_writer", "check_writable", "read_safetensors", "safetensors_header", "write_safetensors"]
 
 
 def check_writable(path: Path) -> None:
@@ -59,7 +59,9 @@ def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             os.unlink(temporary)
 
 
-_CODES = {np.dtype("float32"): "F32", np.dtype("float64"): "F64"}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+"""What rosetta's files hold, by safetensors' name for it."""
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def safetensors_header(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, metadata: Mapping[str, str]) -> bytes:

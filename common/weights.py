@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from common import catalog, reference
 from common.catalog import Network
 from common.errors import ConfigError, WeightsError
-from common.files import atomic_writer, safetensors_header, write_safetensors
+from common.files import DTYPES, atomic_writer, safetensors_header, write_safetensors
 from common.layout import Tensor
 
 __all__ = [
@@ -39,7 +39,6 @@ Scheme = Literal["probe", "xavier"]
 DTypeName = Literal["float32", "float64"]
 
 _FORMAT, _VERSION = "rosetta-weights", "1"
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _CHUNK = 1 << 18
 """Numbers handled at a time: what stays in a processor's cache while it is made, converted and checked."""
 
@@ -182,7 +181,7 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
         array = tensors[name]
         if array.shape != tensor.shape:
             raise WeightsError(f"{source}: {name} has shape {array.shape}; {network.name} expects {tensor.shape}")
-        if array.dtype not in _DTYPES.values():
+        if array.dtype not in DTYPES.values():
             raise WeightsError(f"{source}: {name} is {array.dtype}; expected float32 or float64")
     dtypes = {name: array.dtype for name, array in tensors.items()}
     first = next(iter(dtypes))
@@ -233,10 +232,10 @@ def read(path: Path | str) -> WeightsFile:
         end = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
         network = _metadata_network(path, metadata)
         for name, code, shape in layout:
-            if code not in _DTYPES:
+            if code not in DTYPES:
                 raise WeightsError(f"{path}: {name} is of type {code}; expected F32 or F64")
-            begin, end = end, end + math.prod(shape) * _DTYPES[code].itemsize
-            tensors[name] = mapped[begin:end].view(_DTYPES[code]).reshape(shape)
+            begin, end = end, end + math.prod(shape) * DTYPES[code].itemsize
+            tensors[name] = mapped[begin:end].view(DTYPES[code]).reshape(shape)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:

@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import backends
 from common.catalog import Network, get
 from common.files import atomic_writer
 from common.parity.comparison import TapError
@@ -41,10 +42,9 @@ def cell_text(cell: Cell) -> tuple[str, str]:
 
 def _backend_names(report: Report) -> dict[str, str]:
     """Return the column headings: each backend with its framework's version."""
-    packages = {"numpy": "numpy", "torch": "torch", "jax": "jax", "tf": "tensorflow-cpu", "mxnet": "mxnet"}
     names = {}
     for name in report.settings.backends:
-        version = report.versions.get(name, {}).get(packages[name], "")
+        version = report.versions.get(name, {}).get(backends.get(name).distributions[0], "")
         names[name] = f"{name} {version}".strip()
     return names
 
@@ -60,8 +60,8 @@ def print_table(report: Report, console: Console) -> None:
     from rich.text import Text
 
     cells = {(cell.network, cell.dtype, cell.backend): cell for cell in report.cells}
-    backends = _backend_names(report)
-    table = Table("network", "", *backends.values(), pad_edge=False, box=None)
+    names = _backend_names(report)
+    table = Table("network", "", *names.values(), pad_edge=False, box=None)
     for network in report.settings.networks:
         for dtype in report.settings.dtypes:
             row = [cells[network.name, dtype, backend] for backend in report.settings.backends]
@@ -74,7 +74,7 @@ def print_table(report: Report, console: Console) -> None:
         "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the float64 "
         "reference; and that tap."
     )
-    for status, message in (report.unavailable[name] for name in backends if name in report.unavailable):
+    for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
         console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
     for cell in report.cells:
         if cell.detail and cell.backend not in report.unavailable:
