@@ -1,0 +1,143 @@
+"""Cross-correlation, pooling and a kernel learned by gradient descent, from their definitions.
+
+Source: Zhang, Lipton, Li and Smola, Dive into Deep Learning, chapter 7. As there, no array has a batch axis: an image
+is (H, W) or (C, H, W), a kernel (h, w), (C, h, w) or (O, C, h, w). A stride, a padding or a size is one number for
+both axes or a pair, (vertical, horizontal). Whatever is wrong with an argument raises ValueError.
+
+The operators go over the pixels of a window, not over the windows. The pixels that have one place in their windows
+are an image of the output's size, cut from X. That makes h * w operations on whole images, which autograd follows.
+"""
+
+# ruff: noqa: N803 (X, Y and K are the source's names)
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+__all__ = [
+    "Conv2D",
+    "corr2d",
+    "corr2d_multi_in",
+    "corr2d_multi_in_out",
+    "corr2d_multi_in_out_1x1",
+    "learn_kernel",
+    "pool2d",
+]
+
+Pair = int | tuple[int, int]
+
+
+def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or min(pair) < least:
+        raise ValueError(f"`{name}` (={value}) must be {least} or more, for both axes or as a pair")
+    return pair
+
+
+def _check_axes(name: str, x: Tensor, *axes: str) -> None:
+    if x.ndim not in [each.count(",") + 1 for each in axes] or 0 in x.shape:
+        raise ValueError(f"`{name}` must be {' or '.join(axes)} and not empty, and has shape {tuple(x.shape)}")
+
+
+def _cuts(x: Tensor, size: Pair, stride: Pair, padding: Pair, fill: float) -> Iterator[tuple[int, int, Tensor]]:
+    """Iterate over the places (i, j) in a window, each with the pixels there of all windows: (..., H', W')."""
+    (height, width), (down, right) = _pair("size", size, 1), _pair("stride", stride, 1)
+    above, left = _pair("padding", padding, 0)
+    if above or left:
+        x = F.pad(x, (left, left, above, above), value=fill)
+    rows, columns = (x.shape[-2] - height) // down + 1, (x.shape[-1] - width) // right + 1
+    if rows < 1 or columns < 1:
+        padded = f"{x.shape[-2]}x{x.shape[-1]}"
+        raise ValueError(f"a {height}x{width} window must fit into the image, which is {padded} with its padding")
+    for i in range(height):
+        for j in range(width):
+            yield i, j, x[..., i : i + rows * down : down, j : j + columns * right : right]
+
+
+def corr2d(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+    """Sum the products of the kernel, which is not flipped, and each window of the image, padded with zeros.
+
+    (H, W), (h, w) -> (H', W') of H' = floor((H + 2 padding - h) / stride) + 1, W' alike.
+    """
+    _check_axes("X", X, "(H, W)")
+    _check_axes("K", K, "(h, w)")
+    return sum(K[i, j] * pixels for i, j, pixels in _cuts(X, K.shape, stride, padding, 0.0))
+
+
+class Conv2D(nn.Module):
+    """Cross-correlation with one kernel, plus one bias: (H, W) -> (H - h + 1, W - w + 1)."""
+
+    def __init__(self, kernel_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(kernel_size))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return corr2d(x, self.weight) + self.bias
+
+
+def corr2d_multi_in(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+    """Correlate each channel with its own kernel and sum over the channels: (C, H, W), (C, h, w) -> (H', W')."""
+    _check_axes("X", X, "(C, H, W)")
+    _check_axes("K", K, "(C, h, w)")
+    if len(X) != len(K):
+        raise ValueError(f"`X` and `K` must have the same channels, and have {len(X)} and {len(K)}")
+    return sum(corr2d(x, k, stride=stride, padding=padding) for x, k in zip(X, K, strict=True))
+
+
+def corr2d_multi_in_out(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+    """Make each output channel with a kernel of its own: (C, H, W), (O, C, h, w) -> (O, H', W')."""
+    _check_axes("K", K, "(O, C, h, w)")
+    return torch.stack([corr2d_multi_in(X, k, stride=stride, padding=padding) for k in K])
+
+
+def corr2d_multi_in_out_1x1(X: Tensor, K: Tensor) -> Tensor:
+    """Multiply the channels of every pixel by the matrix K: (C, H, W), (O, C, 1, 1) -> (O, H, W)."""
+    _check_axes("X", X, "(C, H, W)")
+    if tuple(K.shape)[1:] != (len(X), 1, 1):
+        raise ValueError(f"`K` must be (O, {len(X)}, 1, 1) for {len(X)} channels, and has shape {tuple(K.shape)}")
+    return (K.reshape(len(K), len(X)) @ X.reshape(len(X), -1)).reshape(len(K), *X.shape[1:])
+
+
+def pool2d(X: Tensor, size: Pair, mode: Literal["max", "avg"], *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+    """Take the largest value or the mean of each window: (H, W) -> (H', W') or (C, H, W) -> (C, H', W').
+
+    The stride is 1 unless given, whatever the size. Only 'max' takes padding: minus infinity, for floating-point X, and
+    less of it than the window is long, so that it never wins.
+    """
+    _check_axes("X", X, "(H, W)", "(C, H, W)")
+    if mode not in ("max", "avg"):
+        raise ValueError(f"`mode` (={mode!r}) must be 'max' or 'avg'")
+    limits = _pair("size", size, 1) if mode == "max" else (1, 1)
+    if any(beyond >= limit for beyond, limit in zip(_pair("padding", padding, 0), limits, strict=True)):
+        raise ValueError(f"`padding` (={padding}) must be less than the window (={size}) of 'max', and 0 for 'avg'")
+    pixels = [pixels for _, _, pixels in _cuts(X, size, stride, padding, -torch.inf)]
+    return functools.reduce(torch.maximum, pixels) if mode == "max" else sum(pixels) / len(pixels)
+
+
+def learn_kernel(
+    X: Tensor, Y: Tensor, kernel: Tensor, *, learning_rate: float = 0.03, steps: int = 10
+) -> tuple[Tensor, list[Tensor]]:
+    """Descend from `kernel` along the gradient of the sum of (corr2d(X, kernel) - Y)^2.
+
+    (H, W), (H', W'), (h, w) -> (h, w), and the loss before each step.
+    """
+    if Y.shape != (made := corr2d(X, kernel).shape):
+        raise ValueError(f"`Y` must be {tuple(made)} as corr2d(X, kernel) is, and has shape {tuple(Y.shape)}")
+    kernel = kernel.detach().clone().requires_grad_()
+    losses = []
+    for _ in range(steps):
+        loss = ((corr2d(X, kernel) - Y) ** 2).sum()
+        loss.backward()
+        with torch.no_grad():
+            kernel -= learning_rate * kernel.grad
+        # torch would add the next gradient to this one.
+        kernel.grad = None
+        losses.append(loss.detach())
+    return kernel.detach(), losses
