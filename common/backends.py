@@ -16,14 +16,18 @@ import numpy as np
 from common.catalog import Network
 from common.errors import BackendError, unknown
 from common.reference import Call
+from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 
 __all__ = [
     "BACKENDS",
+    "DEVICES",
     "PROJECT",
     "Backend",
     "BackendInfo",
+    "Gradients",
     "Interpreter",
+    "Trainer",
     "find_interpreter",
     "get",
     "install_hint",
@@ -57,11 +61,47 @@ BACKENDS: Mapping[str, BackendInfo] = {
 }
 
 
+DEVICES = ("cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of a loss: by every parameter, by its canonical name and in its canonical layout, and by the input."""
+
+    loss: float
+    parameters: dict[str, np.ndarray]
+    input: np.ndarray
+
+
+class Trainer(Protocol):
+    """A model being trained: `step` by `step`, with batches of images (N, C, H, W) and labels (N,) of int64.
+
+    The loss is the cross-entropy of the logits, averaged over the batch. What dropout draws at a step depends on the
+    seed and the number of steps taken, and on nothing else.
+    """
+
+    steps: int
+    """How many steps have been taken."""
+
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
+        """Take one step, and return the batch's loss and how many it got right, both from before the update."""
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits in evaluation mode, (N, num_classes)."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the optimiser's slots, `<slot>.<parameter>`, in the parameters' canonical layouts; at first zeros."""
+
+    def load_state(self, slots: Mapping[str, np.ndarray], steps: int) -> None:
+        """Go on from where another trainer was after `steps` steps: its `state`, the model having its weights."""
+
+
 class Backend(Protocol):
     """One framework behind arrays. Activations are (N, C, H, W) or (N, features), weights canonical.
 
     A model is the framework's own object, as `build` of its package makes it; it carries `network`, its entry of the
-    catalogue. Making a Backend imports the framework and turns its reduced-precision fast paths off.
+    catalogue. Making a Backend imports the framework, turns its reduced-precision fast paths off, and chooses the
+    device that its models live on. Raises BackendError where the framework sees no such device.
     """
 
     container: str
@@ -69,6 +109,9 @@ class Backend(Protocol):
 
     def build(self, network: Network, dtype: DTypeName) -> Any:
         """Return the network in evaluation mode, its weights undefined until `load`."""
+
+    def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
+        """Return new weights by canonical name, as the framework's own initialisers draw them."""
 
     def load(self, model: Any, tensors: Mapping[str, np.ndarray]) -> None:
         """Copy weights into the model, by canonical name, rounding or widening them to its dtype."""
@@ -85,6 +128,12 @@ class Backend(Protocol):
     def summary(self, model: Any) -> list[Call]:
         """Return every layer's call on one image, in order: path, the framework's class name, shape in its layout."""
 
+    def gradients(self, model: Any, x: np.ndarray, labels: np.ndarray) -> Gradients:
+        """Return the gradients in training mode of the cross-entropy averaged over the batch; statistics move."""
+
+    def trainer(self, model: Any, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        """Return a trainer of the model, which changes the model's weights in place."""
+
 
 def get(name: str) -> BackendInfo:
     """Return what is known of backend `name`. Raises ConfigError for an unknown one."""
@@ -93,9 +142,15 @@ def get(name: str) -> BackendInfo:
     return BACKENDS[name]
 
 
-def load(name: str) -> Backend:
-    """Import a backend's framework and return the Backend. Raises ImportError where it is not installed here."""
-    backend: Backend = importlib.import_module(f"{get(name).package}.backend").Backend()
+def load(name: str, device: str = "cpu") -> Backend:
+    """Import a backend's framework and return the Backend on a device, "cpu" or "gpu".
+
+    Raises ImportError where it is not installed here, BackendError where it sees no such device.
+    """
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    module = importlib.import_module(f"{get(name).package}.backend")
+    backend: Backend = module.Backend(device)
     return backend
 
 

@@ -14,17 +14,25 @@ import click
 from common import __version__
 from common.catalog import FAMILIES, NETWORKS, Network, get
 from common.errors import ConfigError, InputError, RosettaError, unknown
+from common.options import (
+    BACKENDS,
+    CHECKS,
+    DTYPES,
+    OPTIMIZERS,
+    check_choice,
+    config_option,
+    console,
+    example,
+    parse_config,
+    parse_list,
+    seed_option,
+)
+from common.training.verbs import compare, evaluate, predict, train
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.console import Console
 
 __all__ = ["main"]
-
-# Written down again here, since the modules that define them import NumPy; a test holds them together.
-_BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
-_CHECKS = ("forward",)
-_DTYPES = ("float64", "float32")
 
 
 class _Group(click.Group):
@@ -37,15 +45,10 @@ class _Group(click.Group):
         return command
 
 
-def _example(*lines: str) -> str:
-    # \b keeps click from joining the lines.
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog=_example("rosetta doctor", "rosetta parity lenet resnet18 --html report.html"),
+    epilog=example("rosetta doctor", "rosetta parity lenet resnet18 --html report.html"),
 )
 @click.version_option(__version__, prog_name="rosetta")
 def cli() -> None:
@@ -56,75 +59,26 @@ def cli() -> None:
     """
 
 
-def _parse_config(given: str | None) -> dict[str, Any]:
-    """Return the overrides that `--config` gives, as JSON or as the path of a JSON file."""
-    if given is None:
-        return {}
-    text, source = given, "--config"
-    if not given.lstrip().startswith("{"):
-        source = f"--config {given}"
-        try:
-            text = Path(given).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{source}: neither JSON nor a file that can be read ({error}); an example is '{{\"num_classes\": 7}}'"
-            ) from None
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f'{source}: expected a JSON object such as {{"num_classes": 7}}, and was given {text[:60]}')
-    return config
-
-
-def _parse_list(option: str, given: str, known: Sequence[str], kind: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
-    if not names:
-        raise ConfigError(f"{option} is empty; choose from {', '.join(known)}")
-    for name in names:
-        _choice(kind, name, known)
-    return names
-
-
-def _choice(kind: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise unknown(kind, given, known)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 220)
-
-
-_config_option = click.option(
-    "--config", metavar="JSON", help="Override the catalogue: JSON, or the path of a JSON file."
-)
-_seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
-
-
-@cli.command(epilog=_example("rosetta doctor"))
+@cli.command(epilog=example("rosetta doctor"))
 def doctor() -> int:
     """Say which backends are ready, where, in which versions, and how to install what is missing."""
     from rich.table import Table
 
     from common.parity.doctor import examine
 
-    console = _console()
+    screen = console()
     table = Table("backend", "status", "versions", "interpreter", box=None, pad_edge=False)
-    examinations = examine(_BACKENDS)
+    examinations = examine(BACKENDS)
     for examination in examinations:
         table.add_row(examination.backend, examination.status, examination.versions, examination.where)
-    console.print(table)
+    screen.print(table)
     for examination in examinations:
         if examination.mend:
-            console.print(f"{examination.backend}: {examination.mend}", soft_wrap=True)
+            screen.print(f"{examination.backend}: {examination.mend}", soft_wrap=True)
     return 0 if all(examination.status == "ready" for examination in examinations) else 3
 
 
-@cli.command(name="list", epilog=_example("rosetta list", "rosetta list --json"))
+@cli.command(name="list", epilog=example("rosetta list", "rosetta list --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_networks(as_json: bool) -> int:
     """Show the catalogue: input, parameters, multiply-accumulates, paper."""
@@ -168,27 +122,27 @@ def list_networks(as_json: bool) -> int:
             entry["paper"],
             entry["arxiv"],
         )
-    _console().print(table)
+    console().print(table)
     return 0
 
 
 @cli.command(
-    epilog=_example(
+    epilog=example(
         "rosetta init resnet18 -o resnet18.safetensors",
         "rosetta init lenet -o w.safetensors --scheme probe --seed 7 --dtype float64 --config '{\"num_classes\": 7}'",
     )
 )
 @click.argument("network")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The weights file to write.")
-@_seed_option
+@seed_option
 @click.option("--scheme", default="xavier", show_default=True, help="xavier (for training) or probe (for parity).")
-@_config_option
+@config_option
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 def init(network: str, output: Path, seed: int, scheme: str, config: str | None, dtype: str) -> int:
     """Write new canonical weights of NETWORK: the same bytes on every machine."""
     from common import weights
 
-    entry = get(network, **_parse_config(config))
+    entry = get(network, **parse_config(config))
     weights.write_initial(output, entry, scheme, seed, dtype)  # type: ignore[arg-type]  # it checks them
     size = output.stat().st_size / 1e6
     click.echo(f"{output}: {entry.name}, {scheme} weights of seed {seed}, {dtype}, {size:,.1f} MB")
@@ -222,20 +176,20 @@ def _read_input(path: Path, network: Network) -> np.ndarray:
 
 
 @cli.command(
-    epilog=_example(
+    epilog=example(
         "rosetta init lenet -o w.safetensors --scheme probe",
         "python -c \"import numpy; numpy.save('x.npy', numpy.random.rand(2, 1, 28, 28))\"",
         "rosetta run lenet --backend jax --weights w.safetensors --input x.npy -o y.npy --trace taps.safetensors",
     )
 )
 @click.argument("network")
-@click.option("--backend", required=True, help=f"One of {', '.join(_BACKENDS)}.")
+@click.option("--backend", required=True, help=f"One of {', '.join(BACKENDS)}.")
 @click.option("--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights.")
 @click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="A .npy, (N, C, H, W).")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .npy of logits to write.")
 @click.option("--trace", "trace_path", type=click.Path(path_type=Path), help="A .safetensors of all taps to write.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64 (numpy: always float64).")
-@_config_option
+@config_option
 def run(
     network: str,
     backend: str,
@@ -255,9 +209,9 @@ def run(
     from common.files import atomic_writer, check_writable, read_safetensors, write_safetensors
     from common.parity.harness import run_one
 
-    _choice("backend", backend, _BACKENDS)
-    _choice("dtype", dtype, _DTYPES)
-    asked = get(network, **_parse_config(config))
+    check_choice("backend", backend, BACKENDS)
+    check_choice("dtype", dtype, DTYPES)
+    asked = get(network, **parse_config(config))
     file = weights.read(weights_path)
     if file.network.family != asked.family or (config is not None and file.network.config != asked.config):
         raise ConfigError(
@@ -311,20 +265,34 @@ def _with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backe
 
 
 @cli.command(
-    epilog=_example(
+    epilog=example(
         "rosetta parity",
         "rosetta parity lenet resnet18 --backends torch,jax --dtype float64",
         'rosetta parity resnet --config \'{"arch": [[1, 8], [2, 16]], "input_size": [57, 83]}\' --batch 3',
+        "rosetta parity --checks gradients,training bn_lenet resnet18",
+        "rosetta parity lenet --checks training --optimizers sgd,adamw --dtype float64",
         "rosetta parity --html report.html --json report.json --junit report.xml",
     )
 )
 @click.argument("networks", nargs=-1, metavar="[NETWORK]...")
-@click.option("--backends", default=",".join(_BACKENDS[1:]), show_default=True, help="Which to hold to the reference.")
-@click.option("--checks", default="forward", show_default=True, help="forward: every tap in evaluation mode.")
-@click.option("--dtype", default=",".join(_DTYPES), show_default=True, help="float64, float32 or both.")
-@_config_option
-@click.option("--batch", type=click.IntRange(min=1), default=2, show_default=True, help="Images in each input.")
-@_seed_option
+@click.option("--backends", default=",".join(BACKENDS[1:]), show_default=True, help="Which to hold to the reference.")
+@click.option(
+    "--checks",
+    default="forward",
+    show_default=True,
+    help="forward: every tap in evaluation mode; gradients: taps, statistics and gradients in training mode; training: "
+    "ten steps. The last two run large networks on small inputs, without dropout.",
+)
+@click.option("--dtype", default=",".join(DTYPES), show_default=True, help="float64, float32 or both.")
+@config_option
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Images in each input  [default: 2, and 4 for gradients and training]"
+)
+@click.option(
+    "--optimizers",
+    help=f"Which to train by, of {', '.join(OPTIMIZERS)}  [default: sgd, and all of them for lenet and bn_lenet]",
+)
+@seed_option
 @click.option("--jobs", type=click.IntRange(min=1), help="How many compute at a time  [default: the processors]")
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=600, show_default=True, help="Seconds one cell may take."
@@ -338,7 +306,8 @@ def parity(
     checks: str,
     dtype: str,
     config: str | None,
-    batch: int,
+    batch: int | None,
+    optimizers: str | None,
     seed: int,
     jobs: int | None,
     timeout: float,
@@ -348,13 +317,14 @@ def parity(
 ) -> int:
     """Run every NETWORK (all, unless some are named) in every backend and compare every tap with the reference.
 
-    Each runs on a batch of real digits and on one of noise, with weights in which every tensor is random.
+    Each runs on a batch of real digits and on one of noise, with weights in which every tensor is random. Gradients are
+    held to derivatives of the reference's loss by central differences and, as training runs are, to one another.
     """
     from common import reference
     from common.files import check_writable
     from common.parity import harness, report
 
-    overrides = _parse_config(config)
+    overrides = parse_config(config)
     chosen = [get(name, **overrides) for name in dict.fromkeys(networks or NETWORKS)]
     for network in chosen:
         reference.describe(network)
@@ -363,12 +333,13 @@ def parity(
     limits = {} if jobs is None else {"jobs": jobs}
     settings = harness.Settings(
         chosen,
-        _parse_list("--backends", backends, _BACKENDS[1:], "backend to compare"),
-        _parse_list("--checks", checks, _CHECKS, "check"),  # type: ignore[arg-type]
-        _parse_list("--dtype", dtype, _DTYPES, "dtype"),  # type: ignore[arg-type]
+        parse_list("--backends", backends, BACKENDS[1:], "backend to compare"),
+        parse_list("--checks", checks, CHECKS, "check"),  # type: ignore[arg-type]
+        parse_list("--dtype", dtype, DTYPES, "dtype"),  # type: ignore[arg-type]
         batch,
         seed,
         timeout,
+        optimizers=optimizers and parse_list("--optimizers", optimizers, OPTIMIZERS, "optimizer"),  # type: ignore[arg-type]
         **limits,
     )
     outputs = {json_path: report.to_json, html_path: report.to_html, junit_path: report.to_junit}
@@ -377,7 +348,7 @@ def parity(
             check_writable(path)
     shown = ["numpy", *(name for name in settings.backends if name != "numpy")]
     result = _with_progress(lambda progress: harness.run(settings, progress), shown)
-    report.print_table(result, _console())
+    report.print_table(result, console())
     for path, render in outputs.items():
         if path is not None:
             report.save(path, render(result))
@@ -386,10 +357,10 @@ def parity(
     return status
 
 
-@cli.command(epilog=_example("rosetta summary resnet18", "rosetta summary lenet --backend tf"))
+@cli.command(epilog=example("rosetta summary resnet18", "rosetta summary lenet --backend tf"))
 @click.argument("network")
-@click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(_BACKENDS)}.")
-@_config_option
+@click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(BACKENDS)}.")
+@config_option
 def summary(network: str, backend: str, config: str | None) -> int:
     """Print NETWORK layer by layer: class name and output shape in the backend's own terms and layout."""
     from rich.table import Table
@@ -398,8 +369,8 @@ def summary(network: str, backend: str, config: str | None) -> int:
     from common.parity.harness import run_one
     from common.view.summary import rows
 
-    _choice("backend", backend, _BACKENDS)
-    entry = get(network, **_parse_config(config))
+    check_choice("backend", backend, BACKENDS)
+    entry = get(network, **parse_config(config))
     description = reference.describe(entry)
     if backend == "numpy":
         calls, container = description.calls, "Sequential"
@@ -409,13 +380,17 @@ def summary(network: str, backend: str, config: str | None) -> int:
     table = Table("path", "layer", "output shape", box=None, pad_edge=False)
     for row in rows(calls, description, container):
         table.add_row(row.path, row.kind, ", ".join(map(str, row.shape)))
-    console = _console()
-    console.print(table)
-    console.print(
+    screen = console()
+    screen.print(table)
+    screen.print(
         f"{description.parameters:,} parameters, {description.statistics:,} statistics, "
         f"{description.multiply_accumulates:,} multiply-accumulates in convolutions and dense layers for one image"
     )
     return 0
+
+
+for verb in (train, evaluate, predict, compare):
+    cli.add_command(verb)
 
 
 def _fail(message: str) -> None:
@@ -440,12 +415,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written")
         return 130
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed in {sys.executable}; install rosetta there with all that it needs")
+        status = 3
     except BrokenPipeError:
         sys.stderr.close()
-        return 1
+        status = 1
     except (OSError, MemoryError) as error:
         _fail(f"the machine gave out: {error or 'out of memory'}; nothing was written")
-        return 2
+        status = 2
+    return status
 
 
 if __name__ == "__main__":

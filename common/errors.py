@@ -5,7 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackendError", "ConfigError", "InputError", "RosettaError", "WeightsError", "unknown"]
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "DivergedError",
+    "InputError",
+    "RosettaError",
+    "WeightsError",
+    "no_device",
+    "unknown",
+]
 
 
 class RosettaError(Exception):
@@ -32,9 +41,22 @@ class BackendError(RosettaError, RuntimeError):
     exit_status = 3
 
 
+class DivergedError(RosettaError, ArithmeticError):
+    """A training run whose loss or weights are no finite numbers any more."""
+
+    exit_status = 1
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
     """Say that `given` is no `kind`, naming the nearest of `known`, or all of them where none is near."""
     choices = list(known)
     near = difflib.get_close_matches(given, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
     return ConfigError(f"there is no {kind} '{given}'; {hint}")
+
+
+def no_device(framework: str) -> BackendError:
+    """Say that a framework sees no GPU."""
+    return BackendError(
+        f"--device gpu: this {framework} sees no GPU; use --device cpu, or install a build of {framework} for your GPU"
+    )

@@ -12,10 +12,23 @@ import numpy as np
 from common.catalog import Network
 from common.errors import InputError
 
-__all__ = ["digits", "enlarge", "noise_batch", "read_idx", "real_batch"]
+__all__ = ["digits", "enlarge", "idx_header", "interpolation", "noise_batch", "read_idx", "real_batch"]
 
 _DIGITS = Path(__file__).parent / "digits"
 _UNSIGNED_BYTE = 0x08
+
+
+def idx_header(path: Path, head: bytes) -> tuple[int, tuple[int, ...]]:
+    """Return where the data of an IDX file of unsigned bytes starts, and their shape.
+
+    `head` is how the file begins: at least 1024 bytes, or all of it. Raises InputError where it is no such header.
+    """
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE:
+        raise InputError(f"{path}: not an IDX file of unsigned bytes")
+    start = 4 + 4 * head[3]
+    if len(head) < start:
+        raise InputError(f"{path}: holds {len(head)} bytes; its header alone, of rank {head[3]}, takes {start}")
+    return start, tuple(int.from_bytes(head[i : i + 4], "big") for i in range(4, start, 4))
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -29,11 +42,8 @@ def read_idx(path: Path) -> np.ndarray:
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UNSIGNED_BYTE:
-        raise InputError(f"{path}: not an IDX file of unsigned bytes")
-    start = 4 + 4 * data[3]
-    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
-    if len(data) < start or len(data) - start != math.prod(shape):
+    start, shape = idx_header(path, data[:1024])
+    if len(data) - start != math.prod(shape):
         raise InputError(
             f"{path}: holds {len(data)} bytes; its header, shape {shape}, makes {start + math.prod(shape)}"
         )
@@ -46,13 +56,21 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images, read_idx(_DIGITS / "digits-labels-idx1-ubyte.gz")
 
 
-def _interpolation(pixels: int, size: int) -> np.ndarray:
-    """Return the (size, pixels) matrix that interpolates linearly between pixel centres, edges held."""
+def interpolation(pixels: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each of `size` new pixels its left and its right neighbour among `pixels`, and the right one's share.
+
+    Linear between pixel centres, edges held: new = (1 - share) * old[left] + share * old[right].
+    """
     centres = (np.arange(size) + 0.5) * pixels / size - 0.5
     centres = np.clip(centres, 0, pixels - 1)
     left = np.floor(centres).astype(int)
     right = np.minimum(left + 1, pixels - 1)
-    share = centres - left
+    return left, right, centres - left
+
+
+def _matrix(pixels: int, size: int) -> np.ndarray:
+    """Return the (size, pixels) matrix that interpolates."""
+    left, right, share = interpolation(pixels, size)
     matrix = np.zeros((size, pixels))
     np.add.at(matrix, (np.arange(size), left), 1 - share)
     np.add.at(matrix, (np.arange(size), right), share)
@@ -62,7 +80,7 @@ def _interpolation(pixels: int, size: int) -> np.ndarray:
 def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize images bilinearly, pixel centres aligned: (..., H, W) -> (..., *size), in float64."""
     height, width = images.shape[-2:]
-    return _interpolation(height, size[0]) @ images @ _interpolation(width, size[1]).T
+    return _matrix(height, size[0]) @ images @ _matrix(width, size[1]).T
 
 
 def real_batch(network: Network, batch: int, seed: int = 0) -> np.ndarray:

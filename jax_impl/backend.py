@@ -12,12 +12,15 @@ from flax import nnx
 from jax import Array
 
 from common import layout, reference
-from common.backends import kind_of
+from common.backends import Gradients, kind_of
 from common.catalog import Network
+from common.errors import no_device
 from common.reference import Call
+from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
-from jax_impl import layers, uninitialised
-from jax_impl.weights import from_canonical, to_canonical
+from jax_impl import build, layers, uninitialised
+from jax_impl.training import Trainer, gradients
+from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
 
 __all__ = ["Backend"]
 
@@ -84,7 +87,8 @@ def _run(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, nnx
     return model(x), _moved(model)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# A trace is asked for once: optimising it would take longer than it runs.
+@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": "0"})
 def _trace(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[list[Array], nnx.State]:
     model = nnx.merge(graphdef, state)
     outputs: dict[str, Array] = {}
@@ -101,7 +105,12 @@ class Backend:
 
     container = "Sequential"
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        try:
+            found, *_ = jax.devices(device)
+        except RuntimeError:
+            raise no_device("JAX") from None
+        jax.config.update("jax_default_device", found)
         jax.config.update("jax_enable_x64", True)
         jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -111,6 +120,9 @@ class Backend:
         nnx.reseed(model, default=0)
         model.eval()
         return model
+
+    def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
+        return to_canonical(build(network.name, dtype=dtype, seed=seed, **network.settings()))
 
     def load(self, model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
         from_canonical(model, tensors)
@@ -137,6 +149,17 @@ class Backend:
         image = self._input(state, np.zeros((1, *model.network.input_shape)))
         jax.eval_shape(lambda state, x: _observed(nnx.merge(graphdef, state), x, observe), state, image)
         return calls
+
+    def gradients(self, model: nnx.Module, x: np.ndarray, labels: np.ndarray) -> Gradients:
+        model.train()
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        loss, by_params, by_images, moved = gradients(graphdef, params, rest, self._input(params, x), labels)
+        nnx.update(model, moved)
+        arrays = state_to_canonical(model.network, by_params)
+        return Gradients(float(loss), arrays, layout.nhwc_to_nchw(np.asarray(by_images)))
+
+    def trainer(self, model: nnx.Module, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        return Trainer(model, optimizer, seed)
 
     def _apply(self, function: Callable, model: nnx.Module, x: np.ndarray, training: bool) -> Array | list[Array]:
         """Run a pure function on the model, and leave in the model what moved."""

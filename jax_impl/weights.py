@@ -11,9 +11,17 @@ import numpy as np
 from flax import nnx
 
 from common import layout, reference, weights
+from common.catalog import Network
 from common.layout import Tensor
 
-__all__ = ["from_canonical", "load_weights", "save_weights", "to_canonical"]
+__all__ = [
+    "from_canonical",
+    "load_weights",
+    "save_weights",
+    "state_from_canonical",
+    "state_to_canonical",
+    "to_canonical",
+]
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _ALIGNMENT = 64
@@ -22,15 +30,11 @@ _ROWS = 16
 """Outputs transposed at a time: as many as fill a line of the processor's cache."""
 
 
-def _variables(model: nnx.Module) -> dict[str, nnx.Variable]:
-    """Return the model's variables by canonical name, in network order; random generators are not among them."""
-    found = {}
-    for path, variable in nnx.iter_graph(model):
-        if isinstance(variable, nnx.Param | nnx.BatchStat):
-            *layer, leaf = path
-            found[".".join([*layer, _LEAVES[leaf]])] = variable
+def _variables(network: Network, state: nnx.State) -> dict[str, nnx.Variable]:
+    """Return a state's variables by canonical name, in network order."""
+    found = {".".join([*layer, _LEAVES[leaf]]): variable for (*layer, leaf), variable in nnx.to_flat_state(state)}
     # Flax sorts attributes by name, so that `block10` comes before `block2`.
-    return {name: found[name] for name in reference.describe(weights.network_of(model)).manifest}
+    return {name: found[name] for name in reference.describe(network).manifest if name in found}
 
 
 def _channels_last(tensor: Tensor, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
@@ -47,20 +51,30 @@ def _channels_last(tensor: Tensor, array: np.ndarray, shape: tuple[int, ...], dt
     return jax.device_put(native, may_alias=True)
 
 
-def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Return the weights by canonical name, in network order; read-only where they share the model's memory."""
-    manifest = reference.describe(weights.network_of(model)).manifest
+def state_to_canonical(network: Network, state: nnx.State) -> dict[str, np.ndarray]:
+    """Return by canonical name, in network order, what a state has for each parameter: itself, a gradient, a slot."""
+    manifest = reference.describe(network).manifest
     return {
         name: np.ascontiguousarray(layout.to_canonical(manifest[name], np.asarray(variable[...])))
-        for name, variable in _variables(model).items()
+        for name, variable in _variables(network, state).items()
     }
+
+
+def state_from_canonical(network: Network, state: nnx.State, tensors: Mapping[str, np.ndarray]) -> None:
+    """Copy canonical tensors into the state's variables, in their dtype."""
+    manifest = reference.describe(network).manifest
+    for name, variable in _variables(network, state).items():
+        variable.set_value(_channels_last(manifest[name], tensors[name], variable.shape, np.dtype(variable.dtype)))
+
+
+def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Return the weights by canonical name, in network order; read-only where they share the model's memory."""
+    return state_to_canonical(weights.network_of(model), nnx.state(model, (nnx.Param, nnx.BatchStat)))
 
 
 def from_canonical(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
     """Copy canonical weights into the model, in the model's dtype."""
-    manifest = reference.describe(weights.network_of(model)).manifest
-    for name, variable in _variables(model).items():
-        variable.set_value(_channels_last(manifest[name], tensors[name], variable.shape, np.dtype(variable.dtype)))
+    state_from_canonical(weights.network_of(model), nnx.state(model, (nnx.Param, nnx.BatchStat)), tensors)
 
 
 def load_weights(model: nnx.Module, path: Path | str) -> None:

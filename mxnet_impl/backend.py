@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Mapping
 
 import mxnet as mx
@@ -11,11 +12,15 @@ from mxnet import autograd, npx
 from mxnet.gluon import Block, HybridBlock
 
 from common import reference
-from common.backends import kind_of
+from common.backends import Gradients, kind_of
 from common.catalog import Network
+from common.errors import no_device
 from common.reference import Call
+from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
-from mxnet_impl import uninitialised
+from mxnet_impl import build, uninitialised
+from mxnet_impl.layers import exact_statistics
+from mxnet_impl.training import Trainer, gradients
 from mxnet_impl.weights import from_canonical, to_canonical
 
 __all__ = ["Backend"]
@@ -36,9 +41,10 @@ def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
     # MXNet moves the running statistics in the backward pass, so there must be one, and something to differentiate by.
     # Hybridized with static memory, it does not make whoever reads them wait for that.
     x.attach_grad()
-    with autograd.record():
-        logits = model(x)
-    logits.backward()
+    with exact_statistics(model):
+        with autograd.record():
+            logits = model(x)
+        logits.backward()
     npx.waitall()
     return logits
 
@@ -46,6 +52,7 @@ def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
 def _observed(model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer) -> mx.np.ndarray:
     """Run the model and call `observe(path, block, output)` after each block below it."""
     # A hybridized block runs its recorded graph, in which its children's hooks do not take part.
+    active, flags = model._active, dict(model._flags)
     model.hybridize(active=False)
     handles = [
         block.register_forward_hook(lambda block, _, output, path=path: observe(path, block, output))
@@ -56,12 +63,20 @@ def _observed(model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Obs
     finally:
         for handle in handles:
             handle.detach()
+        model.hybridize(active, **flags)
 
 
 class Backend:
     """mxnet; see `common.backends.Backend`."""
 
     container = "HybridSequential"
+
+    def __init__(self, device: str = "cpu") -> None:
+        if device == "gpu" and not mx.context.num_gpus():
+            raise no_device("MXNet")
+        # MXNet has no switch for TF32; NVIDIA's libraries look here when they are first used.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+        self._context = mx.gpu() if device == "gpu" else mx.cpu()
 
     def build(self, network: Network, dtype: DTypeName) -> HybridBlock:
         # A Gluon block and its scope refer to each other: a model that nobody holds any more stays until this.
@@ -72,8 +87,12 @@ class Backend:
         model.collect_params().setattr("grad_req", "null")
         return model
 
+    def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
+        mx.random.seed(seed)
+        return to_canonical(build(network.name, dtype=dtype, **network.settings()))
+
     def load(self, model: HybridBlock, tensors: Mapping[str, np.ndarray]) -> None:
-        from_canonical(model, tensors)
+        from_canonical(model, tensors, self._context)
 
     def weights(self, model: HybridBlock) -> dict[str, np.ndarray]:
         return to_canonical(model)
@@ -100,6 +119,14 @@ class Backend:
         _observed(model, self._input(model, image), training=False, observe=observe)
         return calls
 
-    @staticmethod
-    def _input(model: HybridBlock, x: np.ndarray) -> mx.np.ndarray:
-        return mx.np.array(x, dtype=next(iter(model.collect_params().values())).dtype)
+    def gradients(self, model: HybridBlock, x: np.ndarray, labels: np.ndarray) -> Gradients:
+        y = mx.np.array(labels, ctx=self._context)
+        loss, by_parameter, by_images = gradients(model, self._input(model, x), y)
+        arrays = {name: gradient.asnumpy() for name, gradient in by_parameter.items()}
+        return Gradients(loss.item(), arrays, by_images.asnumpy())
+
+    def trainer(self, model: HybridBlock, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        return Trainer(model, optimizer, seed)
+
+    def _input(self, model: HybridBlock, x: np.ndarray) -> mx.np.ndarray:
+        return mx.np.array(x, dtype=next(iter(model.collect_params().values())).dtype, ctx=self._context)

@@ -12,12 +12,12 @@ from mxnet.gluon import HybridBlock, Parameter
 
 from common import weights
 
-__all__ = ["from_canonical", "load_weights", "save_weights", "to_canonical"]
+__all__ = ["canonical_parameters", "from_canonical", "load_weights", "save_weights", "to_canonical"]
 
 _LEAVES = {"gamma": "weight", "beta": "bias"}
 
 
-def _parameters(model: HybridBlock) -> dict[str, Parameter]:
+def canonical_parameters(model: HybridBlock) -> dict[str, Parameter]:
     """Return the model's own parameters by canonical name, in the order in which its layers were assigned."""
     parameters = {}
     for name, parameter in model._collect_params_with_prefix().items():
@@ -36,14 +36,17 @@ def to_canonical(model: HybridBlock) -> dict[str, np.ndarray]:
     """Return the weights by canonical name, in network order."""
     # Hybridized with static memory, MXNet does not make a reader wait for the running statistics to be moved.
     npx.waitall()
-    return {name: parameter.data().asnumpy() for name, parameter in _parameters(model).items()}
+    return {name: parameter.data().asnumpy() for name, parameter in canonical_parameters(model).items()}
 
 
-def from_canonical(model: HybridBlock, tensors: Mapping[str, np.ndarray]) -> None:
-    """Copy canonical weights into the model, in the model's dtype and on its device."""
-    arrays = {p.name: _shared(tensors[name], p.dtype) for name, p in _parameters(model).items()}
+def from_canonical(model: HybridBlock, tensors: Mapping[str, np.ndarray], context: mx.Context | None = None) -> None:
+    """Copy canonical weights into the model, in the model's dtype and on its device.
+
+    `context` is the device where a model without memory takes it, if not the CPU.
+    """
+    arrays = {p.name: _shared(tensors[name], p.dtype) for name, p in canonical_parameters(model).items()}
     # Parameters without memory take it here, and are spared an initialisation.
-    model.collect_params().load_dict(arrays)
+    model.collect_params().load_dict(arrays, ctx=context)
     # MXNet copies in the background, out of memory that is only lent to it.
     npx.waitall()
 

@@ -24,9 +24,14 @@ FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "networks
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=list(backends.BACKENDS), default="numpy", help="whose port to test")
+    parser.addoption("--across", action="store_true", help="run what needs all frameworks, each in its environment")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--across"):
+        several = [item for item in items if item.get_closest_marker("across")]
+        config.hook.pytest_deselected(items=several)
+        items[:] = [item for item in items if item not in several]
     # Without a framework only the framework-free tests are asked for; with one, its absence is a failure.
     if config.getoption("--backend") == "numpy":
         ports = [item for item in items if item.get_closest_marker("port")]

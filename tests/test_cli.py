@@ -10,15 +10,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from conftest import FACTS, ROOT
 from safetensors.numpy import load_file
 
-from common import catalog, cli, reference, weights
+from common import catalog, options, reference, weights
 from common.backends import BACKENDS
+from common.parity.learning import RUNS
 from common.parity.tolerances import TOLERANCES
+from common.training.optimizers import OptimizerName, ScheduleName
 
 
 def test_list_shows_the_catalogue_with_the_facts(rosetta) -> None:
@@ -253,7 +256,12 @@ def test_reports_say_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
     assert (tmp_path / "r.xml").read_text().count("<error") == 8
 
 
-@pytest.mark.parametrize("verb", [(), ("doctor",), ("list",), ("init",), ("run",), ("parity",), ("summary",)])
+LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]
+
+
+@pytest.mark.parametrize(
+    "verb", [(), ("doctor",), ("list",), ("init",), ("run",), ("parity",), ("summary",), *LEARNING]
+)
 def test_help_has_an_example(rosetta, verb: tuple[str, ...]) -> None:
     result = rosetta(*verb, "--help")
     assert result.returncode == 0
@@ -261,8 +269,11 @@ def test_help_has_an_example(rosetta, verb: tuple[str, ...]) -> None:
 
 
 def test_the_commands_choices_are_those_of_the_modules_that_define_them() -> None:
-    assert tuple(BACKENDS) == cli._BACKENDS
-    assert set(itertools.product(cli._CHECKS, cli._DTYPES)) == set(TOLERANCES)
+    assert tuple(BACKENDS) == options.BACKENDS
+    assert set(itertools.product(options.CHECKS, options.DTYPES)) == set(TOLERANCES)
+    assert get_args(OptimizerName) == options.OPTIMIZERS
+    assert get_args(ScheduleName) == options.SCHEDULES
+    assert tuple(RUNS) == options.OPTIMIZERS
 
 
 def test_two_outputs_need_two_names(rosetta, lenet: Path) -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from common import catalog
+from common import catalog, weights
 from common.parity import harness
 from common.parity.harness import Report, Settings
 
@@ -159,11 +159,11 @@ def test_a_worker_that_died_is_started_again_for_the_next_cell(parity, tmp_path:
 
 def test_taps_that_ignore_the_input_are_vacuous(worker, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_dead(path: Path, network: catalog.Network, *_: object, **__: object) -> None:
-        tensors = harness.weights.initialise(network, "probe", 0, "float64")
+        tensors = weights.initialise(network, "probe", 0, "float64")
         tensors["conv2.weight"][:] = 0
-        harness.weights.write(path, network, tensors)
+        weights.write(path, network, tensors)
 
-    monkeypatch.setattr(harness.weights, "write_initial", write_dead)
+    monkeypatch.setattr(weights, "write_initial", write_dead)
     worker("torch")
     report = harness.run(Settings([LENET], ["torch"], dtypes=["float64"]))
     assert report.cells[0].status == "vacuous"

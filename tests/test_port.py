@@ -78,10 +78,6 @@ def test_a_batch_of_one_at_the_default_size_agrees_and_run_gives_the_traces_logi
     np.testing.assert_allclose(logits, expected["logits"], rtol=1e-11)
 
 
-STATISTICS = {("mxnet", False): 3e-7}
-"""How far a moved statistic may be, where not 1e-12: MXNet's own batch norm (not the one from scratch) keeps momentum
-as a float32, 0.9 - 2.4e-8, which is 2.4e-7 of the 0.1 that the batch's part is multiplied by."""
-
 TRAINED = [
     (name, {**config, "dropout": 0.0} if hasattr(catalog.get(name).config, "dropout") else config)
     for name, config in CASES
@@ -96,10 +92,9 @@ def test_training_normalises_by_the_batch_and_moves_the_biased_statistics(
     expected, found, expected_weights, found_weights = traces(backend, network, "float64", batch=3, training=True)
     assert_agrees(network, "float64", expected, found)
     start = weights.initialise(network, "probe", 3, "float64")
-    tolerance = STATISTICS.get((backend_name, name == "bn_lenet_scratch"), 1e-12)
     for tensor, values in expected_weights.items():
         error = np.abs(found_weights[tensor] - values).max() / np.abs(values).max()
-        assert error <= tolerance, f"{tensor}: {error:.1e}"
+        assert error <= 1e-12, f"{tensor}: {error:.1e}"
         assert (values != start[tensor]).any() == (".running_" in tensor), tensor
 
 

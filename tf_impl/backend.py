@@ -11,14 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from common import reference
-from common.backends import kind_of
+from common.backends import Gradients, kind_of
 from common.catalog import Network
+from common.errors import no_device
 from common.layout import nchw_to_nhwc, nhwc_to_nchw
 from common.reference import Call
+from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 from tf_impl import build
 from tf_impl.layers import undefined_kernels
-from tf_impl.weights import from_canonical, named_layers, to_canonical
+from tf_impl.training import Trainer, gradients
+from tf_impl.weights import from_canonical, named_layers, to_canonical, values_to_canonical
 
 __all__ = ["Backend"]
 
@@ -52,8 +55,16 @@ class Backend:
 
     container = "Sequential"
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        gpus = tf.config.list_physical_devices("GPU")
+        if device == "gpu" and not gpus:
+            raise no_device("TensorFlow")
+        if device == "cpu" and gpus:
+            # TensorFlow would place all that it can on a GPU that it sees.
+            tf.config.set_visible_devices([], "GPU")
         tf.config.experimental.enable_tensor_float_32_execution(False)
+        # A compiled step computes what the same operations do one by one, to the bit: none is rewritten or moved.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
     def build(self, network: Network, dtype: DTypeName) -> keras.Model:
         if reference.describe(network).parameters > _LARGE:
@@ -61,6 +72,10 @@ class Backend:
             gc.collect()
         with undefined_kernels():
             return build(network.name, dtype=dtype, **network.settings())
+
+    def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
+        keras.utils.set_random_seed(seed)
+        return to_canonical(build(network.name, dtype=dtype, **network.settings()))
 
     def load(self, model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
         from_canonical(model, tensors)
@@ -90,6 +105,14 @@ class Backend:
         image = np.zeros((1, *model.network.input_shape))
         _observed(model, self._input(model, image), False, observe)
         return calls
+
+    def gradients(self, model: keras.Model, x: np.ndarray, labels: np.ndarray) -> Gradients:
+        loss, by_parameter, by_images = gradients(model, self._input(model, x), tf.convert_to_tensor(labels))
+        arrays = values_to_canonical(model.network, by_parameter)
+        return Gradients(float(loss), arrays, np.ascontiguousarray(nhwc_to_nchw(by_images.numpy())))
+
+    def trainer(self, model: keras.Model, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        return Trainer(model, optimizer, seed)
 
     @staticmethod
     def _input(model: keras.Model, x: np.ndarray) -> tf.Tensor:

@@ -11,9 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from common import layout, reference, weights
+from common.catalog import Network
 from common.layout import Tensor
 
-__all__ = ["from_canonical", "load_weights", "named_layers", "save_weights", "to_canonical"]
+__all__ = [
+    "assign_canonical",
+    "from_canonical",
+    "load_weights",
+    "named_layers",
+    "parameters",
+    "save_weights",
+    "to_canonical",
+    "values_to_canonical",
+    "variables",
+]
 
 _LEAVES = {
     "kernel": "weight",
@@ -38,16 +49,20 @@ def named_layers(layer: keras.Layer, path: str = "") -> Iterator[tuple[str, kera
             yield from named_layers(child, child_path)
 
 
-def _variables(model: keras.Model) -> Iterator[tuple[str, Tensor, keras.Variable]]:
-    """Iterate over (canonical name, its entry in the manifest, the model's variable), in network order."""
-    variables = {
+def variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return the model's variables by canonical name, in network order; those of random generators are left out."""
+    found = {
         f"{path}.{leaf}": getattr(layer, native)
         for path, layer in named_layers(model)
         for native, leaf in _LEAVES.items()
         if isinstance(getattr(layer, native, None), keras.Variable)
     }
-    for name, tensor in reference.describe(weights.network_of(model)).manifest.items():
-        yield name, tensor, variables[name]
+    return {name: found[name] for name in reference.describe(weights.network_of(model)).manifest}
+
+
+def parameters(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return those of the model's variables that are learned, by canonical name, in network order."""
+    return {name: variable for name, variable in variables(model).items() if variable.trainable}
 
 
 def _slabs(tensor: Tensor) -> list[slice]:
@@ -65,26 +80,40 @@ def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def to_canonical(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return copies of the weights by canonical name, in network order."""
+def values_to_canonical(network: Network, values: Mapping[str, keras.Variable | tf.Tensor]) -> dict[str, np.ndarray]:
+    """Return canonical copies of what has the shape of a weight, by that weight's name: itself, a gradient, a slot."""
+    manifest = reference.describe(network).manifest
     tensors = {}
-    for name, tensor, variable in _variables(model):
-        value = tf.convert_to_tensor(variable)
-        array = np.empty(tensor.shape, variable.dtype)
+    for name, variable in values.items():
+        tensor, value = manifest[name], tf.convert_to_tensor(variable)
+        array = np.empty(tensor.shape, value.dtype.as_numpy_dtype)
         for slab in _slabs(tensor):
             array[slab] = layout.to_canonical(tensor, value[..., slab].numpy())
         tensors[name] = array
     return tensors
 
 
-def from_canonical(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Copy canonical weights into the model, in the model's dtype."""
-    for name, tensor, variable in _variables(model):
-        array = _aligned(tuple(variable.shape), variable.dtype)
+def assign_canonical(
+    network: Network, targets: Mapping[str, keras.Variable], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Copy canonical tensors into variables of the shapes of the weights of the same names, in the variables' dtype."""
+    manifest = reference.describe(network).manifest
+    for name, variable in targets.items():
+        tensor, array = manifest[name], _aligned(tuple(variable.shape), variable.dtype)
         for slab in _slabs(tensor):
             array[..., slab] = layout.to_channels_last(tensor, tensors[name][slab])
         # Assigning the array itself would copy it twice; this hands it over, and nothing else keeps it.
         variable.assign(tf.experimental.dlpack.from_dlpack(array.__dlpack__()))
+
+
+def to_canonical(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return copies of the weights by canonical name, in network order."""
+    return values_to_canonical(weights.network_of(model), variables(model))
+
+
+def from_canonical(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+    """Copy canonical weights into the model, in the model's dtype."""
+    assign_canonical(weights.network_of(model), variables(model), tensors)
 
 
 def load_weights(model: keras.Model, path: Path | str) -> None:

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from common import reference
-from common.backends import kind_of
+from common.backends import Gradients, kind_of
 from common.catalog import Network
+from common.errors import no_device
 from common.reference import Call
+from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 from torch_impl import build
+from torch_impl.training import Trainer, gradients
 from torch_impl.weights import from_canonical, to_canonical
 
 __all__ = ["Backend"]
@@ -40,14 +43,21 @@ class Backend:
 
     container = "Sequential"
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        if device == "gpu" and not torch.cuda.is_available():
+            raise no_device("PyTorch")
+        self._device = "cuda" if device == "gpu" else "cpu"
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
 
     def build(self, network: Network, dtype: DTypeName) -> nn.Module:
         with torch.device("meta"):
             model = build(network.name, dtype=dtype, **network.settings())
-        return model.to_empty(device="cpu").eval()
+        return model.to_empty(device=self._device).eval()
+
+    def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
+        torch.manual_seed(seed)
+        return to_canonical(build(network.name, dtype=dtype, **network.settings()))
 
     def load(self, model: nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
         from_canonical(model, tensors)
@@ -57,16 +67,16 @@ class Backend:
 
     @torch.no_grad()
     def run(self, model: nn.Module, x: np.ndarray, training: bool = False) -> np.ndarray:
-        return model.train(training)(self._input(model, x)).numpy()
+        return model.train(training)(self._input(model, x)).numpy(force=True)
 
     @torch.no_grad()
     def trace(self, model: nn.Module, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = {}
 
         def observe(path: str, _: nn.Module, output: Tensor) -> None:
-            outputs[path] = output.numpy()
+            outputs[path] = output.numpy(force=True)
 
-        outputs["logits"] = _observed(model.train(training), self._input(model, x), observe).numpy()
+        outputs["logits"] = _observed(model.train(training), self._input(model, x), observe).numpy(force=True)
         return {tap: outputs[tap] for tap in reference.describe(model.network).taps}
 
     @torch.no_grad()
@@ -80,6 +90,15 @@ class Backend:
         _observed(model.eval(), self._input(model, image), observe)
         return calls
 
+    def gradients(self, model: nn.Module, x: np.ndarray, labels: np.ndarray) -> Gradients:
+        y = torch.from_numpy(labels).to(self._device)
+        loss, by_parameter, by_images = gradients(model, self._input(model, x), y)
+        arrays = {name: gradient.numpy(force=True) for name, gradient in by_parameter.items()}
+        return Gradients(loss.item(), arrays, by_images.numpy(force=True))
+
+    def trainer(self, model: nn.Module, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        return Trainer(model, optimizer, seed)
+
     @staticmethod
     def _input(model: nn.Module, x: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(x)).to(next(model.parameters()).dtype)
+        return torch.from_numpy(np.ascontiguousarray(x)).to(next(model.parameters()))

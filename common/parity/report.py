@@ -8,6 +8,7 @@ import json
 import math
 import platform
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from common import backends
 from common.catalog import Network, get
 from common.files import atomic_writer
 from common.parity.comparison import TapError
-from common.parity.harness import Cell, Report
-from common.parity.tolerances import TOLERANCES
+from common.parity.results import Cell, Report
+from common.parity.tolerances import TOLERANCES, Check
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,13 +32,33 @@ def _number(error: float) -> str:
     return f"{error:.1e}" if math.isfinite(error) else "not comparable"
 
 
+_CAPTIONS: Mapping[Check, str] = {
+    "forward": "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the "
+    "float64 reference; and that tap.",
+    "gradients": "The gradient that is farthest from the median of the frameworks, relative to its largest entry. Taps "
+    "and statistics in training mode agree with the reference, and gradients with its loss's derivatives.",
+    "training": "After ten steps, the loss or weight that is farthest from the median of the frameworks; behind the "
+    "stroke, how far one rounding of the first weights takes the same run.",
+}
+
+
 def cell_text(cell: Cell) -> tuple[str, str]:
     """Return what a matrix shows of a cell: how far from the truth, and where; or where it first goes wrong."""
     if cell.status == "disagree" and (first := cell.first_divergence) is not None:
-        return f"✗ {_number(first.error)}", f"first at {first.tap}"
+        return f"✗ {_number(first.error)}", f"first at {_name(first)}"
     if cell.worst is None:
         return "✗ died" if cell.status == "error" else cell.status, ""
-    return f"{'✓' if cell.status == 'agree' else '? vacuous'} {_number(cell.worst.error)}", cell.worst.tap
+    envelope = "" if cell.envelope is None else f" / {_number(cell.envelope)}"
+    mark = "✓" if cell.status == "agree" else "? vacuous"
+    return f"{mark} {_number(cell.worst.error)}{envelope}", cell.worst.tap.removeprefix("gradient of ")
+
+
+def _name(error: TapError) -> str:
+    return f"{error.input} {error.tap}" if error.input == "derivative" else error.tap
+
+
+def _label(network: str, variant: str) -> str:
+    return f"{network} {variant}".strip()
 
 
 def _backend_names(report: Report) -> dict[str, str]:
@@ -59,31 +80,37 @@ def print_table(report: Report, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    cells = {(cell.network, cell.dtype, cell.backend): cell for cell in report.cells}
     names = _backend_names(report)
-    table = Table("network", "", *names.values(), pad_edge=False, box=None)
-    for network in report.settings.networks:
-        for dtype in report.settings.dtypes:
-            row = [cells[network.name, dtype, backend] for backend in report.settings.backends]
-            first = network.name if dtype == report.settings.dtypes[0] else ""
-            table.add_row(
-                first, _SHORT[dtype], *(Text(" ".join(cell_text(cell)), style=_STYLES[cell.status]) for cell in row)
-            )
-    console.print(table)
-    console.print(
-        "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the float64 "
-        "reference; and that tap."
-    )
+    for check in dict.fromkeys(check for check, _, _ in report.rows):
+        table = Table(check, "", *names.values(), pad_edge=False, box=None)
+        for row_check, network, variant in report.rows:
+            if row_check != check:
+                continue
+            cells = report.row(check, network, variant)
+            for dtype in dict.fromkeys(cell.dtype for cell in cells):
+                texts = [
+                    Text(" ".join(cell_text(cell)).strip(), style=_STYLES[cell.status])
+                    for cell in cells
+                    if cell.dtype == dtype
+                ]
+                first = _label(network, variant) if dtype == cells[0].dtype else ""
+                table.add_row(first, _SHORT[dtype], *texts)
+        console.print(table)
+        console.print(f"{_CAPTIONS[check]}\n")
     for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
         console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
     for cell in report.cells:
         if cell.detail and cell.backend not in report.unavailable:
-            line = f"{cell.network} {_SHORT[cell.dtype]} {cell.backend}: {cell.status}: {cell.detail}"
+            line = (
+                f"{cell.check} {_label(cell.network, cell.variant)} {_SHORT[cell.dtype]} {cell.backend}: "
+                f"{cell.status}: {cell.detail}"
+            )
             console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
     for pair in report.pairs:
         if pair.status != "agree":
             line = (
-                f"{pair.network} {_SHORT[pair.dtype]}: {' and '.join(pair.backends)} differ by "
+                f"{pair.check} {_label(pair.network, pair.variant)} {_SHORT[pair.dtype]}: "
+                f"{' and '.join(pair.backends)} differ by "
                 f"{_number(pair.worst.error)} at {pair.worst.tap}"
             )
             console.print(Text(line, style=_STYLES["disagree"]), soft_wrap=True)
@@ -113,6 +140,7 @@ def to_json(report: Report) -> str:
                 {
                     "network": cell.network,
                     "check": cell.check,
+                    "variant": cell.variant,
                     "dtype": cell.dtype,
                     "backend": cell.backend,
                     "status": cell.status,
@@ -121,6 +149,7 @@ def to_json(report: Report) -> str:
                     "taps": len({error.tap for error in cell.errors}),
                     "seconds": round(cell.seconds, 3),
                     "peak_bytes": cell.peak_bytes,
+                    "envelope": cell.envelope,
                     "detail": cell.detail,
                 }
                 for cell in report.cells
@@ -129,6 +158,7 @@ def to_json(report: Report) -> str:
                 {
                     "network": pair.network,
                     "check": pair.check,
+                    "variant": pair.variant,
                     "dtype": pair.dtype,
                     "backends": list(pair.backends),
                     "status": pair.status,
@@ -158,7 +188,11 @@ def to_junit(report: Report) -> str:
         for cell in report.cells:
             if cell.backend != backend:
                 continue
-            case = TestCase(f"{cell.network} {cell.check} {cell.dtype}", f"parity.{backend}", round(cell.seconds, 3))
+            case = TestCase(
+                f"{_label(cell.network, cell.variant)} {cell.check} {cell.dtype}",
+                f"parity.{backend}",
+                round(cell.seconds, 3),
+            )
             message = " ".join(filter(None, [*cell_text(cell), cell.detail]))
             if cell.status in ("disagree", "vacuous"):
                 case.result = [Failure(message, cell.status)]
@@ -170,12 +204,12 @@ def to_junit(report: Report) -> str:
     return text.decode()
 
 
-def _tap_rows(cells: list[Cell]) -> list[tuple[str, list[tuple[str, float] | None]]]:
+def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[tuple[str, float] | None]]]:
     """Return for each tap of a network what each of its cells found there: the worst input's error and its share."""
     found: dict[str, list[TapError | None]] = {}
     for column, cell in enumerate(cells):
         for error in cell.errors:
-            row = found.setdefault(error.tap, [None] * len(cells))
+            row = found.setdefault(_name(error), [None] * len(cells))
             before = row[column]
             if before is None or error.share > before.share:
                 row[column] = error
@@ -184,45 +218,52 @@ def _tap_rows(cells: list[Cell]) -> list[tuple[str, list[tuple[str, float] | Non
     ]
 
 
-def _command(report: Report, network: Network) -> str:
-    """Return the command that runs one network of a report again."""
+def _command(report: Report, check: Check, network: Network, variant: str) -> str:
+    """Return the command that runs one row of a report again."""
     settings = report.settings
     usual = get(network.name).settings()
     config = {name: value for name, value in network.settings().items() if value != usual[name]}
-    given = ["rosetta", "parity", network.name, "--backends", ",".join(settings.backends)]
-    given += ["--batch", str(settings.batch), "--seed", str(settings.seed)]
+    given = ["rosetta", "parity", network.name, "--checks", check, "--backends", ",".join(settings.backends)]
+    given += ["--batch", str(settings.batch)] if settings.batch else []
+    given += ["--seed", str(settings.seed)]
+    given += ["--optimizers", variant] if variant else []
     return shlex.join(given + (["--config", json.dumps(config)] if config else []))
 
 
 def to_html(report: Report) -> str:
-    """Return the report as one page that needs nothing else: the matrix, then every network tap by tap."""
+    """Return the report as one page that needs nothing else: the matrix, then every row of it tap by tap."""
     from jinja2 import Environment, StrictUndefined
 
     source = importlib.resources.files("common.parity").joinpath("report.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    networks: list[dict[str, Any]] = []
-    for network in report.settings.networks:
-        cells = [cell for cell in report.cells if cell.network == network.name]
-        failing = any(cell.status not in ("agree", "missing") for cell in cells)
-        networks.append(
+    entries = {network.name: network for network in report.settings.networks}
+    rows: list[dict[str, Any]] = []
+    for check, network, variant in report.rows:
+        cells = report.row(check, network, variant)
+        rows.append(
             {
-                "entry": network,
+                "check": check,
+                "label": _label(network, variant),
+                "id": "-".join(filter(None, (check, network, variant))),
+                "entry": entries[network],
                 "cells": cells,
+                "dtypes": list(dict.fromkeys(cell.dtype for cell in cells)),
                 "taps": _tap_rows(cells),
-                "command": _command(report, network),
-                "failing": failing,
+                "command": _command(report, check, entries[network], variant),
+                "failing": any(cell.status not in ("agree", "missing") for cell in cells),
             }
         )
-    failing_first = sorted(networks, key=lambda item: not item["failing"])
     return template.from_string(source).render(
         report=report,
         backends=_backend_names(report),
-        networks=networks,
-        failing_first=failing_first,
+        rows=rows,
+        failing_first=sorted(rows, key=lambda row: not row["failing"]),
+        captions={check: _CAPTIONS[check] for check in dict.fromkeys(row["check"] for row in rows)},
         cell_text=cell_text,
         number=_number,
+        label=_label,
         short=_SHORT,
-        tolerances=TOLERANCES,
+        tolerances={key: value for key, value in TOLERANCES.items() if key[0] in report.settings.checks},
         sentence=_sentence(report),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +24,9 @@ import numpy as np
 from common import backends, catalog, weights
 from common.backends import Backend
 from common.files import write_safetensors
+from common.parity import learning
+from common.training.evaluation import cross_entropy
+from common.training.optimizers import OptimizerConfig
 
 __all__ = ["main"]
 
@@ -44,6 +47,8 @@ class Server:
             "run": self.run,
             "trace": self.trace,
             "summary": self.summary,
+            "gradients": self.gradients,
+            "train": self.train,
         }
 
     def versions(self) -> dict[str, str]:
@@ -89,6 +94,62 @@ class Server:
             taps = self.backend.trace(model, np.load(path))
             write_safetensors(Path(request["outputs"][name]), taps, durable=False)
         return {}
+
+    def gradients(self, request: Request) -> dict[str, Any]:
+        """Write every tap in training mode, the loss, the statistics that moved, and all gradients.
+
+        With `seeds`, return as well how far each gradient moves when everything that goes in is off by as much as 16
+        roundings of float32: that may be ten times as far as float32 itself gets, and no less where some rectifier or
+        maximum changes over.
+        """
+        model = self.model(request)
+        tensors = weights.read(request["weights"]).tensors
+        x, labels = np.load(request["images"]), np.load(request["labels"])
+        result = dict(self.backend.trace(model, x, training=True))
+        logits = result["logits"]
+        result["loss"] = np.array([cross_entropy(logits, labels)], logits.dtype)
+
+        def gradients(moved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            self.backend.load(model, {name: moved[name] for name in tensors})
+            found = self.backend.gradients(model, moved["input"], labels)
+            return {f"gradient of {name}": g for name, g in {**found.parameters, "input": found.input}.items()}
+
+        start = {**tensors, "input": x}
+        truth = {name: np.array(array) for name, array in gradients(start).items()}
+        after = self.backend.weights(model)
+        result |= {name: np.array(after[name]) for name in after if name.endswith(("running_mean", "running_var"))}
+        write_safetensors(Path(request["outputs"]["result"]), {**result, **truth}, durable=False)
+        self._model = None  # its statistics have moved
+        if "seeds" not in request:
+            return {}
+        scales, perturb = learning.gradient_scales(model.network), learning.sixteen_roundings
+        return {"envelope": learning.envelope(gradients, start, truth, scales, request["seeds"], perturb)}
+
+    def train(self, request: Request) -> dict[str, Any]:
+        """Write the loss at each step, all weights after the last, and the logits that they give the first batch.
+
+        Return how far all that moves when the weights start one unit in the last place off, for each of `seeds`.
+        """
+        network = catalog.get(request["network"], **request["config"])
+        dtype = np.dtype(request["dtype"])
+        batches, labels = np.load(request["images"]).astype(dtype), np.load(request["labels"])
+        config = OptimizerConfig(**request["optimizer"])
+        self._model = None
+        model = self.backend.build(network, request["dtype"])
+
+        def run(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            self.backend.load(model, tensors)
+            trainer = self.backend.trainer(model, config)
+            steps = zip(batches, labels, request["learning_rates"], strict=True)
+            losses = [trainer.step(x, y, rate)[0] for x, y, rate in steps]
+            after = {name: np.array(array) for name, array in self.backend.weights(model).items()}
+            return {"loss": np.array(losses, dtype), **after, "logits": trainer.logits(batches[0])}
+
+        start = {name: array.astype(dtype) for name, array in weights.read(request["weights"]).tensors.items()}
+        truth = run(start)
+        write_safetensors(Path(request["outputs"]["result"]), truth, durable=False)
+        scales = learning.weight_scales(network)
+        return {"envelope": learning.envelope(run, start, truth, scales, request["seeds"], learning.one_ulp)}
 
     def summary(self, request: Request) -> dict[str, Any]:
         """Return every layer's call, in order."""

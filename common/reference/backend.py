@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common import reference
+from common import reference, weights
+from common.backends import Gradients, Trainer
 from common.catalog import Network
+from common.errors import ConfigError, no_device
 from common.reference import Call
 from common.reference.layers import Sequential
+from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 
 __all__ = ["Backend"]
@@ -20,8 +23,15 @@ class Backend:
 
     container = "Sequential"
 
+    def __init__(self, device: str = "cpu") -> None:
+        if device != "cpu":
+            raise no_device("NumPy")
+
     def build(self, network: Network, dtype: DTypeName) -> Sequential:
         return reference.build(network)
+
+    def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
+        return weights.initialise(network, "xavier", seed, dtype)
 
     def load(self, model: Sequential, tensors: Mapping[str, np.ndarray]) -> None:
         reference.load(model, tensors)
@@ -39,3 +49,13 @@ class Backend:
 
     def summary(self, model: Sequential) -> list[Call]:
         return list(reference.describe(model.network).calls)
+
+    def gradients(self, model: Sequential, x: np.ndarray, labels: np.ndarray) -> Gradients:
+        raise _forward_only()
+
+    def trainer(self, model: Sequential, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        raise _forward_only()
+
+
+def _forward_only() -> ConfigError:
+    return ConfigError("the NumPy reference computes forward only; train with one of torch, jax, tf, mxnet")

@@ -1,0 +1,96 @@
+"""What the verbs of `rosetta` share: options, choices, the console. Nothing here imports anything heavy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from common.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "BACKENDS",
+    "CHECKS",
+    "DTYPES",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "check_choice",
+    "config_option",
+    "console",
+    "example",
+    "parse_config",
+    "parse_list",
+    "seed_option",
+]
+
+# Written down again here, since the modules that define them import NumPy; a test holds them together.
+BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
+CHECKS = ("forward", "gradients", "training")
+DTYPES = ("float64", "float32")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
+SCHEDULES = ("constant", "step", "cosine")
+
+
+def example(*lines: str) -> str:
+    """Return lines as the examples at the end of a verb's help."""
+    # \b keeps click from joining the lines.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def parse_config(given: str | None) -> dict[str, Any]:
+    """Return the overrides that `--config` gives, as JSON or as the path of a JSON file."""
+    if given is None:
+        return {}
+    text, source = given, "--config"
+    if not given.lstrip().startswith("{"):
+        source = f"--config {given}"
+        try:
+            text = Path(given).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{source}: neither JSON nor a file that can be read ({error}); an example is '{{\"num_classes\": 7}}'"
+            ) from None
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f'{source}: expected a JSON object such as {{"num_classes": 7}}, and was given {text[:60]}')
+    return config
+
+
+def parse_list(option: str, given: str, known: Sequence[str], kind: str) -> list[str]:
+    """Return what an option lists, separated by commas. Raises ConfigError for none and for unknown ones."""
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option} is empty; choose from {', '.join(known)}")
+    for name in names:
+        check_choice(kind, name, known)
+    return names
+
+
+def check_choice(kind: str, given: str, known: Sequence[str]) -> None:
+    """Raise ConfigError, naming the nearest, where `given` is not among the known."""
+    if given not in known:
+        raise unknown(kind, given, known)
+
+
+def console() -> Console:
+    """Return the console that tables go to."""
+    from rich.console import Console
+
+    # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 300)
+
+
+config_option = click.option(
+    "--config", metavar="JSON", help="Override the catalogue: JSON, or the path of a JSON file."
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")

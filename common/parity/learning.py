@@ -1,0 +1,453 @@
+"""Checks of what happens in training: gradients, and whole runs.
+
+The reference computes forward only. What it says of training is every tap, the moved statistics, and derivatives of the
+loss by central differences. Beyond that the frameworks are held to one another: to the median over all of them, entry
+by entry, which a single one that is wrong cannot move beyond the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import catalog, images, reference, weights
+from common.catalog import Network
+from common.files import read_safetensors
+from common.parity import derivatives
+from common.parity.cases import Case
+from common.parity.comparison import TapError, compare
+from common.parity.derivatives import Derivative
+from common.parity.results import Cell, Pair, Settings
+from common.parity.tolerances import TOLERANCES
+from common.reference import Description
+from common.training.evaluation import cross_entropy
+from common.training.optimizers import OptimizerConfig, OptimizerName, Schedule
+from common.weights import DTypeName
+
+__all__ = [
+    "RUNS",
+    "GradientCase",
+    "Run",
+    "TrainingCase",
+    "differences",
+    "envelope",
+    "gradient_scales",
+    "one_ulp",
+    "shifted_away",
+    "sixteen_roundings",
+    "small",
+    "weight_scales",
+]
+
+STEPS = 10
+"""How many steps a run takes."""
+
+_SMALL = ("lenet", "bn_lenet", "bn_lenet_scratch")
+
+_SIZES = {"alexnet": (67, 67), "nin": (67, 67), "vgg": (32, 32), "densenet": (65, 65)}
+_SIZE = (33, 33)
+"""Input sizes at which a network that is usually larger learns, so that all of them take minutes: the smallest that
+alexnet and nin can have, and otherwise such that the last stage still has pixels to choose from."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run learns: the optimiser, and the schedule over its steps, whose base is relative to sgd's."""
+
+    optimizer: OptimizerConfig
+    schedule: Schedule
+
+
+def _schedule(name: str, base: float, **settings: int) -> Schedule:
+    return Schedule(name, base, STEPS, **settings)  # type: ignore[arg-type]
+
+
+RUNS: Mapping[OptimizerName, Run] = {
+    "sgd": Run(OptimizerConfig("sgd"), _schedule("constant", 1)),
+    "momentum": Run(OptimizerConfig("momentum", weight_decay=0.01), _schedule("step", 0.3, every=4)),
+    "nesterov": Run(OptimizerConfig("nesterov", clip_norm=0.5), _schedule("cosine", 0.3, warmup=3)),
+    "adam": Run(OptimizerConfig("adam", weight_decay=0.01, epsilon=1e-4), _schedule("cosine", 0.03, warmup=2)),
+    "adamw": Run(OptimizerConfig("adamw", weight_decay=0.1, epsilon=1e-4), _schedule("step", 0.03, every=5)),
+}
+"""One run for each optimiser; between them they have every schedule, both decays, and clipping.
+
+Adam's epsilon is larger than usual: where a gradient is but rounding (a bias in front of a batch norm), Adam makes
+whole steps of it.
+"""
+
+
+_GENTLY = {"bn_lenet": 0.1, "bn_lenet_scratch": 0.1, "resnet": 1e-3, "resnext": 1e-3, "densenet": 1e-3, "anynet": 1e-4}
+"""The share of its learning rate at which a network of batch norms learns here.
+
+At the whole of it, ten steps on so few images magnify one rounding to order one, and nothing could be told.
+"""
+
+
+def small(network: Network) -> Network:
+    """Return the network as it learns here: without dropout, and at a small input unless one was asked for."""
+    settings = network.settings()
+    changed: dict[str, Any] = {}
+    if "dropout" in settings:
+        changed["dropout"] = 0.0
+    usual = catalog.get(network.name).settings()["input_size"]
+    size = _SIZES.get(network.family, _SIZE)
+    if settings["input_size"] == usual and min(usual) > max(size):
+        changed["input_size"] = list(size)
+    return catalog.get(network.name, **{**settings, **changed}) if changed else network
+
+
+def shifted_away(description: Description) -> frozenset[str]:
+    """Return the biases that a batch norm behind them takes away again, so that their gradient is zero."""
+    found, last = set(), None
+    for call in description.calls:
+        if call.kind in ("Conv2d", "Linear"):
+            last = call.path
+        elif call.kind.startswith("BatchNorm") and last is not None:
+            found.add(f"{last}.bias")
+        elif call.kind in ("ReLU", "Sigmoid", "MaxPool2d"):
+            last = None
+    return frozenset(found)
+
+
+def differences(
+    found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], scales: Mapping[str, str]
+) -> dict[str, float]:
+    """Return how far each tensor is from the truth, at most, relative to its largest value.
+
+    A tensor named in `scales` is measured against the one that it gives, where that is larger. What differs in shape or
+    is not finite is infinitely far.
+    """
+    largest = {name: float(np.max(np.abs(values))) for name, values in truth.items()}
+    errors = {}
+    for name, values in truth.items():
+        if name not in found or found[name].shape != values.shape:
+            errors[name] = math.inf
+            continue
+        scale = max(largest[name], largest.get(scales.get(name, ""), 0.0)) or 1.0
+        error = float(np.max(np.abs(np.subtract(found[name], values, dtype=np.float64)))) / scale
+        errors[name] = error if math.isfinite(error) else math.inf
+    return errors
+
+
+def gradient_scales(network: Network) -> dict[str, str]:
+    """Return what gradients are measured against, other than themselves.
+
+    A bias in front of a batch norm has no gradient, by mathematics. What is left of it is rounding of the sums that
+    also make its layer's weights' gradient, and is measured against that.
+    """
+    return {
+        f"gradient of {bias}": f"gradient of {bias.removesuffix('.bias')}.weight"
+        for bias in shifted_away(reference.describe(network))
+    }
+
+
+def weight_scales(network: Network) -> dict[str, str]:
+    """Return what weights are measured against: a bias begins at zero, and its layer's weights are of its size."""
+    manifest = reference.describe(network).manifest
+    return {name: f"{name.removesuffix('.bias')}.weight" for name in manifest if name.endswith(".bias")}
+
+
+def _middle(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the entry by entry median: a sorting network, since np.median takes ten times as long.
+
+    Where one has no number, another's stands for it, so that whoever broke down draws nobody along.
+    """
+    ranked = list(arrays)
+    for last in range(len(ranked) - 1, 0, -1):
+        for i in range(last):
+            ranked[i], ranked[i + 1] = np.fmin(ranked[i], ranked[i + 1]), np.fmax(ranked[i], ranked[i + 1])
+    low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+    return low if low is high else (low + high) / 2
+
+
+def _median(arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the entry by entry median; what differs in shape from the first is left out."""
+    return {
+        name: _middle([a[name] for a in arrays if name in a and a[name].shape == values.shape])
+        for name, values in arrays[0].items()
+    }
+
+
+class _LearningCase(Case):
+    """What gradients and runs have in common."""
+
+    batch = 4
+    copies = 6
+
+    def __init__(self, network: Network, settings: Settings, folder: Path, variant: str = "") -> None:
+        super().__init__(small(network), settings, folder, variant)
+        self._claimed: dict[DTypeName, str] = {}
+        self.envelope: dict[DTypeName, dict[str, float]] = {}
+
+    scales: Mapping[str, str]
+    """As for `differences`."""
+
+    def _claims(self, name: str, dtype: DTypeName) -> bool:
+        """Return whether this backend is to measure what rounding alone does: the first that gets here."""
+        with self.lock:
+            return self._claimed.setdefault(dtype, name) == name
+
+    def cell(self, worker: Any, name: str, dtype: DTypeName) -> Cell:
+        cell = super().cell(worker, name, dtype)
+        if cell.status == "error":
+            with self.lock:  # so that another measures what it did not
+                if self._claimed.get(dtype) == name and dtype not in self.envelope:
+                    del self._claimed[dtype]
+        return cell
+
+    def read(self, name: str, dtype: DTypeName) -> dict[str, np.ndarray]:
+        """Return what one backend wrote."""
+        return read_safetensors(self.outputs[name, dtype]["result"])
+
+    def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return the median over the frameworks, in float64 where there is that; empty where there is nobody."""
+        for dtype in ("float64", "float32"):
+            found = [select(self.read(*key)) for key in self.outputs if key[1] == dtype]
+            if found:
+                return _median(found)
+        return {}
+
+    def pairs(
+        self,
+        select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
+        tolerance: Callable[[DTypeName, str], float],
+    ) -> list[Pair]:
+        """Compare every two backends."""
+        found = []
+        for dtype in self.dtypes:
+            names = [name for name in self.settings.backends if (name, dtype) in self.outputs]
+            arrays = {name: select(self.read(name, dtype)) for name in names}
+            for first, second in itertools.combinations(names, 2):
+                errors = [
+                    TapError("", name, error, 2 * tolerance(dtype, name))
+                    for name, error in differences(arrays[first], arrays[second], self.scales).items()
+                ]
+                found.append(self.pair(dtype, (first, second), errors))
+        return found
+
+
+_GRADIENT_TOLERANCE = 1e-10
+"""How far a float64 gradient may be from the median, relative to its largest entry."""
+
+
+def _gradients_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the gradients among what a backend wrote."""
+    return {name: array for name, array in arrays.items() if name.startswith("gradient of ")}
+
+
+class GradientCase(_LearningCase):
+    """In training mode: every tap, the moved statistics, the gradient of each parameter and of the input."""
+
+    check = "gradients"
+
+    def prepare(self) -> None:
+        super().prepare()
+        seed = self.settings.seed
+        weights.write_initial(self.weights, self.network, "probe", seed, "float64", durable=False)
+        tensors = weights.read(self.weights).tensors
+        self.scales = gradient_scales(self.network)
+        # Noise: flat regions of an image are exact ties of a maximum, at which there is no derivative to compare.
+        self.x = images.noise_batch(self.network, self.images, seed)
+        classes = self.description.taps["logits"][-1]
+        self.labels = np.random.default_rng(seed).integers(0, classes, self.images)
+        self.paths = {"images": self.folder / "images.npy", "labels": self.folder / "labels.npy"}
+        np.save(self.paths["images"], self.x)
+        np.save(self.paths["labels"], self.labels)
+        model = reference.build(self.network)
+        reference.load(model, tensors)
+        model.train(True)
+        self.forward = reference.trace(model, self.x)
+        moved = reference.weights(model)
+        self.forward["loss"] = np.array([cross_entropy(self.forward["logits"], self.labels)])
+        self.forward |= {name: moved[name] for name in moved if name.endswith(("running_mean", "running_var"))}
+        self.derivatives: list[Derivative] = list(derivatives.derivatives(self.network, tensors, self.x, self.labels))
+        self.values = {**tensors, "input": self.x}
+
+    def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
+        details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
+        if "float32" in self.dtypes and dtype == self.dtypes[0] and self._claims(name, dtype):
+            details["seeds"] = [1, 2, 3]
+        return "gradients", {"result": self.folder / f"{name}-{dtype}.safetensors"}, details
+
+    def judge(
+        self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
+    ) -> list[TapError]:
+        found = read_safetensors(outputs["result"])
+        table = TOLERANCES["gradients", dtype]
+        forward = {key: array for key, array in found.items() if not key.startswith("gradient of ")}
+        deepest = max(self.depths.values())
+        errors = compare(self.forward, forward, dtype, lambda tap: table.at(self.depths.get(tap, deepest)), "training")
+        if "envelope" in answer:
+            with self.lock:
+                self.envelope["float32"] = answer["envelope"]
+        if dtype == "float64":
+            gradients = {name.removeprefix("gradient of "): array for name, array in _gradients_of(found).items()}
+            for derivative in self.derivatives:
+                for key in derivative.names:
+                    if key not in gradients or gradients[key].shape != self.values[key].shape:
+                        raise ValueError(f"the gradient of {key} is missing or of another shape")
+            by_group = derivatives.disagreements(self.derivatives, self.values, gradients)
+            errors += [
+                TapError("derivative", group, error if math.isfinite(error) else math.inf, derivatives.TOLERANCE)
+                for group, error in by_group.items()
+            ]
+        return errors
+
+    def tolerance(self, dtype: DTypeName, name: str) -> float:
+        """Return how far a gradient may be from the frameworks' median."""
+        if dtype == "float64":
+            return _GRADIENT_TOLERANCE
+        envelope = self.envelope.get("float32", {"": 0.0})
+        # As many roundings as a forward pass is allowed, made of the 16 that were tried; no more than a hundredth.
+        roundings = min(envelope.get(name, 0.0) * TOLERANCES["forward", dtype].at(99) / SIXTEEN_ROUNDINGS, 0.01)
+        # Where rounding decides a rectifier or a maximum otherwise, any gradient before it is another.
+        return max(*envelope.values(), roundings, TOLERANCES["gradients", dtype].at(99))
+
+    def finish(self) -> list[Pair]:
+        truth = self.truth(_gradients_of)
+        for i, cell in enumerate(self.cells):
+            key = (cell.backend, cell.dtype)
+            if key not in self.outputs:
+                continue
+            errors = [
+                TapError("gradient", name, error, self.tolerance(cell.dtype, name))
+                for name, error in differences(_gradients_of(self.read(*key)), truth, self.scales).items()
+            ]
+            self.cells[i] = self.judged(cell, [*cell.errors, *errors])
+        return self.pairs(_gradients_of, self.tolerance)
+
+
+_ENVELOPES = 100
+"""How many times as far from the median as rounding alone takes a run another may be."""
+
+
+class TrainingCase(_LearningCase):
+    """Ten steps from the same weights on the same batches: losses, all weights, and the logits afterwards.
+
+    Where both dtypes are asked for, float32 is for plain SGD on small networks: in ten steps of a deep one its rounding
+    grows so far that little can be told, and float64 tells all.
+    """
+
+    check = "training"
+
+    @property
+    def dtypes(self) -> Sequence[DTypeName]:
+        asked = self.settings.dtypes
+        few = self.variant == "sgd" and self.network.name in _SMALL
+        return asked if few or len(asked) == 1 else ("float64",)
+
+    def prepare(self) -> None:
+        super().prepare()
+        seed = self.settings.seed
+        weights.write_initial(self.weights, self.network, "xavier", seed, "float64", durable=False)
+        self.scales = weight_scales(self.network)
+        self.run = RUNS[self.variant]  # type: ignore[index]  # a variant is an optimiser's name
+        batches, labels = examples(self.network, STEPS, self.images, seed)
+        self.paths = {"images": self.folder / "images.npy", "labels": self.folder / "labels.npy"}
+        np.save(self.paths["images"], batches)
+        np.save(self.paths["labels"], labels)
+        base = self.network.learning_rate * self.run.schedule.base * _GENTLY.get(self.network.family, 1)
+        schedule = dataclasses.replace(self.run.schedule, base=base)
+        self.rates = [schedule.learning_rate(step) for step in range(STEPS)]
+
+    def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
+        details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
+        details |= {"optimizer": dataclasses.asdict(self.run.optimizer), "learning_rates": self.rates}
+        details["seeds"] = [1, 2, 3] if self._claims(name, dtype) else []
+        return "train", {"result": self.folder / f"{name}-{dtype}.safetensors"}, details
+
+    def judge(
+        self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
+    ) -> list[TapError]:
+        found = read_safetensors(outputs["result"])
+        for key, array in found.items():
+            if array.dtype != dtype:
+                raise ValueError(f"{key} is {array.dtype}, expected {dtype}")
+        if answer["envelope"]:
+            with self.lock:
+                self.envelope[dtype] = answer["envelope"]
+        return []  # there is nothing to compare with before the others are done
+
+    def tolerance(self, dtype: DTypeName) -> float:
+        """Return how far a run may be from the frameworks' median."""
+        envelope = max(self.envelope.get(dtype, {"": math.inf}).values())
+        return min(_ENVELOPES * envelope, TOLERANCES["training", dtype].at(1))
+
+    def verdict(self, cell: Cell) -> tuple[str, str]:
+        status, detail = super().verdict(cell)
+        if status != "agree":
+            return status, detail
+        if cell.envelope is not None and cell.envelope * 10 > TOLERANCES["training", cell.dtype].at(1):
+            return "vacuous", f"rounding alone takes this run {cell.envelope:.0e} off, so that nothing can be told"
+        if len({name for name, _ in self.outputs}) < 2:
+            return "vacuous", "a run has nothing to agree with but another framework's; give two backends or more"
+        return status, detail
+
+    def finish(self) -> list[Pair]:
+        truth = self.truth(dict)
+        for i, cell in enumerate(self.cells):
+            key = (cell.backend, cell.dtype)
+            if key not in self.outputs:
+                continue
+            tolerance = self.tolerance(cell.dtype)
+            envelope = max(self.envelope.get(cell.dtype, {"": math.inf}).values())
+            found = differences(self.read(*key), truth, self.scales)
+            errors = [TapError("", name, error, tolerance) for name, error in found.items()]
+            self.cells[i] = self.judged(dataclasses.replace(cell, envelope=envelope), errors)
+        return self.pairs(dict, lambda dtype, _: self.tolerance(dtype))
+
+
+def examples(network: Network, steps: int, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return digits and what they show, (steps, batch, C, H, W) and (steps, batch), the digits under a little noise.
+
+    Flat regions of an image are exact ties of a maximum, which rounding would decide differently in each framework.
+    """
+    pixels, shown = images.digits()
+    channels, height, width = network.input_shape
+    classes = reference.describe(network).taps["logits"][-1]
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(len(pixels), (steps, batch))
+    enlarged = images.enlarge(pixels[chosen] / 255, (height, width))[:, :, None]
+    return enlarged + 0.1 * generator.standard_normal((steps, batch, channels, height, width)), shown[chosen].astype(
+        np.int64
+    ) % classes
+
+
+def envelope(
+    run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+    tensors: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    scales: Mapping[str, str],
+    seeds: Iterable[int],
+    perturb: Callable[[np.random.Generator, np.ndarray], np.ndarray],
+) -> dict[str, float]:
+    """Return how far `run(tensors)` gets from `truth`, at most, when `tensors` are perturbed, by seed."""
+    widest: dict[str, float] = {}
+    for seed in seeds:
+        generator = np.random.default_rng(seed)
+        moved = run({name: perturb(generator, array) for name, array in tensors.items()})
+        for name, error in differences(moved, truth, scales).items():
+            widest[name] = max(widest.get(name, 0.0), error)
+    return widest
+
+
+def one_ulp(generator: np.random.Generator, array: np.ndarray) -> np.ndarray:
+    """Return the array with every entry moved to the next number above or below."""
+    toward = np.where(generator.random(array.shape) < 0.5, np.inf, -np.inf).astype(array.dtype)
+    return np.nextafter(array, toward)
+
+
+SIXTEEN_ROUNDINGS = 2.0**-20
+"""Relative to a number: 16 times what float32 rounds it by."""
+
+
+def sixteen_roundings(generator: np.random.Generator, array: np.ndarray) -> np.ndarray:
+    """Return the array with every entry off by about 16 roundings of float32, relative to itself."""
+    return array * (1 + SIXTEEN_ROUNDINGS * generator.standard_normal(array.shape))

@@ -1,0 +1,1 @@
+"""Training without a framework: data, optimisers as definitions, the loop, checkpoints, curves."""

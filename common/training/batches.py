@@ -1,0 +1,247 @@
+"""Batches of examples, made ready for a network while it works on those before.
+
+What a batch holds depends on the seed, the epoch and its place in it, and on nothing that happened before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from common.errors import ConfigError, InputError
+from common.images import interpolation
+from common.training.datasets import Examples, permutation, pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Batch", "Batches", "order", "prepare"]
+
+_ORDER, _AUGMENTATION = 1, 2
+"""What random numbers are for; no two uses draw the same ones."""
+_AHEAD = 3
+_LUMA = (0.299, 0.587, 0.114)  # Recommendation ITU-R BT.601
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """`images` (N, C, H, W), ready for the network; `labels` (N,) int64; `indices` (N,), which examples these are."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order in which an epoch takes n examples."""
+    return permutation(n, seed, epoch, _ORDER)
+
+
+class Batches:
+    """The batches of each epoch, (N, C, H, W) of `dtype`, C, H and W being `input_shape`.
+
+    An image is mirrored half of the time (`flip`), moved by up to `crop` pixels each way with black moving in,
+    normalised by `mean` and `std` and enlarged. `mean` and `std` have one number for each channel of the data.
+    `drop_last`: leave out the examples that do not fill a batch. Raises ConfigError for numbers that do not fit.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        input_shape: tuple[int, int, int],
+        batch_size: int,
+        *,
+        dtype: np.dtype | type | str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        flip: bool = False,
+        crop: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"`batch_size` (={batch_size}) must be at least 1")
+        if drop_last and batch_size > len(examples):
+            raise ConfigError(f"`batch_size` (={batch_size}) must be at most the number of examples (={len(examples)})")
+        if crop < 0:
+            raise ConfigError(f"`crop` (={crop}) must be a number of pixels, 0 or more")
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.flip, self.crop, self.shuffle, self.drop_last = flip, crop, shuffle, drop_last
+        self._ready = _Preparation(input_shape, mean, std, dtype)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return (len(self.examples) + (0 if self.drop_last else self.batch_size - 1)) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from number `start` on; those ahead are prepared in a thread of their own.
+
+        Closing the iterator ends the thread. An error in preparing a batch is raised where that batch would come.
+        """
+        if not 0 <= start <= len(self):
+            raise ConfigError(f"`start` (={start}) must be from 0 to {len(self)}, the batches of an epoch")
+        return self._prepared(epoch, start)
+
+    def _prepared(self, epoch: int, start: int) -> Iterator[Batch]:
+        n = len(self.examples)
+        sequence = order(n, self.seed, epoch) if self.shuffle else np.arange(n)
+        draws = self._draws(epoch)
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+            try:
+                for b in range(start, len(self) + _AHEAD):
+                    if b < len(self):
+                        indices = sequence[b * self.batch_size : (b + 1) * self.batch_size]
+                        waiting.append(thread.submit(self._batch, indices, draws))
+                    if b >= start + _AHEAD:
+                        yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _draws(self, epoch: int) -> np.ndarray:
+        """Return (3, N) random numbers of 64 bits: mirrored or not, moved down, moved right, for each example."""
+        count = len(self.examples) if self.flip or self.crop else 0
+        generator = np.random.PCG64(np.random.SeedSequence((self.seed, epoch, _AUGMENTATION)))
+        return generator.random_raw((3, count))
+
+    def _batch(self, indices: np.ndarray, draws: np.ndarray) -> Batch:
+        images = self.examples.images(indices)
+        augmented = self.flip or self.crop > 0
+        shapes = {image.shape for image in images}
+        if len(shapes) == 1:
+            stack = np.stack(images) if isinstance(images, list) else np.asarray(images)
+            ready = self._ready(self._augmented(stack, draws[:, indices]) if augmented else stack)
+        else:
+            ready = np.concatenate(
+                [
+                    self._ready(self._augmented(image[None], draws[:, i : i + 1]) if augmented else image[None])
+                    for i, image in zip(indices, images, strict=True)
+                ]
+            )
+        return Batch(ready, self.examples.labels[indices], indices)
+
+    def _augmented(self, images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Mirror, then move: bytes (N, H, W) or (N, H, W, 3), with a column of `draws` for each."""
+        mirrored, down, right = draws
+        if self.flip:
+            images = images.copy()
+            chosen = (mirrored >> np.uint64(63)).astype(bool)
+            images[chosen] = images[chosen, :, ::-1]
+        if self.crop:
+            height, width = images.shape[1:3]
+            edge = (self.crop, self.crop)
+            padded = np.pad(images, ((0, 0), edge, edge, (0, 0))[: images.ndim])
+            images = np.empty_like(images)
+            places = np.uint64(2 * self.crop + 1)
+            for i, (y, x) in enumerate(zip((down % places).tolist(), (right % places).tolist(), strict=True)):
+                images[i] = padded[i, y : y + height, x : x + width]
+        return images
+
+
+def prepare(
+    image: np.ndarray | Image.Image,
+    input_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: np.dtype | type | str,
+) -> np.ndarray:
+    """Return one image, bytes (H, W) or (H, W, 3) or one of Pillow's, as the network's input, (C, H, W) of `dtype`.
+
+    Raises InputError for an array of another form, ConfigError where the network does not take such images.
+    """
+    array = image if isinstance(image, np.ndarray) else pixels(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
+        raise InputError(f"an image must be bytes, (H, W) or (H, W, 3); this is {array.dtype}, {array.shape}")
+    return _Preparation(input_shape, mean, std, dtype)(array[None])[0]
+
+
+class _Preparation:
+    """Bytes to [0, 1], to the data's channels, normalised, enlarged, to the network's channels.
+
+    Every step is linear and the weights of each new pixel sum to one, so that the steps may stand in the order that
+    has the largest images last. All is done pixel by pixel: a matrix product would round differently elsewhere.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: np.dtype | type | str,
+    ) -> None:
+        self.channels, *self.size = input_shape
+        self.colour, self.dtype = len(mean) == 3, np.dtype(dtype)
+        if self.colour and self.channels == 1:
+            # Of grey made from colours whose channels rise and fall together, as those of photographs nearly do.
+            mean, std = ([sum(w * x for w, x in zip(_LUMA, values, strict=True))] for values in (mean, std))
+            self.colour = False
+        if self.colour and self.channels != 3:
+            raise ConfigError(f"images in colour need a network of 1 or 3 input channels, not {self.channels}")
+        self.mean, self.std = (np.array(values, self.dtype)[:, None, None] for values in (mean, std))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Prepare bytes: (N, H, W) or (N, H, W, 3) -> (N, C, *size)."""
+        resized = list(images.shape[1:3]) != self.size
+        rows, columns = (_neighbours(old, new) for old, new in zip(images.shape[1:3], self.size, strict=True))
+        for axis, neighbours in ((1, rows), (2, columns)):
+            if len(neighbours.used) < images.shape[axis]:
+                images = np.take(images, neighbours.used, axis)
+        x = images.astype(self.dtype)
+        x /= 255
+        if images.ndim == 3:
+            x = x[:, None]
+        elif self.colour:
+            x = np.moveaxis(x, 3, 1)
+        else:
+            red, green, blue = (x[..., c] * np.array(weight, self.dtype) for c, weight in enumerate(_LUMA))
+            x = (red + green + blue)[:, None]
+        x = (x - self.mean) / self.std
+        n, channels = x.shape[:2]
+        if resized:  # else interpolation would give every pixel itself
+            x = _interpolated(x.reshape(n * channels, *x.shape[2:]), rows, columns).reshape(n, channels, *self.size)
+        return x if channels == self.channels else np.repeat(x, self.channels, 1)
+
+
+class _Neighbours(NamedTuple):
+    """Along an axis, which old pixels are `used`; of those, each new one's `left`, `right` and the latter's `share`."""
+
+    used: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    share: np.ndarray
+
+
+@lru_cache(256)
+def _neighbours(old: int, new: int) -> _Neighbours:
+    left, right, share = interpolation(old, new)
+    used = np.union1d(left, right)  # a reduction steps over the others
+    return _Neighbours(used, np.searchsorted(used, left), np.searchsorted(used, right), share)
+
+
+def _interpolated(planes: np.ndarray, rows: _Neighbours, columns: _Neighbours) -> np.ndarray:
+    """Interpolate, first along columns, then along rows: (N, h, w) -> (N, H, W)."""
+    # What is picked stands first or in rows, so that it is copied in long pieces.
+    across = np.ascontiguousarray(planes.transpose(2, 0, 1))
+    left, right = np.take(across, columns.left, 0), np.take(across, columns.right, 0)
+    right -= left
+    right *= columns.share.astype(planes.dtype)[:, None, None]
+    wide = np.ascontiguousarray((left + right).transpose(1, 2, 0))
+    share = rows.share.astype(planes.dtype)[:, None]
+    new = np.empty((len(planes), len(rows.left), len(columns.left)), planes.dtype)
+    lower = np.empty(new.shape[1:], planes.dtype)
+    for plane, result in zip(wide, new, strict=True):
+        # One plane at a time stays in the processor's cache; mode "clip" lets `take` write without a copy.
+        np.take(plane, rows.left, 0, result, "clip")
+        np.take(plane, rows.right, 0, lower, "clip")
+        lower -= result
+        lower *= share
+        np.add(result, lower, out=result)
+    return new

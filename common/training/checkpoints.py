@@ -1,0 +1,180 @@
+"""Checkpoints of a training run: weights, optimiser and position, so that a run goes on as if it had never ended.
+
+A checkpoint is a folder `checkpoints/step-00000120` of
+
+    weights.safetensors     the weights, as every other file of weights
+    optimizer.safetensors   the optimiser's slots, `<slot>.<parameter>`, in canonical layouts (none for plain SGD)
+    state.json              the position, and the SHA-256 of both files and of itself
+
+in no framework's terms: any of them can go on. It gets its name only when it is whole and on disk, and is read only if
+every checksum is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from common import weights
+from common.catalog import Network
+from common.errors import InputError, RosettaError
+from common.files import read_safetensors, write_safetensors
+
+__all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
+
+FOLDER = "checkpoints"
+_PREFIX = "step-"
+_FORMAT, _VERSION = "rosetta-checkpoint", 1
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is: how many steps were taken, in which epoch, and how many batches of that one are done.
+
+    `loss`, `correct` and `examples` are the sums over the epoch so far, `seconds` the time since the run began.
+    """
+
+    step: int = 0
+    epoch: int = 1
+    batch: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read: every checksum was right. `slots`: what the optimiser keeps."""
+
+    path: Path
+    network: Network
+    position: Position
+    weights: Mapping[str, np.ndarray]
+    slots: Mapping[str, np.ndarray]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own_sha256(state: Mapping[str, Any]) -> str:
+    """Return the checksum of everything in a state but the checksum itself."""
+    rest = {name: value for name, value in state.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint: first its name, so that it is never half of one."""
+    trash = path.with_name(f".{path.name}.removed")
+    with contextlib.suppress(OSError):
+        shutil.rmtree(trash, ignore_errors=True)
+        path.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def write(
+    run: Path,
+    network: Network,
+    position: Position,
+    tensors: Mapping[str, np.ndarray],
+    slots: Mapping[str, np.ndarray],
+    keep: int,
+) -> Path:
+    """Write a checkpoint of a run, and remove those before the last `keep`. Return its folder.
+
+    Raises WeightsError where a weight is not finite, InputError where it cannot be written; the others are then as
+    they were.
+    """
+    folder = run / FOLDER
+    path = folder / f"{_PREFIX}{position.step:08d}"
+    new = folder / f".{path.name}.new"
+    try:
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        weights.write(new / "weights.safetensors", network, tensors)
+        if slots:
+            write_safetensors(new / "optimizer.safetensors", slots)
+        state: dict[str, Any] = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "position": dataclasses.asdict(position),
+            "files": {file.name: _sha256(file) for file in sorted(new.iterdir())},
+        }
+        state["sha256"] = _own_sha256(state)
+        with (new / "state.json").open("w", encoding="utf-8") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(new)
+        if path.exists():  # damaged, or the run would have gone on from it
+            _discard(path)
+        new.rename(path)
+        _sync(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    for old in checkpoints(run)[keep:]:
+        _discard(old)
+    return path
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Return a run's checkpoints, the last first."""
+    return sorted((run / FOLDER).glob(f"{_PREFIX}*"), reverse=True)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint and check all of it. Raises InputError or WeightsError where anything is not as written."""
+    try:
+        state = json.loads((path / "state.json").read_bytes())
+        if state["format"] != _FORMAT or state["version"] != _VERSION:
+            raise InputError(f"{path} is of version {state['version']!r}; this rosetta reads {_VERSION}")
+        if state["sha256"] != _own_sha256(state):
+            raise InputError(f"{path}/state.json was altered: its checksum does not match")
+        for name, expected in state["files"].items():
+            if _sha256(path / Path(name).name) != expected:
+                raise InputError(f"{path}/{name} was altered: its checksum does not match")
+        file = weights.read(path / "weights.safetensors")
+        slots = read_safetensors(path / "optimizer.safetensors") if "optimizer.safetensors" in state["files"] else {}
+        return Checkpoint(path, file.network, Position(**state["position"]), file.tensors, slots)
+    except OSError as error:
+        raise InputError(f"{path} is not whole: {error.filename}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        if isinstance(error, RosettaError):
+            raise
+        raise InputError(f"{path} is no checkpoint: {type(error).__name__}: {error}") from None
+
+
+def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the last checkpoint that is whole, or None, and what is wrong with those after it."""
+    damage: list[str] = []
+    for path in checkpoints(run):
+        try:
+            return read(path), damage
+        except RosettaError as error:
+            damage.append(str(error))
+    return None, damage

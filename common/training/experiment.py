@@ -1,0 +1,114 @@
+"""What a training run was asked to do: the config.json of its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from common import catalog
+from common.catalog import Network
+from common.errors import ConfigError, InputError, RosettaError
+from common.files import atomic_writer
+from common.training.metrics import read_config
+from common.training.optimizers import OptimizerConfig, Schedule, ScheduleName
+from common.weights import DTypeName
+
+__all__ = ["CONFIG", "Experiment", "Plan"]
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the learning rate goes: a `Schedule` in epochs, which the number of steps in an epoch makes one in steps."""
+
+    name: ScheduleName = "constant"
+    warmup: float = 0
+    every: float = 1
+    factor: float = 0.1
+
+    def schedule(self, learning_rate: float, epochs: int, steps: int) -> Schedule:
+        """Return the schedule of `epochs` epochs of `steps` steps each."""
+        warmup, every = round(self.warmup * steps), max(round(self.every * steps), 1)
+        return Schedule(self.name, learning_rate, epochs * steps, warmup, every, self.factor)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A training run's configuration. Two runs that differ in nothing but `backend` and `device` are one experiment.
+
+    `network` and `config`: the entry of the catalogue and all its settings. `data`: a data set's name or a folder.
+    `init`: xavier (the same numbers in every framework), native (the framework's own) or a file of weights.
+    `classes`, `mean`, `std`: of the data. `keep`: how many checkpoints stay; one is made every `checkpoint_every`
+    steps, and after each epoch.
+    """
+
+    network: str
+    config: dict[str, Any]
+    backend: str
+    data: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    data_dir: str | None = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: Plan = field(default_factory=Plan)
+    seed: int = 0
+    dtype: DTypeName = "float32"
+    device: Literal["cpu", "gpu"] = "cpu"
+    init: str = "xavier"
+    flip: bool = False
+    crop: int = 0
+    keep: int = 3
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "keep", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"`{name}` (={value}) must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"`seed` (={self.seed}) must be 0 or more")
+        if not 0 <= self.schedule.warmup <= self.epochs:
+            raise ConfigError(
+                f"`warmup` (={self.schedule.warmup:g}) must be from 0 to the {self.epochs} epochs of the run"
+            )
+        self.schedule.schedule(self.learning_rate, self.epochs, 1000)  # which checks the other numbers
+
+    @property
+    def entry(self) -> Network:
+        """The network, configured."""
+        return catalog.get(self.network, **self.config)
+
+    def save(self, run: Path) -> None:
+        """Write the configuration into the run's folder."""
+        record = {"format": "rosetta-run", "version": 1, **dataclasses.asdict(self)}
+        with atomic_writer(run / CONFIG) as file:
+            file.write((json.dumps(record, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, run: Path) -> Experiment:
+        """Read the configuration of a run. Raises InputError where the folder is none, or its configuration cannot be.
+
+        What is unknown, missing or wrong in it is said in one line.
+        """
+        record = read_config(run)
+        known = {item.name for item in dataclasses.fields(cls)}
+        try:
+            given = {name: value for name, value in record.items() if name in known}
+            given |= {name: tuple(given[name]) for name in ("classes", "mean", "std")}
+            given["optimizer"] = OptimizerConfig(**given["optimizer"])
+            given["schedule"] = Plan(**given["schedule"])
+            given["config"] = catalog.get(given["network"], **given["config"]).settings()
+            experiment = cls(**given)
+        except RosettaError as error:
+            raise InputError(f"{run / CONFIG}: {error}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{run / CONFIG}: not what a training run writes: {error}") from None
+        return experiment

@@ -1,0 +1,345 @@
+"""What a training run measures: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard events.
+
+A line is whole once its newline is written, so that what a crash tears off is recognised. A number that is not finite
+is written as null, which JSON has a word for, and read as NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from common.errors import InputError
+from common.files import atomic_writer
+
+__all__ = ["EVENTS", "METRICS", "Epochs", "History", "Metrics", "Steps", "read", "read_config", "truncate"]
+
+METRICS = "metrics.jsonl"
+EVENTS = "events"
+
+_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "step": {
+        "step": int,
+        "epoch": int,
+        "loss": float,
+        "learning_rate": float,
+        "correct": int,
+        "examples": int,
+        "seconds": float,
+    },
+    "epoch": {
+        "epoch": int,
+        "step": int,
+        "training_loss": float,
+        "training_accuracy": float,
+        "validation_loss": float,
+        "validation_accuracy": float,
+        "images_per_second": float,
+        "seconds": float,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What was measured at each step, an array each: loss and accuracy (0 to 1) of the batch, before the update."""
+
+    step: np.ndarray
+    epoch: np.ndarray
+    loss: np.ndarray
+    learning_rate: np.ndarray
+    accuracy: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """What was measured at each epoch's end, after `step` steps, an array each; accuracies from 0 to 1."""
+
+    epoch: np.ndarray
+    step: np.ndarray
+    training_loss: np.ndarray
+    training_accuracy: np.ndarray
+    validation_loss: np.ndarray
+    validation_accuracy: np.ndarray
+    images_per_second: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclass(frozen=True)
+class History:
+    """A run as it went: the folder, what was asked for, and what was measured."""
+
+    run: Path
+    config: dict[str, Any]
+    steps: Steps
+    epochs: Epochs
+
+
+def _failure(action: str, path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot {action} {path}: {error.strerror or error}")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Return what a run's config.json says. Raises InputError where the folder is no run."""
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{run} is no training run: it has no config.json; give the folder that a training run wrote"
+        ) from None
+    except OSError as error:
+        raise _failure("read", path, error) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); give the folder that a training run wrote") from error
+    if not isinstance(config, dict) or config.get("format") != "rosetta-run":
+        raise InputError(f'{path} has no "format": "rosetta-run"; give the folder that a training run wrote')
+    if config.get("version") != 1:
+        raise InputError(f"{path} is of version {config.get('version')!r}; this rosetta reads version 1")
+    return config
+
+
+def _check_record(record: object) -> dict[str, Any]:
+    """Return a line's record. Raises ValueError, saying what is wrong with it."""
+    fields = _FIELDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
+    if not isinstance(record, dict) or fields is None:
+        raise ValueError('expected an object whose "kind" is "step" or "epoch"')
+    for name, wanted in fields.items():
+        if name not in record:
+            raise ValueError(f'"{name}" is missing')
+        value = record[name]
+        if wanted is int and not (type(value) is int and 0 <= value < 2**63):
+            raise ValueError(f'"{name}" must be a whole number, not {value!r}')
+        number = type(value) is float or (type(value) is int and abs(value) < 2**1023)
+        if wanted is float and not (number or value is None):
+            raise ValueError(f'"{name}" must be a number or null, not {value!r}')
+    if not record.get("examples", 1) >= 1:
+        raise ValueError('"examples" must be at least 1')
+    return record
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Give every whole line of a file of metrics with its record.
+
+    Raises InputError, with the line's number, for a line that is none of ours or does not follow the one before it.
+    """
+    last = {"step": 0, "epoch": 0}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # torn, and therefore the last
+            try:
+                record = _check_record(json.loads(line))
+                kind = record["kind"]
+                if record[kind] <= last[kind]:
+                    raise ValueError(f"{kind} {record[kind]} follows {kind} {last[kind]}; did two runs write here?")
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}, line {number}: {error}") from error
+            last[kind] = record[kind]
+            yield line, record
+
+
+def _array(records: list[dict[str, Any]], kind: str, name: str) -> np.ndarray:
+    if _FIELDS[kind][name] is int:
+        return np.array([record[name] for record in records], np.int64)
+    values = np.array([math.nan if record[name] is None else record[name] for record in records], np.float64)
+    return np.where(np.isfinite(values), values, math.nan)
+
+
+def read(run: Path) -> History:
+    """Read a run's configuration and metrics; a last line that was torn by a crash is left out.
+
+    Raises InputError for a folder that is no run, and for a line, given by its number, that is not one of metrics.
+    """
+    config = read_config(run)
+    path = run / METRICS
+    records: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": []}
+    try:
+        for _, record in _lines(path):
+            records[record["kind"]].append(record)
+    except FileNotFoundError:
+        raise InputError(f"{run} has no {METRICS}: it has not begun to train; wait for its first step") from None
+    except OSError as error:
+        raise _failure("read", path, error) from error
+    steps = {name: _array(records["step"], "step", name) for name in _FIELDS["step"]}
+    accuracy = steps.pop("correct") / steps.pop("examples")
+    epochs = {name: _array(records["epoch"], "epoch", name) for name in _FIELDS["epoch"]}
+    return History(run, config, Steps(accuracy=accuracy, **steps), Epochs(**epochs))
+
+
+def truncate(run: Path, step: int) -> None:
+    """Keep of a run's metrics the whole lines up to and including step `step`, and drop what was written later.
+
+    Raises InputError as `read` does, and where the file cannot be written.
+    """
+    path = run / METRICS
+    try:
+        kept = [line for line, record in _lines(path) if record["step"] <= step]
+    except OSError as error:
+        raise _failure("read", path, error) from error
+    with atomic_writer(path) as file:
+        file.writelines(kept)
+
+
+class _Events:
+    """TensorBoard's events of one stretch of a run, written as they come.
+
+    Not tensorboardX's SummaryWriter: it writes from a thread, which a full disk kills, and then waits for it for ever;
+    and it names its files by the second, so that a run resumed within one overwrites what it wrote before.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        numbers = [int(match[1]) for path in folder.iterdir() if (match := re.search(r"tfevents\.(\d+)$", path.name))]
+        # TensorBoard reads a folder's files in the order of their names.
+        self._file = RecordWriter(str(folder / f"events.out.tfevents.{max(numbers, default=0) + 1:06d}"))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if purge_step is not None:
+            # TensorBoard forgets what earlier files say of this step and of later ones.
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
+
+    def _write(self, event: Any) -> None:
+        self._file.write(event.SerializeToString())
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Metrics:
+    """Writes a run's metrics, in a `with` statement; every line is in the file when the call that writes it returns.
+
+    `after`: the run is resumed after this step, and what was written of later steps is dropped. None: the run is new.
+    Raises InputError where a new run's folder has metrics already, and where a file cannot be written.
+    """
+
+    def __init__(self, run: Path, after: int | None = None) -> None:
+        self._metrics, self._folder = run / METRICS, run / EVENTS
+        if not run.is_dir():
+            raise InputError(f"cannot write {self._metrics}: there is no folder {run}; create it first")
+        if after is not None and self._metrics.exists():
+            truncate(run, after)
+        try:
+            # Without a buffer: what could not be written is not tried again on closing.
+            self._file = self._metrics.open("ab", buffering=0)
+        except OSError as error:
+            raise _failure("write", self._metrics, error) from error
+        try:
+            if after is None and self._file.tell():
+                raise InputError(f"{run} has metrics already; resume that run, or give another folder")
+            self._events = _Events(self._folder, None if after is None else after + 1)
+        except OSError as error:
+            self._file.close()
+            raise _failure("write", self._folder, error) from error
+        except InputError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        try:
+            self._events.close()
+        except OSError as failure:
+            if error is None:  # otherwise it is what went wrong first that is told
+                raise _failure("write", self._folder, failure) from failure
+
+    def _line(self, kind: str, values: Mapping[str, Any], scalars: Mapping[str, float], durable: bool) -> None:
+        record: dict[str, Any] = {"kind": kind}
+        for name, wanted in _FIELDS[kind].items():
+            value = wanted(values[name])
+            record[name] = value if math.isfinite(value) else None
+        line = (json.dumps(record) + "\n").encode()
+        path = self._metrics
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            if durable:
+                os.fsync(self._file.fileno())
+            path = self._folder
+            self._events.scalars(record["step"], {tag: float(value) for tag, value in scalars.items()})
+            if durable:
+                self._events.flush()
+        except OSError as error:
+            raise _failure("write", path, error) from error
+
+    def step(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        loss: float,
+        learning_rate: float,
+        correct: int,
+        examples: int,
+        seconds: float,
+    ) -> None:
+        """Write what was measured at `step`, counted from 1; `seconds` since the run's start."""
+        values = {
+            "step": step,
+            "epoch": epoch,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "correct": correct,
+            "examples": examples,
+            "seconds": seconds,
+        }
+        scalars = {"training/loss": loss, "training/accuracy": correct / examples, "learning_rate": learning_rate}
+        self._line("step", values, scalars, durable=False)
+
+    def epoch(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        training_loss: float,
+        training_accuracy: float,
+        validation_loss: float,
+        validation_accuracy: float,
+        images_per_second: float,
+        seconds: float,
+    ) -> None:
+        """Write what was measured after epoch `epoch`, counted from 1; it is on disk when this returns.
+
+        `step`: the epoch's last; accuracies from 0 to 1; NaN for what was not measured; `seconds` since the start.
+        """
+        values = {
+            "epoch": epoch,
+            "step": step,
+            "training_loss": training_loss,
+            "training_accuracy": training_accuracy,
+            "validation_loss": validation_loss,
+            "validation_accuracy": validation_accuracy,
+            "images_per_second": images_per_second,
+            "seconds": seconds,
+        }
+        scalars = {"validation/loss": validation_loss, "validation/accuracy": validation_accuracy}
+        self._line("epoch", values, scalars, durable=True)

@@ -1,0 +1,116 @@
+"""Training in PyTorch: zero the gradients, forward, backward, step.
+
+torch's optimisers mean what the suite means by them (`common.training.optimizers`): velocity without the learning rate,
+decay inside the gradient but for AdamW, epsilon outside the root. Its clipping differs: it adds 1e-6 to the norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+from common.training.optimizers import OptimizerConfig
+from common.training.randomness import step_seed
+
+__all__ = ["Trainer", "clip_gradients", "gradients", "make_optimizer", "train_step"]
+
+_SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
+"""What torch calls what an optimiser keeps beside a parameter."""
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return torch's own optimiser for the model; `train_step` uses the learning rate in its `param_groups`."""
+    parameters, decay = model.parameters(), config.weight_decay
+    match config.name:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=0.0, weight_decay=decay)
+        case "momentum" | "nesterov":
+            nesterov = config.name == "nesterov"
+            return torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, nesterov=nesterov, weight_decay=decay)
+        case "adam" | "adamw":
+            adam = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+            betas = (config.beta1, config.beta2)
+            return adam(parameters, lr=0.0, betas=betas, eps=config.epsilon, weight_decay=decay)
+
+
+def clip_gradients(model: nn.Module, norm: float) -> None:
+    """Scale all gradients down together so that their norm is at most `norm`."""
+    grads = [parameter.grad for parameter in model.parameters()]
+    total = nn.utils.get_total_norm(grads)
+    torch._foreach_mul_(grads, torch.clamp(norm / total, max=1.0))
+
+
+def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Return the loss in training mode, its gradient by every parameter, by name, and by the images."""
+    images = images.detach().requires_grad_()
+    parameters = dict(model.named_parameters())
+    loss = F.cross_entropy(model.train()(images), labels)
+    *by_parameter, by_images = torch.autograd.grad(loss, [*parameters.values(), images])
+    return loss.detach(), dict(zip(parameters, by_parameter, strict=True)), by_images
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, clip_norm: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Take one step: (N, C, H, W), (N,) -> mean cross-entropy and number right, both from before the update."""
+    optimizer.zero_grad()
+    logits = model(images)
+    loss = F.cross_entropy(logits, labels)
+    loss.backward()
+    if clip_norm is not None:
+        clip_gradients(model, clip_norm)
+    optimizer.step()
+    return loss.detach(), (logits.argmax(dim=1) == labels).sum()
+
+
+class Trainer:
+    """A model, its optimiser and its random state; see `common.backends.Trainer`."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig, seed: int = 0) -> None:
+        self.model = model
+        self.config = config
+        self.seed = seed
+        self.steps = 0
+        self._optimizer = make_optimizer(config, model)
+        self._parameter = next(model.parameters())
+        self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
+        if self._drops:
+            torch.manual_seed(step_seed(self.seed, self.steps))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        x, y = self._tensor(images), torch.from_numpy(labels).to(self._parameter.device)
+        loss, right = train_step(self.model.train(), self._optimizer, x, y, self.config.clip_norm)
+        self.steps += 1
+        return loss.item(), int(right)
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return self.model.eval()(self._tensor(images)).numpy(force=True)
+
+    def state(self) -> dict[str, np.ndarray]:
+        # torch makes them at the first step.
+        return {
+            f"{slot}.{name}": self._optimizer.state[parameter]
+            .get(_SLOTS[slot], torch.zeros_like(parameter))
+            .numpy(force=True)
+            for slot in self.config.slots
+            for name, parameter in self.model.named_parameters()
+        }
+
+    def load_state(self, slots: Mapping[str, np.ndarray], steps: int) -> None:
+        self.steps = steps
+        for name, parameter in self.model.named_parameters():
+            for slot in self.config.slots:
+                value = torch.tensor(slots[f"{slot}.{name}"], dtype=parameter.dtype, device=parameter.device)
+                self._optimizer.state[parameter][_SLOTS[slot]] = value
+            if "mean" in self.config.slots:
+                self._optimizer.state[parameter]["step"] = torch.tensor(float(steps))
+
+    def _tensor(self, images: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(images)).to(self._parameter)
