@@ -206,7 +206,7 @@ def run(
     import numpy as np
 
     from common import weights
-    from common.files import atomic_writer, check_writable, read_safetensors, write_safetensors
+    from common.files import atomic_writer, check_writable, map_safetensors, write_safetensors
     from common.parity.harness import run_one
 
     check_choice("backend", backend, BACKENDS)
@@ -236,7 +236,7 @@ def run(
             inputs={"x": str(source)},
             outputs={"x": str(result)},
         )
-        taps = read_safetensors(result) if trace_path is not None else {"logits": np.load(result)}
+        taps = map_safetensors(result)[1] if trace_path is not None else {"logits": np.load(result)}
     with atomic_writer(output) as target:
         np.save(target, taps["logits"])
     if trace_path is not None:

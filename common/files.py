@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from common.errors import InputError
 
-__all__ = ["DTYPES", "atomic_writer", "check_writable", "read_safetensors", "safetensors_header", "write_safetensors"]
+__all__ = ["DTYPES", "atomic_writer", "check_writable", "map_safetensors", "safetensors_header", "write_safetensors"]
 
 
 def check_writable(path: Path) -> None:
@@ -93,7 +93,23 @@ def write_safetensors(
             file.write(np.ascontiguousarray(array, dtype=dtype.newbyteorder("<")).data)
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Read all tensors of a file that rosetta wrote, in their order in it."""
+def map_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Return a safetensors file's metadata and its tensors in their order in it, mapped into memory.
+
+    Writing to one changes its copy in memory, never the file. Raises SafetensorError where the file is not whole or
+    not one, OSError where it cannot be read, ValueError where a tensor is of a type other than F32 and F64.
+    """
     with safe_open(path, "numpy") as file:
-        return {name: file.get_tensor(name) for name in file.offset_keys()}
+        metadata = file.metadata() or {}
+        # The library has checked that the tensors lie one behind another from the header to the end of the file.
+        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
+        layout = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
+    mapped = np.asarray(np.memmap(path, np.uint8, "c"))
+    end = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    tensors: dict[str, np.ndarray] = {}
+    for name, code, shape in layout:
+        if code not in DTYPES:
+            raise ValueError(f"{name} is of type {code}; expected {' or '.join(DTYPES)}")
+        begin, end = end, end + math.prod(shape) * DTYPES[code].itemsize
+        tensors[name] = mapped[begin:end].view(DTYPES[code]).reshape(shape)
+    return metadata, tensors

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from common import catalog, reference
 from common.catalog import Network
 from common.errors import ConfigError, WeightsError
-from common.files import DTYPES, atomic_writer, safetensors_header, write_safetensors
+from common.files import DTYPES, atomic_writer, map_safetensors, safetensors_header, write_safetensors
 from common.layout import Tensor
 
 __all__ = [
@@ -220,28 +220,17 @@ def read(path: Path | str) -> WeightsFile:
     Raises WeightsError where it is not a whole, valid file of finite weights of the network that it names.
     """
     path = Path(path)
-    tensors: dict[str, np.ndarray] = {}
     try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            # The library has checked that the tensors lie one behind another from the header to the end of the file.
-            entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
-            layout = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
-        # Copy on write: frameworks wrap an array without a copy, and none of them can change the file.
-        mapped = np.asarray(np.memmap(path, np.uint8, "c"))
-        end = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
-        network = _metadata_network(path, metadata)
-        for name, code, shape in layout:
-            if code not in DTYPES:
-                raise WeightsError(f"{path}: {name} is of type {code}; expected F32 or F64")
-            begin, end = end, end + math.prod(shape) * DTYPES[code].itemsize
-            tensors[name] = mapped[begin:end].view(DTYPES[code]).reshape(shape)
+        metadata, tensors = map_safetensors(path)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a whole safetensors file: {error}") from None
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    network = _metadata_network(path, metadata)
     check(str(path), network, tensors)
     return WeightsFile(path, network, tensors)
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from common import images, reference, weights
 from common.catalog import Network
 from common.errors import RosettaError
-from common.files import read_safetensors
+from common.files import map_safetensors
 from common.parity.comparison import TapError, compare, first_divergence, spread, worst
 from common.parity.processes import Worker
 from common.parity.results import Cell, Pair, Settings
@@ -181,7 +181,7 @@ class ForwardCase(Case):
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
         by_input = [
-            compare(self.reference[key], read_safetensors(path), dtype, self.tolerance(dtype), key)
+            compare(self.reference[key], map_safetensors(path)[1], dtype, self.tolerance(dtype), key)
             for key, path in outputs.items()
         ]
         return [error for tap in itertools.zip_longest(*by_input) for error in tap if error is not None]

@@ -1,7 +1,7 @@
 """The truth about gradients: derivatives of the reference's loss along random directions, by central differences.
 
 It owes nothing to anybody's backward pass. A direction moves one group of tensors (the weights, or the vectors, of one
-stage; or the input), each entry by a normal random number times the tensor's own size.
+stage; or the input), each entry one way or the other, at random, by the tensor's root mean square.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def groups(network: Network) -> dict[str, list[str]]:
 def _direction(name: str, values: np.ndarray, number: int) -> np.ndarray:
     """Return direction `number` of one tensor, the same for everyone who asks."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([number, *name.encode()])))
-    return generator.standard_normal(values.shape) * np.sqrt(np.mean(np.square(values)))
+    size = math.sqrt(np.vdot(values, values) / values.size)
+    signs = np.unpackbits(np.frombuffer(generator.bytes(-(-values.size // 8)), np.uint8), count=values.size)
+    return np.where(signs, size, -size).reshape(values.shape)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from threadpoolctl import threadpool_limits
 
 from common.catalog import Network
 from common.errors import RosettaError
@@ -75,6 +76,9 @@ def _work(settings: Settings) -> list[tuple[Check, Network, str]]:
     return work
 
 
+_CASES_AT_ONCE = 4
+
+
 class _Run:
     """The state of one parity run, shared by its threads."""
 
@@ -85,8 +89,8 @@ class _Run:
         self.work = _work(settings)
         self.progress = progress
         self.gate = _Gate(settings.jobs, int(psutil.virtual_memory().available * 0.8))
-        # Two cases at a time: one that workers compute, one that is being made ready.
-        self.room = threading.Semaphore(2)
+        # A few cases at a time, so that nobody waits for the slowest; each has its truth in memory, its arrays on disk.
+        self.room = threading.Semaphore(_CASES_AT_ONCE)
         self.lock = threading.Lock()
         self.queues: dict[str, queue.Queue[Case | None]] = {name: queue.Queue() for name in settings.backends}
         self.done = dict.fromkeys([*settings.backends, "numpy"], 0)
@@ -117,7 +121,7 @@ class _Run:
     def stop(self) -> None:
         """Have every thread come to its end."""
         self.stopping.set()
-        self.room.release(2)
+        self.room.release(_CASES_AT_ONCE)
         for waiting in self.queues.values():
             waiting.put(None)
 
@@ -128,7 +132,7 @@ class _Run:
             if self.stopping.is_set():
                 return
             case = _CASES[check](network, self.settings, self.folder / f"{i}-{network.name}", variant)
-            with self.gate.entered(case.memory("float64")):
+            with self.gate.entered(case.memory("float64")), threadpool_limits(self.threads_each()):
                 case.prepare()
             self.advance("numpy")
             for waiting in self.queues.values():

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from common import catalog, images, reference, weights
 from common.catalog import Network
-from common.files import read_safetensors
+from common.files import map_safetensors
 from common.parity import derivatives
 from common.parity.cases import Case
 from common.parity.comparison import TapError, compare
@@ -124,16 +125,30 @@ def differences(
     A tensor named in `scales` is measured against the one that it gives, where that is larger. What differs in shape or
     is not finite is infinitely far.
     """
-    largest = {name: float(np.max(np.abs(values))) for name, values in truth.items()}
+    largest = {name: float(max(np.max(values), -np.min(values))) for name, values in truth.items()}
     errors = {}
     for name, values in truth.items():
         if name not in found or found[name].shape != values.shape:
             errors[name] = math.inf
             continue
         scale = max(largest[name], largest.get(scales.get(name, ""), 0.0)) or 1.0
-        error = float(np.max(np.abs(np.subtract(found[name], values, dtype=np.float64)))) / scale
-        errors[name] = error if math.isfinite(error) else math.inf
+        distances = [
+            float(np.max(np.abs(np.subtract(ours, theirs, dtype=np.float64))))
+            for ours, theirs in _blocks([found[name], values])
+        ]
+        errors[name] = max(distances) / scale if np.isfinite(distances).all() else math.inf
     return errors
+
+
+_BLOCK = 1 << 15
+"""How many numbers of a tensor are compared at a time: what is made of them stays in the processor's cache."""
+
+
+def _blocks(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Iterate over arrays of the same size together, some numbers at a time."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, _BLOCK):
+        yield [array[start : start + _BLOCK] for array in flat]
 
 
 def gradient_scales(network: Network) -> dict[str, str]:
@@ -159,19 +174,25 @@ def _middle(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
     Where one has no number, another's stands for it, so that whoever broke down draws nobody along.
     """
-    ranked = list(arrays)
-    for last in range(len(ranked) - 1, 0, -1):
-        for i in range(last):
-            ranked[i], ranked[i + 1] = np.fmin(ranked[i], ranked[i + 1]), np.fmax(ranked[i], ranked[i + 1])
-    low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
-    return low if low is high else (low + high) / 2
+    middle = np.empty(arrays[0].shape, np.result_type(*arrays))
+    for target, *ranked in _blocks([middle, *arrays]):
+        for last in range(len(ranked) - 1, 0, -1):
+            for i in range(last):
+                ranked[i], ranked[i + 1] = np.fmin(ranked[i], ranked[i + 1]), np.fmax(ranked[i], ranked[i + 1])
+        low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+        target[:] = low if low is high else (low + high) / 2
+    return middle
 
 
 def _median(arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the entry by entry median; what differs in shape from the first is left out."""
+    """Return the entry by entry median of each tensor, over those that give it the shape that most of them do."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for tensors in arrays:
+        for name, values in tensors.items():
+            shapes.setdefault(name, []).append(values.shape)
     return {
-        name: _middle([a[name] for a in arrays if name in a and a[name].shape == values.shape])
-        for name, values in arrays[0].items()
+        name: _middle([a[name] for a in arrays if name in a and a[name].shape == statistics.mode(found)])
+        for name, found in shapes.items()
     }
 
 
@@ -204,7 +225,7 @@ class _LearningCase(Case):
 
     def read(self, name: str, dtype: DTypeName) -> dict[str, np.ndarray]:
         """Return what one backend wrote."""
-        return read_safetensors(self.outputs[name, dtype]["result"])
+        return map_safetensors(self.outputs[name, dtype]["result"])[1]
 
     def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Return the median over the frameworks, in float64 where there is that; empty where there is nobody."""
@@ -279,7 +300,7 @@ class GradientCase(_LearningCase):
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
-        found = read_safetensors(outputs["result"])
+        found = map_safetensors(outputs["result"])[1]
         table = TOLERANCES["gradients", dtype]
         forward = {key: array for key, array in found.items() if not key.startswith("gradient of ")}
         deepest = max(self.depths.values())
@@ -366,7 +387,7 @@ class TrainingCase(_LearningCase):
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
-        found = read_safetensors(outputs["result"])
+        found = map_safetensors(outputs["result"])[1]
         for key, array in found.items():
             if array.dtype != dtype:
                 raise ValueError(f"{key} is {array.dtype}, expected {dtype}")

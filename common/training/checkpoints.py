@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from common import weights
 from common.catalog import Network
 from common.errors import InputError, RosettaError
-from common.files import read_safetensors, write_safetensors
+from common.files import map_safetensors, write_safetensors
 
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
 
@@ -159,7 +159,7 @@ def read(path: Path) -> Checkpoint:
             if _sha256(path / Path(name).name) != expected:
                 raise InputError(f"{path}/{name} was altered: its checksum does not match")
         file = weights.read(path / "weights.safetensors")
-        slots = read_safetensors(path / "optimizer.safetensors") if "optimizer.safetensors" in state["files"] else {}
+        slots = map_safetensors(path / "optimizer.safetensors")[1] if "optimizer.safetensors" in state["files"] else {}
         return Checkpoint(path, file.network, Position(**state["position"]), file.tensors, slots)
     except OSError as error:
         raise InputError(f"{path} is not whole: {error.filename}: {error.strerror or error}") from None
