@@ -48,19 +48,19 @@ def end(run: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name != "state.json"}
 
 
-def kills(backend: str, wanted: int, folder: Path) -> tuple[int, int, bool]:
-    """Return how many kills a run took, how many of them within a checkpoint being written, and if its end is right."""
-    whole, run = folder / "whole", folder / "run"
-    begin = time.monotonic()
-    start(backend, whole, *RECIPE, "--backend", backend).wait()
-    seconds = time.monotonic() - begin
-    chance, done, torn = random.Random(0), 0, 0  # noqa: S311
+def kills(backend: str, wanted: int, folder: Path, whole: float, chance: random.Random) -> tuple[int, int]:
+    """Kill one run until it ends or was killed often enough; return how often, and how often within a checkpoint.
+
+    `whole` is how many seconds the run takes when it is left alone.
+    """
+    run = folder / "run"
+    done, torn = 0, 0
     process = start(backend, run, *RECIPE, "--backend", backend)
     while True:
         try:
             # From the first moment of the process to some way into what it has left.
-            process.wait(chance.uniform(0, 1.2 * seconds) if done < wanted else None)
-            break
+            process.wait(chance.uniform(0, whole) if done < wanted else None)
+            return done, torn
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -68,7 +68,6 @@ def kills(backend: str, wanted: int, folder: Path) -> tuple[int, int, bool]:
             torn += any(run.glob("checkpoints/.*"))
             resumable = (run / "config.json").exists()
             process = start(backend, run, *(("--resume",) if resumable else (*RECIPE, "--backend", backend)))
-    return done, torn, end(whole) == end(run)
 
 
 def main() -> None:
@@ -76,13 +75,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backends", nargs="*", default=["torch", "jax", "tf", "mxnet"])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    chance = random.Random(arguments.seed)  # noqa: S311
     for backend in arguments.backends:
         total, torn, runs, same = 0, 0, 0, 0
+        with tempfile.TemporaryDirectory() as alone:
+            begin = time.monotonic()
+            start(backend, Path(alone) / "run", *RECIPE, "--backend", backend).wait()
+            whole = time.monotonic() - begin
+            expected = end(Path(alone) / "run")
         while total < arguments.kills:
             with tempfile.TemporaryDirectory() as folder:
-                done, within, equal = kills(backend, arguments.kills - total, Path(folder))
-            total, torn, runs, same = total + done, torn + within, runs + 1, same + equal
+                done, within = kills(backend, arguments.kills - total, Path(folder), whole, chance)
+                total, torn, runs, same = (
+                    total + done,
+                    torn + within,
+                    runs + 1,
+                    same + (end(Path(folder) / "run") == expected),
+                )
         print(
             f"{backend}: {total} kills, {torn} of them while a checkpoint was being written, in {runs} runs; "
             f"{same} of these ended in the same bytes",
