@@ -122,8 +122,14 @@ class Backend(Protocol):
     def run(self, model: Any, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return the logits, (N, num_classes). In training, batch norm uses the batch and moves its statistics."""
 
-    def trace(self, model: Any, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
-        """Return every tap of `reference.describe(network).taps` by name, in that order, as `run` computes them."""
+    def trace(
+        self, model: Any, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return every tap of `reference.describe(network).taps` by name, in that order, as `run` computes them.
+
+        A layer that `given` names hands that on in place of what it computed, which is what the trace shows; statistics
+        need not move then.
+        """
 
     def summary(self, model: Any) -> list[Call]:
         """Return every layer's call on one image, in order: path, the framework's class name, shape in its layout."""

@@ -330,7 +330,7 @@ def parity(
         reference.describe(network)
     if seed < 0:
         raise ConfigError(f"--seed (={seed}) must be 0 or more")
-    limits = {} if jobs is None else {"jobs": jobs}
+    limits: dict[str, Any] = {} if jobs is None else {"jobs": jobs}
     settings = harness.Settings(
         chosen,
         parse_list("--backends", backends, BACKENDS[1:], "backend to compare"),
@@ -353,6 +353,59 @@ def parity(
         if path is not None:
             report.save(path, render(result))
             click.echo(f"report: {path}")
+    status: int = result.exit_status()
+    return status
+
+
+@cli.command(
+    epilog=example(
+        "rosetta diagnose resnet18 --backend tf",
+        "rosetta diagnose lenet --backend jax --checks forward --dtype float32",
+    )
+)
+@click.argument("network")
+@click.option("--backend", required=True, help=f"One of {', '.join(BACKENDS[1:])}.")
+@click.option("--checks", default="forward,gradients", show_default=True, help="forward, gradients or both.")
+@click.option("--dtype", default="float64", show_default=True, help="float64 or float32.")
+@config_option
+@click.option("--batch", type=click.IntRange(min=1), help="Images in each input.")
+@seed_option
+@click.option("--all", "everything", is_flag=True, help="Show every tap, not only those that are wrong.")
+def diagnose(
+    network: str,
+    backend: str,
+    checks: str,
+    dtype: str,
+    config: str | None,
+    batch: int | None,
+    seed: int,
+    everything: bool,
+) -> int:
+    """Find which layers of NETWORK a backend computes wrongly, and say what each behaves like.
+
+    Every layer is run twice: as part of the network, where it is given what the layers before it made, and alone, given
+    what the reference made. Then mistakes that are known from porting are tried against the ones that are wrong.
+    """
+    from common import reference
+    from common.parity import harness, report
+
+    check_choice("backend to compare", backend, BACKENDS[1:])
+    check_choice("dtype", dtype, DTYPES)
+    entry = get(network, **parse_config(config))
+    reference.describe(entry)
+    if seed < 0:
+        raise ConfigError(f"--seed (={seed}) must be 0 or more")
+    settings = harness.Settings(
+        [entry],
+        [backend],
+        parse_list("--checks", checks, CHECKS[:2], "check of layers"),  # type: ignore[arg-type]
+        [dtype],  # type: ignore[list-item]
+        batch,
+        seed,
+        isolate=True,
+    )
+    result = harness.run(settings)
+    report.print_diagnosis(result, console(), everything)
     status: int = result.exit_status()
     return status
 

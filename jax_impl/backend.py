@@ -24,7 +24,7 @@ from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, str, Array], None]
+Observer = Callable[[str, str, Array], Array | None]
 
 
 @contextmanager
@@ -45,7 +45,10 @@ def _wrapped(classes: set[type[nnx.Module]], wrap: Callable[[Callable], Callable
 
 
 def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
-    """Run the model and call `observe(path, kind, output)` after each module and activation below it."""
+    """Run the model and call `observe(path, kind, output)` after each module and activation below it.
+
+    What it returns goes on in place of a module's output.
+    """
     modules = list(nnx.iter_modules(model))
     paths = {id(module): ".".join(path) for path, module in modules}
     running: list[str] = []
@@ -57,9 +60,8 @@ def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
             running.append(path)
             y = call(module, x)
             running.pop()
-            if path:
-                observe(path, kind_of(module, "jax_impl", (nnx.Module,)), y)
-            return y
+            other = observe(path, kind_of(module, "jax_impl", (nnx.Module,)), y) if path else None
+            return y if other is None else other
 
         return wrapper
 
@@ -89,12 +91,15 @@ def _run(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, nnx
 
 # A trace is asked for once: optimising it would take longer than it runs.
 @functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": "0"})
-def _trace(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[list[Array], nnx.State]:
+def _trace(
+    graphdef: nnx.GraphDef, state: nnx.State, x: Array, given: dict[str, Array]
+) -> tuple[list[Array], nnx.State]:
     model = nnx.merge(graphdef, state)
     outputs: dict[str, Array] = {}
 
-    def observe(path: str, _: str, output: Array) -> None:
+    def observe(path: str, _: str, output: Array) -> Array | None:
         outputs[path] = output
+        return given.get(path)
 
     outputs["logits"] = _observed(model, x, observe)
     return [outputs[tap] for tap in reference.describe(model.network).taps], _moved(model)
@@ -131,10 +136,12 @@ class Backend:
         return to_canonical(model)
 
     def run(self, model: nnx.Module, x: np.ndarray, training: bool = False) -> np.ndarray:
-        return np.asarray(self._apply(_run, model, x, training))
+        return np.asarray(self._apply(_run, model, training, x))
 
-    def trace(self, model: nnx.Module, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
-        outputs = self._apply(_trace, model, x, training)
+    def trace(
+        self, model: nnx.Module, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        outputs = self._apply(_trace, model, training, x, given or {})
         taps = reference.describe(model.network).taps
         return {tap: layout.nhwc_to_nchw(np.asarray(output)) for tap, output in zip(taps, outputs, strict=True)}
 
@@ -161,14 +168,16 @@ class Backend:
     def trainer(self, model: nnx.Module, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
         return Trainer(model, optimizer, seed)
 
-    def _apply(self, function: Callable, model: nnx.Module, x: np.ndarray, training: bool) -> Array | list[Array]:
+    def _apply(
+        self, function: Callable, model: nnx.Module, training: bool, *arrays: np.ndarray | Mapping[str, np.ndarray]
+    ) -> Array | list[Array]:
         """Run a pure function on the model, and leave in the model what moved."""
         if training:
             model.train()
         else:
             model.eval()
         graphdef, state = nnx.split(model)
-        output, moved = function(graphdef, state, self._input(state, x))
+        output, moved = function(graphdef, state, *jax.tree.map(functools.partial(self._input, state), arrays))
         if training:
             nnx.update(model, moved)
         return output

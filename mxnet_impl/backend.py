@@ -25,7 +25,7 @@ from mxnet_impl.weights import from_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, HybridBlock, mx.np.ndarray], None]
+Observer = Callable[[str, HybridBlock, mx.np.ndarray], mx.np.ndarray | None]
 
 
 def _named_blocks(block: HybridBlock, prefix: str = "") -> Iterator[tuple[str, HybridBlock]]:
@@ -49,20 +49,33 @@ def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
     return logits
 
 
-def _observed(model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer) -> mx.np.ndarray:
-    """Run the model and call `observe(path, block, output)` after each block below it."""
-    # A hybridized block runs its recorded graph, in which its children's hooks do not take part.
+def _observed(
+    model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer, moves: bool = True
+) -> mx.np.ndarray:
+    """Run the model and call `observe(path, block, output)` after each block below it; what it returns goes on.
+
+    Unless it `moves` the running statistics, it may run in training mode without a gradient.
+    """
+    # A hybridized block runs its recorded graph, and does not call its children.
     active, flags = model._active, dict(model._flags)
     model.hybridize(active=False)
-    handles = [
-        block.register_forward_hook(lambda block, _, output, path=path: observe(path, block, output))
-        for path, block in _named_blocks(model)
-    ]
+    paths = {id(block): path for path, block in _named_blocks(model)}
+    # A hook cannot change what a block hands on; every one of them is called through this method.
+    call = Block.__call__
+
+    def observed_call(block: Block, *args: mx.np.ndarray) -> mx.np.ndarray:
+        output = call(block, *args)
+        other = observe(paths[id(block)], block, output) if id(block) in paths else None
+        return output if other is None else other
+
+    Block.__call__ = observed_call
     try:
-        return _run(model, x, training)
+        if moves:
+            return _run(model, x, training)
+        with autograd.train_mode() if training else autograd.predict_mode():
+            return model(x)
     finally:
-        for handle in handles:
-            handle.detach()
+        Block.__call__ = call
         model.hybridize(active, **flags)
 
 
@@ -100,13 +113,17 @@ class Backend:
     def run(self, model: HybridBlock, x: np.ndarray, training: bool = False) -> np.ndarray:
         return _run(model, self._input(model, x), training).asnumpy()
 
-    def trace(self, model: HybridBlock, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+    def trace(
+        self, model: HybridBlock, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = {}
 
-        def observe(path: str, _: HybridBlock, output: mx.np.ndarray) -> None:
+        def observe(path: str, _: HybridBlock, output: mx.np.ndarray) -> mx.np.ndarray | None:
             outputs[path] = output.asnumpy()
+            return self._input(model, given[path]) if given and path in given else None
 
-        outputs["logits"] = _observed(model, self._input(model, x), training, observe).asnumpy()
+        logits = _observed(model, self._input(model, x), training, observe, moves=given is None)
+        outputs["logits"] = logits.asnumpy()
         return {tap: outputs[tap] for tap in reference.describe(model.network).taps}
 
     def summary(self, model: HybridBlock) -> list[Call]:

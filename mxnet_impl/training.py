@@ -31,7 +31,6 @@ _cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()  # one loss for each examp
 _cross_entropy.hybridize()
 
 
-@mx.optimizer.register
 class SuiteOptimizer(mx.optimizer.Optimizer):
     """The suite's optimisers, `steps` steps on.
 

@@ -28,20 +28,19 @@ __all__ = ["Backend"]
 _LARGE = 1 << 24
 """Parameters from which on it is worth tenths of a second to free what earlier models held."""
 
-Observer = Callable[[str, keras.Layer, tf.Tensor], None]
+Observer = Callable[[str, keras.Layer, tf.Tensor], tf.Tensor | None]
 
 
 def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
-    """Run the model eagerly and call `observe(path, layer, output)` after each layer below it."""
+    """Run the model eagerly and call `observe(path, layer, output)` after each layer; what it returns goes on."""
     paths = {id(layer): path for path, layer in named_layers(model)}
     # Keras has no hooks on a layer; every one of them is called through this method.
     call = keras.Layer.__call__
 
     def observed_call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         output = call(layer, *args, **kwargs)
-        if id(layer) in paths:
-            observe(paths[id(layer)], layer, output)
-        return output
+        other = observe(paths[id(layer)], layer, output) if id(layer) in paths else None
+        return output if other is None else other
 
     keras.Layer.__call__ = observed_call
     try:
@@ -86,11 +85,14 @@ class Backend:
     def run(self, model: keras.Model, x: np.ndarray, training: bool = False) -> np.ndarray:
         return model(self._input(model, x), training=training).numpy()
 
-    def trace(self, model: keras.Model, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+    def trace(
+        self, model: keras.Model, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         outputs: dict[str, tf.Tensor] = {}
 
-        def observe(path: str, _: keras.Layer, output: tf.Tensor) -> None:
+        def observe(path: str, _: keras.Layer, output: tf.Tensor) -> tf.Tensor | None:
             outputs[path] = output
+            return self._input(model, given[path]) if given and path in given else None
 
         outputs["logits"] = _observed(model, self._input(model, x), training, observe)
         taps = reference.describe(model.network).taps

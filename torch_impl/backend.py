@@ -21,11 +21,11 @@ from torch_impl.weights import from_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, nn.Module, Tensor], None]
+Observer = Callable[[str, nn.Module, Tensor], Tensor | None]
 
 
 def _observed(model: nn.Module, x: Tensor, observe: Observer) -> Tensor:
-    """Run the model and call `observe(path, module, output)` after each module below it."""
+    """Run the model and call `observe(path, module, output)` after each module below it; what it returns goes on."""
     handles = [
         module.register_forward_hook(lambda module, _, output, path=path: observe(path, module, output))
         for path, module in model.named_modules()
@@ -70,11 +70,14 @@ class Backend:
         return model.train(training)(self._input(model, x)).numpy(force=True)
 
     @torch.no_grad()
-    def trace(self, model: nn.Module, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+    def trace(
+        self, model: nn.Module, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = {}
 
-        def observe(path: str, _: nn.Module, output: Tensor) -> None:
+        def observe(path: str, _: nn.Module, output: Tensor) -> Tensor | None:
             outputs[path] = output.numpy(force=True)
+            return torch.from_numpy(given[path]).to(output) if given and path in given else None
 
         outputs["logits"] = _observed(model.train(training), self._input(model, x), observe).numpy(force=True)
         return {tap: outputs[tap] for tap in reference.describe(model.network).taps}

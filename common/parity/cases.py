@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from common import images, reference, weights
 from common.catalog import Network
-from common.errors import RosettaError
-from common.files import map_safetensors
+from common.errors import BackendError, RosettaError
+from common.files import map_safetensors, write_safetensors
 from common.parity.comparison import TapError, compare, first_divergence, spread, worst
+from common.parity.diagnosis import Specimen, findings
 from common.parity.processes import Worker
 from common.parity.results import Cell, Pair, Settings
 from common.parity.tolerances import TOLERANCES, Check, depths
@@ -100,12 +101,61 @@ class Case:
                 **details,
             )
             errors = self.judge(name, dtype, outputs, answer)
-        except (RosettaError, SafetensorError, OSError, ValueError) as error:
+        except RosettaError as error:
             return dataclasses.replace(blank, status="error", detail=str(error))
+        except (SafetensorError, OSError, ValueError) as error:
+            reason = BackendError(f"backend {name} gave nothing that can be compared: {error}")
+            return dataclasses.replace(blank, status="error", detail=str(reason))
         with self.lock:
             self.outputs[name, dtype] = outputs
         measured = {"seconds": answer["seconds"], "peak_bytes": answer["peak_bytes"]}
-        return self.judged(dataclasses.replace(blank, status="agree", **measured), errors)
+        cell = self.judged(dataclasses.replace(blank, status="agree", **measured), errors)
+        return self.diagnosed(worker, cell) if cell.status == "disagree" or self.settings.isolate else cell
+
+    def specimen(self) -> Specimen | None:
+        """Return the reference's network on the input that mistakes are looked for on; None where there is none."""
+        return None
+
+    def diagnosed(self, worker: Worker, cell: Cell) -> Cell:
+        """Return a cell with what each layer does alone, and what the wrong ones behave like."""
+        specimen = self.specimen()
+        if specimen is None:
+            return cell
+        name, dtype = cell.backend, cell.dtype
+        x, given, result = (self.folder / f"{name}-{dtype}-alone-{file}" for file in ("x.npy", "given", "taps"))
+        np.save(x, specimen.x)
+        write_safetensors(given, specimen.taps, durable=False)
+        try:
+            worker.ask(
+                "trace",
+                network=self.network.name,
+                config=self.network.settings(),
+                dtype=dtype,
+                weights=str(self.weights),
+                inputs={"alone": str(x)},
+                given={"alone": str(given)},
+                outputs={"alone": str(result)},
+                training=specimen.training,
+            )
+            taps = map_safetensors(result)[1]
+        except (RosettaError, SafetensorError, OSError, ValueError) as error:
+            return dataclasses.replace(cell, findings=(f"layers could not be run alone: {error}",))
+        tolerance = self.tap_tolerance(dtype)
+        isolated = compare(specimen.taps, taps, dtype, tolerance, "alone")
+        found = [*map(str, findings(specimen, taps, dtype, tolerance)), *self.findings(specimen, cell)]
+        if cell.status == "disagree" and not found:
+            found.append("each layer is right by itself: what differs is how they are connected, or what moved before")
+        return dataclasses.replace(cell, isolated=tuple(isolated), findings=tuple(found))
+
+    def tap_tolerance(self, dtype: DTypeName) -> Callable[[str], float]:
+        """Return the function that gives each tap's tolerance."""
+        table = TOLERANCES[self.check, dtype]
+        deepest = max(self.depths.values())
+        return lambda tap: table.at(self.depths.get(tap, deepest))
+
+    def findings(self, specimen: Specimen, cell: Cell) -> list[str]:
+        """Return what is to be said of a cell besides its layers."""
+        return []
 
     def blank(self, name: str, dtype: DTypeName) -> Cell:
         """Return the cell of one backend and dtype, without a finding."""
@@ -172,23 +222,22 @@ class ForwardCase(Case):
         outputs = {key: self.folder / f"{name}-{dtype}-{key}.safetensors" for key in self.inputs}
         return "trace", outputs, {"inputs": {key: str(path) for key, path in self.inputs.items()}}
 
-    def tolerance(self, dtype: DTypeName) -> Callable[[str], float]:
-        """Return the function that gives each tap's tolerance."""
-        table = TOLERANCES["forward", dtype]
-        return lambda tap: table.at(self.depths[tap])
+    def specimen(self) -> Specimen:
+        # Noise has no flat regions, in which one mistake looks like another.
+        return Specimen(self.network, weights.read(self.weights).tensors, np.load(self.inputs["noise"]))
 
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
         by_input = [
-            compare(self.reference[key], map_safetensors(path)[1], dtype, self.tolerance(dtype), key)
+            compare(self.reference[key], map_safetensors(path)[1], dtype, self.tap_tolerance(dtype), key)
             for key, path in outputs.items()
         ]
         return [error for tap in itertools.zip_longest(*by_input) for error in tap if error is not None]
 
     def verdict(self, cell: Cell) -> tuple[str, str]:
         status, detail = super().verdict(cell)
-        tolerance = self.tolerance(cell.dtype)
+        tolerance = self.tap_tolerance(cell.dtype)
         vacuous = [tap for tap, varies in self.vacuous.items() if varies <= tolerance(tap)]
         if status == "agree" and vacuous:
             return "vacuous", f"{', '.join(vacuous)} would be the same whatever the input"
@@ -199,7 +248,7 @@ class ForwardCase(Case):
         found: dict[tuple[str, str, DTypeName], list[TapError]] = {}
         for dtype in self.dtypes:
             names = [name for name in self.settings.backends if (name, dtype) in self.outputs]
-            tolerance = self.tolerance(dtype)
+            tolerance = self.tap_tolerance(dtype)
             for key, truth in self.reference.items():
                 with contextlib.ExitStack() as stack:
                     files = {

@@ -25,6 +25,7 @@ from common.parity import derivatives
 from common.parity.cases import Case
 from common.parity.comparison import TapError, compare
 from common.parity.derivatives import Derivative
+from common.parity.diagnosis import Specimen, describe_statistics, scaled_alike
 from common.parity.results import Cell, Pair, Settings
 from common.parity.tolerances import TOLERANCES
 from common.reference import Description
@@ -301,10 +302,8 @@ class GradientCase(_LearningCase):
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
         found = map_safetensors(outputs["result"])[1]
-        table = TOLERANCES["gradients", dtype]
         forward = {key: array for key, array in found.items() if not key.startswith("gradient of ")}
-        deepest = max(self.depths.values())
-        errors = compare(self.forward, forward, dtype, lambda tap: table.at(self.depths.get(tap, deepest)), "training")
+        errors = compare(self.forward, forward, dtype, self.tap_tolerance(dtype), "training")
         if "envelope" in answer:
             with self.lock:
                 self.envelope["float32"] = answer["envelope"]
@@ -320,6 +319,26 @@ class GradientCase(_LearningCase):
                 for group, error in by_group.items()
             ]
         return errors
+
+    def specimen(self) -> Specimen:
+        return Specimen(self.network, weights.read(self.weights).tensors, self.x, training=True)
+
+    def findings(self, specimen: Specimen, cell: Cell) -> list[str]:
+        found = self.read(cell.backend, cell.dtype)
+        wrong = [error.tap for error in cell.errors if ".running_" in error.tap and not error.error <= error.tolerance]
+        tolerance = TOLERANCES["gradients", cell.dtype].at(99)
+        said = describe_statistics(specimen, found, wrong, tolerance)
+        return [f"{name} {what}" for name, what in said.items()]
+
+    def about_gradients(self, name: str, dtype: DTypeName, truth: Mapping[str, np.ndarray]) -> str:
+        """Return what is to be said of gradients that are wrong though the forward pass is right."""
+        found = _gradients_of(self.read(name, dtype))
+        if found.keys() == truth.keys() and all(found[key].shape == truth[key].shape for key in truth):
+            factor = scaled_alike(found, truth, 1e-3 if dtype == "float32" else 1e-9)
+            if factor is not None:
+                summed = ": summed over the batch, not averaged" if factor == self.images else ""
+                return f"every gradient is {factor:g} times as large as it should be{summed}"
+        return "the forward pass is right: what is wrong is the loss, or a layer's backward pass"
 
     def tolerance(self, dtype: DTypeName, name: str) -> float:
         """Return how far a gradient may be from the frameworks' median."""
@@ -341,7 +360,10 @@ class GradientCase(_LearningCase):
                 TapError("gradient", name, error, self.tolerance(cell.dtype, name))
                 for name, error in differences(_gradients_of(self.read(*key)), truth, self.scales).items()
             ]
-            self.cells[i] = self.judged(cell, [*cell.errors, *errors])
+            judged = self.judged(cell, [*cell.errors, *errors])
+            if judged.status == "disagree" and cell.status == "agree":
+                judged = dataclasses.replace(judged, findings=(self.about_gradients(cell.backend, cell.dtype, truth),))
+            self.cells[i] = judged
         return self.pairs(_gradients_of, self.tolerance)
 
 

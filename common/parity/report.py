@@ -22,7 +22,7 @@ from common.parity.tolerances import TOLERANCES, Check
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_table", "save", "to_html", "to_json", "to_junit"]
+__all__ = ["print_diagnosis", "print_table", "save", "to_html", "to_json", "to_junit"]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
@@ -106,6 +106,7 @@ def print_table(report: Report, console: Console) -> None:
                 f"{cell.status}: {cell.detail}"
             )
             console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
+    _print_findings(report, console)
     for pair in report.pairs:
         if pair.status != "agree":
             line = (
@@ -115,6 +116,54 @@ def print_table(report: Report, console: Console) -> None:
             )
             console.print(Text(line, style=_STYLES["disagree"]), soft_wrap=True)
     console.print(_sentence(report))
+
+
+def _print_findings(report: Report, console: Console) -> None:
+    """Print what is wrong where, each line once: a mistake is seen in both dtypes."""
+    from rich.text import Text
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in report.cells:
+        for finding in cell.findings:
+            checks = found.setdefault((f"{_label(cell.network, cell.variant)} {cell.backend}", finding), [])
+            checks.append(f"{cell.check} {_SHORT[cell.dtype]}")
+    for (where, finding), checks in found.items():
+        console.print(Text(f"{where}: {finding} ({', '.join(checks)})", style=_STYLES["disagree"]), soft_wrap=True)
+
+
+def print_diagnosis(report: Report, console: Console, everything: bool = False) -> None:
+    """Print for each check the taps that are wrong, or all: the error in the network's run, and alone."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for cell in report.cells:
+        if cell.status in ("missing", "error"):
+            console.print(
+                Text(f"{cell.check}: {cell.status}: {cell.detail}", style=_STYLES[cell.status]), soft_wrap=True
+            )
+            continue
+        alone = {error.tap: error for error in cell.isolated}
+        table = Table(cell.check, "in the network", "alone", pad_edge=False, box=None)
+        for tap, (found,) in _tap_rows([cell]):
+            text, share = found or ("", 0.0)
+            error = alone.get(tap)
+            if everything or share > 1 or (error is not None and error.share > 1):
+                table.add_row(
+                    tap,
+                    Text(f"{'✗' if share > 1 else '✓'} {text}", style=_STYLES["disagree" if share > 1 else "agree"]),
+                    Text(
+                        f"{'✗' if error.share > 1 else '✓'} {_number(error.error)}",
+                        style=_STYLES["disagree" if error.share > 1 else "agree"],
+                    )
+                    if error
+                    else "",
+                )
+        if table.row_count:
+            console.print(table)
+        taps = len({error.tap for error in cell.errors})
+        if cell.status == "agree":
+            console.print(f"{cell.check}: all {taps} taps of {cell.network} agree, in the network and alone")
+    _print_findings(report, console)
 
 
 def _tap_json(error: TapError | None) -> dict[str, Any] | None:
@@ -151,6 +200,7 @@ def to_json(report: Report) -> str:
                     "peak_bytes": cell.peak_bytes,
                     "envelope": cell.envelope,
                     "detail": cell.detail,
+                    "findings": list(cell.findings),
                 }
                 for cell in report.cells
             ],

@@ -20,7 +20,7 @@ class Settings:
     """What a parity run covers. `limit` is in seconds, for one cell; `jobs` is how many compute at a time.
 
     `batch` None: two images forward, four in training. `optimizers` None: plain SGD for every network, and all of them
-    for those that are small.
+    for those that are small. `isolate`: look at every layer by itself, also where all agree.
     """
 
     networks: Sequence[Network]
@@ -32,13 +32,15 @@ class Settings:
     limit: float = 600
     jobs: int = field(default_factory=processors)
     optimizers: Sequence[OptimizerName] | None = None
+    isolate: bool = False
 
 
 @dataclass(frozen=True)
 class Cell:
     """One network in one backend, dtype and check. `errors` holds every tap of every input, in network order.
 
-    `variant` is the optimiser of a training run; `envelope` is how far rounding alone takes such a run.
+    `variant` is the optimiser of a training run; `envelope` is how far rounding alone takes such a run. Where a cell
+    disagrees, `isolated` holds every tap once more, each given the reference's own input, and `findings` what is wrong.
     """
 
     network: str
@@ -52,6 +54,8 @@ class Cell:
     seconds: float = 0.0
     peak_bytes: int = 0
     envelope: float | None = None
+    isolated: tuple[TapError, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def worst(self) -> TapError | None:

@@ -23,8 +23,8 @@ import numpy as np
 
 from common import backends, catalog, weights
 from common.backends import Backend
-from common.files import write_safetensors
-from common.parity import learning
+from common.files import map_safetensors, write_safetensors
+from common.parity import learning, mutation
 from common.training.evaluation import cross_entropy
 from common.training.optimizers import OptimizerConfig
 
@@ -49,6 +49,7 @@ class Server:
             "summary": self.summary,
             "gradients": self.gradients,
             "train": self.train,
+            "mutate": self.mutate,
         }
 
     def versions(self) -> dict[str, str]:
@@ -79,6 +80,13 @@ class Server:
             self._model = (key, model)
         return self._model[1]
 
+    def mutate(self, request: Request) -> dict[str, Any]:
+        """Have a mistake in the port from now on, until the next such request; none where there are no edits."""
+        self._model = None
+        edits = [mutation.Edit(**edit) for edit in request["edits"]]
+        self.backend = mutation.load(self.info.name, edits) if edits else backends.load(self.info.name)
+        return {}
+
     def run(self, request: Request) -> dict[str, Any]:
         """Write the logits of each input."""
         model = self.model(request)
@@ -88,11 +96,15 @@ class Server:
         return {}
 
     def trace(self, request: Request) -> dict[str, Any]:
-        """Write every tap of each input."""
+        """Write every tap of each input; with files of taps as `given`, each layer is given what these say."""
         model = self.model(request)
+        training = request.get("training", False)
         for name, path in request["inputs"].items():
-            taps = self.backend.trace(model, np.load(path))
+            given = map_safetensors(Path(request["given"][name]))[1] if "given" in request else None
+            taps = self.backend.trace(model, np.load(path), training, given)
             write_safetensors(Path(request["outputs"][name]), taps, durable=False)
+        if training:
+            self._model = None  # its statistics have moved
         return {}
 
     def gradients(self, request: Request) -> dict[str, Any]:
@@ -179,7 +191,11 @@ def _serve(name: str, answers: TextIO) -> int:
             answer = server.answer(request)
         except Exception as error:  # whatever a framework raises costs this request, not the worker
             traceback.print_exc()
-            answer = {"id": request["id"], "status": "failed", "message": f"{type(error).__name__}: {error}"}
+            answer = {
+                "id": request["id"],
+                "status": "failed",
+                "message": " ".join(f"{type(error).__name__}: {error}".split()),
+            }
         send(answer)
     return 0
 

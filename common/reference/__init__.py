@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ __all__ = [
     "Transition",
     "VGGStage",
     "build",
+    "calls",
     "describe",
     "load",
     "trace",
@@ -131,11 +133,11 @@ def describe(network: Network) -> Description:
     taps: dict[str, tuple[int, ...]] = {}
     manifest: dict[str, Tensor] = {}
 
-    def record(module: Module, output: np.ndarray | Shape) -> None:
+    def record(module: Module, _: np.ndarray | Shape, output: np.ndarray | Shape) -> None:
         if not isinstance(output, Shape):
             raise TypeError(f"a description runs on shapes, and {module.path} made an array")
         tensors = module.tensors() if isinstance(module, Layer) else {}
-        sizes = {leaf: int(np.prod(tensor.shape)) for leaf, tensor in tensors.items()}
+        sizes = {leaf: math.prod(tensor.shape) for leaf, tensor in tensors.items()}
         statistics = sum(size for leaf, size in sizes.items() if leaf.startswith("running_"))
         calls.append(
             Call(
@@ -217,13 +219,17 @@ def weights(module: Module) -> dict[str, np.ndarray]:
     }
 
 
-def trace(module: Module, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Run the network on (N, C, H, W) and return every tap by canonical name, in the order of computation."""
+def trace(module: Module, x: np.ndarray, given: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """Run the network on (N, C, H, W) and return every tap by canonical name, in the order of computation.
+
+    A layer that `given` names hands that on in place of what it computed, which is what the trace shows.
+    """
     taps: dict[str, np.ndarray] = {}
 
-    def record(module: Module, output: np.ndarray | Shape) -> None:
+    def record(module: Module, _: np.ndarray | Shape, output: np.ndarray | Shape) -> np.ndarray | None:
         if _is_tap(module):
             taps[module.path] = np.asarray(output)
+        return given.get(module.path) if given else None
 
     module.observe(record)
     try:
@@ -231,3 +237,18 @@ def trace(module: Module, x: np.ndarray) -> dict[str, np.ndarray]:
     finally:
         module.observe(None)
     return taps
+
+
+def calls(module: Module, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Run the network on (N, C, H, W) and return what each layer and block was given and made of it, by path."""
+    seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def record(module: Module, given: np.ndarray | Shape, output: np.ndarray | Shape) -> None:
+        seen[module.path] = (np.asarray(given), np.asarray(output))
+
+    module.observe(record)
+    try:
+        module(np.asarray(x, dtype=np.float64))
+    finally:
+        module.observe(None)
+    return seen

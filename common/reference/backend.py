@@ -43,9 +43,11 @@ class Backend:
         model.train(training)
         return model(np.asarray(x, dtype=np.float64))
 
-    def trace(self, model: Sequential, x: np.ndarray, training: bool = False) -> dict[str, np.ndarray]:
+    def trace(
+        self, model: Sequential, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         model.train(training)
-        return reference.trace(model, x)
+        return reference.trace(model, x, given)
 
     def summary(self, model: Sequential) -> list[Call]:
         return list(reference.describe(model.network).calls)

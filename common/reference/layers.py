@@ -7,6 +7,7 @@ are had from the one definition that also computes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import ClassVar, TypeVar
 
@@ -51,7 +52,7 @@ class Shape(tuple[int, ...]):
 
 
 Value = TypeVar("Value", np.ndarray, Shape)
-Observer = Callable[["Module", "np.ndarray | Shape"], None]
+Observer = Callable[["Module", "np.ndarray | Shape", "np.ndarray | Shape"], "np.ndarray | None"]
 
 
 class Module:
@@ -70,9 +71,8 @@ class Module:
     def __call__(self, x: Value) -> Value:
         """Compute the output for an array, or only its shape for a Shape."""
         y = self.forward(x)
-        if self._observer is not None:
-            self._observer(self, y)
-        return y
+        other = None if self._observer is None else self._observer(self, x, y)
+        return y if other is None else other  # type: ignore[return-value]  # an observer of shapes returns nothing
 
     def forward(self, x: Value) -> Value:
         """Compute the output; every module defines it."""
@@ -97,7 +97,10 @@ class Module:
             child.name_paths(f"{path}.{name}" if path else name)
 
     def observe(self, observer: Observer | None) -> None:
-        """Have `observer(module, output)` called after each module below this one, and this one, has run."""
+        """Have `observer(module, input, output)` called after each module below this one, and this one, has run.
+
+        What it returns, unless that is None, goes on in place of the output.
+        """
         for module in self.modules():
             module._observer = observer
 
@@ -119,7 +122,7 @@ class Sequential(Module):
     def features(self, in_channels: int, input_size: tuple[int, int]) -> int:
         """Return how many values the children assigned so far make of one image of (height, width) pixels."""
         self.name_paths()
-        return int(np.prod(self(Shape((1, in_channels, *input_size)))))
+        return math.prod(self(Shape((1, in_channels, *input_size))))
 
 
 class Layer(Module):
@@ -213,7 +216,7 @@ class Conv2d(WeightedLayer):
         return output
 
     def multiply_accumulates(self, output: Shape) -> int:
-        return int(np.prod(output)) * (self.in_channels // self.groups) * self.kernel**2
+        return math.prod(output) * (self.in_channels // self.groups) * self.kernel**2
 
 
 class Linear(WeightedLayer):
@@ -238,7 +241,7 @@ class Linear(WeightedLayer):
         return x @ self.weight.T + self.bias
 
     def multiply_accumulates(self, output: Shape) -> int:
-        return int(np.prod(output)) * self.in_features
+        return math.prod(output) * self.in_features
 
 
 class _BatchNorm(WeightedLayer):

@@ -1,0 +1,392 @@
+"""What is wrong with one layer: mistakes that are known from porting, tried until one gives the same numbers.
+
+A layer is judged alone. It is given what the reference gives it, so that no mistake of an earlier layer is in its
+output, and then the reference's layer is made to make each known mistake on the same input. Where the numbers are the
+framework's, to rounding, the mistake has a name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common import reference
+from common.catalog import Network
+from common.parity.comparison import TapError, compare
+from common.reference import layers
+from common.reference.layers import Layer, Module, Sequential, Shape
+
+__all__ = ["Finding", "Specimen", "describe_statistics", "findings", "scaled_alike"]
+
+Guess = tuple[str, np.ndarray]
+"""What the layer would do, to stand behind its name, and what it would then hand on."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A tap that is wrong although it was given what the reference gives it, and what it behaves like, if known."""
+
+    tap: str
+    error: TapError
+    guess: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.tap} {self.guess or 'differs by itself, and like no mistake that is known here'}"
+
+
+class Specimen:
+    """The reference's network on one input: what each of its layers is given, and hands on."""
+
+    def __init__(
+        self, network: Network, tensors: Mapping[str, np.ndarray], x: np.ndarray, training: bool = False
+    ) -> None:
+        self.x = x
+        self.tensors = tensors
+        self.training = training
+        self.model: Sequential = reference.build(network)
+        self.model(Shape((1, *network.input_shape)))  # so that dense layers know what image was flattened
+        reference.load(self.model, tensors)
+        self.model.train(training)
+        calls = reference.calls(self.model, x)
+        reference.load(self.model, tensors)  # in training its statistics have moved
+        self.inputs = {path: given for path, (given, _) in calls.items()}
+        self.outputs = {path: output for path, (_, output) in calls.items()}
+        taps = reference.describe(network).taps
+        self.taps = {tap: self.outputs["" if tap == "logits" else tap] for tap in taps}
+        self.modules = {module.path: module for module in self.model.modules()}
+
+    def guesses(self, tap: str, shape: tuple[int, ...]) -> Iterator[Guess]:
+        """Iterate over what the layer at a tap hands on when it makes a known mistake, where that has a shape."""
+        module = self.modules.get("" if tap == "logits" else tap)
+        if isinstance(module, Layer):
+            x = self.inputs[module.path]
+            yield from _mistakes(module, x, shape, self.training)
+            yield from self._weights_of_others(module, x)
+            yield from self._other_inputs(module)
+        elif module is not None:
+            yield from self._joined_otherwise(module)
+
+    def _weights_of_others(self, module: Layer, x: np.ndarray) -> Iterator[Guess]:
+        own = {leaf: tensor.shape for leaf, tensor in module.tensors().items()}
+        for path, other in self.modules.items():
+            if other is module or type(other) is not type(module) or not own:
+                continue
+            if {leaf: tensor.shape for leaf, tensor in other.tensors().items()} == own:
+                theirs = {leaf: getattr(other, leaf) for leaf in own}
+                yield f"behaves as with the weights of {path}", _run(module, x, **theirs)
+        scales = isinstance(module, layers.BatchNorm1d | layers.BatchNorm2d)
+        for leaf in own:
+            neutral = float(leaf == "running_var" or (scales and leaf == "weight"))
+            plain = np.full_like(getattr(module, leaf), neutral)
+            yield f"behaves as with a {leaf} of {neutral:g}", _run(module, x, **{leaf: plain})
+
+    def _other_inputs(self, module: Layer) -> Iterator[Guess]:
+        """Iterate over mistakes in what comes just before: an activation left out, put in, or another one."""
+        x, before = self.inputs[module.path], self._before(module)
+        activations: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "ReLU": layers.ReLU().compute,
+            "Sigmoid": layers.Sigmoid().compute,
+            "tanh": np.tanh,
+        }
+        if before is None:
+            for name, function in activations.items():
+                yield f"behaves as with a {name} before it, where there should be none", _run(module, function(x))
+            return
+        own, start = type(before).__name__, self.inputs[before.path]
+        yield f"behaves as without the {own} before it ({before.path})", _run(module, start)
+        for name, function in activations.items():
+            if name != own:
+                yield f"behaves as with {name} before it, expected {own}", _run(module, function(start))
+
+    def _before(self, module: Layer) -> Module | None:
+        """Return the activation whose output `module` is given, if it is one's."""
+        x = self.inputs[module.path]
+        found = None
+        for other in self.modules.values():
+            if other is module:
+                break
+            if isinstance(other, layers.ReLU | layers.Sigmoid):
+                y = other.compute(self.inputs[other.path])
+                if y.shape == x.shape and np.array_equal(y, x):
+                    found = other
+        return found
+
+    def _joined_otherwise(self, block: Module) -> Iterator[Guess]:
+        """Iterate over what a block makes of the right outputs of its layers when it joins them wrongly."""
+        parts = [child for _, child in block.children()]
+        total, x = self.taps.get(block.path), self.inputs[block.path]
+        if total is None or total.ndim != 4:
+            return
+        if isinstance(parts[-1], layers.ReLU):
+            yield "behaves as without its last ReLU", self.inputs[parts[-1].path]
+        branches = [part for part in parts if not isinstance(part, layers.ReLU)]
+        outputs = [self.outputs[part.path] for part in branches]
+        for one in outputs:
+            if one.shape == total.shape:
+                yield "behaves as without what is added to its last layer", np.maximum(one, 0)
+                if one.shape == x.shape:
+                    yield "behaves as with its own input added", np.maximum(one + x, 0)
+        if sum(one.shape[1] for one in outputs) == total.shape[1] and len(branches) <= 5:
+            for order in itertools.permutations(range(len(branches))):
+                names = ", ".join(branches[i].path.rpartition(".")[2] for i in order)
+                yield f"behaves as if joined in the order {names}", np.concatenate([outputs[i] for i in order], 1)
+        head, tail = total[:, : x.shape[1]], total[:, x.shape[1] :]
+        if tail.size and np.array_equal(head, x):
+            yield "behaves as with its input behind what its layers make, not before", np.concatenate([tail, head], 1)
+
+
+def _run(module: Layer, x: np.ndarray, **attributes: object) -> np.ndarray:
+    """Run a layer with other attributes, and leave it as it was, statistics and all."""
+    before = dict(vars(module))
+    vars(module).update(attributes)
+    try:
+        return module.compute(x)
+    finally:
+        vars(module).clear()
+        vars(module).update(before)
+
+
+def _mistakes(module: Layer, x: np.ndarray, shape: tuple[int, ...], training: bool) -> Iterator[Guess]:
+    match module:
+        case layers.Conv2d():
+            yield from _of_convolution(module, x, shape)
+        case layers.Linear():
+            yield from _of_dense(module, x)
+        case layers.BatchNorm1d() | layers.BatchNorm2d():
+            yield from _of_batch_norm(module, x, training)
+        case layers.MaxPool2d() | layers.AvgPool2d():
+            yield from _of_pool(module, x, shape)
+        case layers.GlobalAvgPool2d():
+            yield "behaves as a maximum over the image, expected the mean", x.max(axis=(2, 3), keepdims=True)
+            yield "behaves as a sum over the image, expected the mean", x.sum(axis=(2, 3), keepdims=True)
+
+
+def _paddings(kernel: int, image: tuple[int, ...], stride: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Iterate over (before, after) along both axes that give a shape."""
+    for before, after in itertools.product(range(kernel + 1), repeat=2):
+        if tuple((size + before + after - kernel) // stride + 1 for size in image) == shape:
+            yield before, after
+
+
+def _pair(before: int, after: int) -> str:
+    return f"({before}, {after})"
+
+
+def _of_convolution(module: layers.Conv2d, x: np.ndarray, shape: tuple[int, ...]) -> Iterator[Guess]:
+    expected = module.padding
+    for stride in (module.stride, *(s for s in (1, 2, 3, 4) if s != module.stride)):
+        for before, after in _paddings(module.kernel, x.shape[2:], stride, shape[2:]):
+            if (before, after, stride) == (expected, expected, module.stride):
+                continue
+            padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)))
+            said = [] if stride == module.stride else [f"stride {stride}; expected {module.stride}"]
+            if (before, after) != (expected, expected):
+                said.append(f"padding {_pair(before, after)}; expected {_pair(expected, expected)}")
+            yield f"behaves as with {', and '.join(said)}", _run(module, padded, padding=0, stride=stride)
+    kernel = module.weight
+    turned: dict[str, np.ndarray] = {
+        "its kernel's height and width exchanged": kernel.swapaxes(2, 3),
+        "its kernel turned by half (convolution, not cross-correlation)": kernel[:, :, ::-1, ::-1],
+        "its kernel mirrored from left to right": kernel[:, :, :, ::-1],
+        "its kernel mirrored from top to bottom": kernel[:, :, ::-1],
+    }
+    if kernel.shape[0] == kernel.shape[1]:
+        turned["its kernel's input and output channels exchanged"] = kernel.swapaxes(0, 1)
+    for what, changed in turned.items():
+        yield f"behaves as with {what}", _run(module, x, weight=np.ascontiguousarray(changed))
+    yield "behaves as without its bias", _run(module, x) - module.bias[:, None, None]
+    if module.groups > 1:
+        batch, channels, *image = x.shape
+        dealt = x.reshape(batch, channels // module.groups, module.groups, *image).swapaxes(1, 2).reshape(x.shape)
+        yield "behaves as if channels were dealt to its groups in turn", _run(module, dealt)
+
+
+def _of_dense(module: layers.Linear, x: np.ndarray) -> Iterator[Guess]:
+    if module.image is not None:
+        channels, height, width = module.image
+        last = x.reshape(len(x), channels, height, width).transpose(0, 2, 3, 1).reshape(x.shape)
+        first = x.reshape(len(x), height, width, channels).transpose(0, 3, 1, 2).reshape(x.shape)
+        turned = x.reshape(len(x), channels, height, width).swapaxes(2, 3).reshape(x.shape)
+        weights = "its weights are for C, H, W"
+        yield f"behaves as if its input were flattened in the order H, W, C; {weights}", _run(module, last)
+        yield "behaves as if its weights were for an input flattened in the order H, W, C", _run(module, first)
+        yield "behaves as if its input's height and width were exchanged", _run(module, turned)
+    if module.in_features == module.out_features:
+        yield "behaves as with its weight transposed", x @ module.weight + module.bias
+    yield "behaves as without its bias", x @ module.weight.T
+
+
+_EPSILONS = (1e-3, 1e-4, 1e-6, 1e-7, 1e-8, 1e-12, 0.0, 2e-5)
+
+
+def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Guess]:
+    axes = (0, *range(2, x.ndim))
+    across = (slice(None),) + (None,) * (x.ndim - 2)
+    own, batch = (module.running_mean, module.running_var), (x.mean(axis=axes), x.var(axis=axes))  # type: ignore[attr-defined]
+    weight, bias = module.weight, module.bias  # type: ignore[attr-defined]
+
+    def normalised(
+        statistics: tuple[np.ndarray, np.ndarray], epsilon: float = layers.BATCH_NORM_EPSILON, scaled: bool = True
+    ) -> np.ndarray:
+        mean, variance = statistics
+        y = (x - mean[across]) / np.sqrt(variance + epsilon)[across]
+        return y * weight[across] + bias[across] if scaled else y
+
+    right, other = (batch, own) if training else (own, batch)
+    for epsilon in _EPSILONS:
+        yield (
+            f"behaves as with an epsilon of {epsilon:g}; expected {layers.BATCH_NORM_EPSILON:g}",
+            normalised(right, epsilon),
+        )
+    if training:
+        yield "behaves as in evaluation: normalised by the running statistics, expected the batch's", normalised(other)
+    else:
+        yield (
+            "behaves as in training: normalised by the batch's statistics, expected the running ones",
+            normalised(other),
+        )
+    count = x.size // x.shape[1]
+    if count > 1:
+        unbiased = (right[0], right[1] * count / (count - 1))
+        yield "behaves as with a variance divided by n - 1; expected n", normalised(unbiased)
+    yield "behaves as without its scale and shift", normalised(right, scaled=False)
+    mean, variance = right
+    squared = (x - mean[across]) / (variance + layers.BATCH_NORM_EPSILON)[across]
+    yield "behaves as if divided by the variance, not by its root", squared * weight[across] + bias[across]
+    outside = (x - mean[across]) / (np.sqrt(variance) + layers.BATCH_NORM_EPSILON)[across]
+    yield "behaves as with epsilon added to the root, not under it", outside * weight[across] + bias[across]
+
+
+def _of_pool(module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: tuple[int, ...]) -> Iterator[Guess]:
+    own, largest = module.padding, isinstance(module, layers.MaxPool2d)
+    for before, after in _paddings(module.kernel, x.shape[2:], module.stride, shape[2:]):
+        for value in (-np.inf, 0.0) if largest else (0.0,):
+            if (before, after) == (own, own) and value != 0.0:
+                continue
+            edges = (before, after)
+            padded = np.pad(x, ((0, 0), (0, 0), edges, edges), constant_values=value)
+            said = f"padding {_pair(before, after)}; expected {_pair(own, own)}"
+            if (before, after) == (own, own):
+                said = "zeros around the image; expected minus infinity"
+            elif largest and value == 0.0:
+                said += ", and of zeros"
+            yield f"behaves as with {said}", _run(module, padded, padding=0)
+    if not own:
+        other = (layers.AvgPool2d if largest else layers.MaxPool2d)(module.kernel, module.stride)
+        name = "an average" if largest else "a maximum"
+        yield f"behaves as {name} over its windows", other.compute(x)
+    for kernel, stride in itertools.product(range(1, 6), range(1, 5)):
+        for pad in range(kernel) if (kernel, stride) != (module.kernel, module.stride) else ():
+            if tuple((size + 2 * pad - kernel) // stride + 1 for size in x.shape[2:]) == shape[2:]:
+                edges = (pad, pad)
+                padded = np.pad(x, ((0, 0), (0, 0), edges, edges), constant_values=-np.inf if largest else 0.0)
+                said = f"windows of {kernel} every {stride} and padding {pad}"
+                expected = f"{module.kernel}, {module.stride} and {own}"
+                windows = _run(module, padded, kernel=kernel, stride=stride, padding=0)
+                yield f"behaves as with {said}; expected {expected}", windows
+
+
+def findings(
+    specimen: Specimen, isolated: Mapping[str, np.ndarray], dtype: str, tolerance: Callable[[str], float]
+) -> list[Finding]:
+    """Return what is wrong by itself, in network order, given a trace in which each layer had the reference's input."""
+    found = []
+    for error in compare(specimen.taps, isolated, dtype, tolerance, "isolated"):
+        if error.error <= error.tolerance:
+            continue
+        both = error.tap in isolated and error.tap in specimen.taps
+        guess = _name(specimen, error, isolated[error.tap]) if both else error.note
+        found.append(Finding(error.tap, error, guess))
+    return found
+
+
+def _name(specimen: Specimen, error: TapError, output: np.ndarray) -> str:
+    """Return the first known mistake that gives this output, to rounding; "" where none does."""
+    if not np.isfinite(output).all():
+        return "gives numbers that are not finite"
+    for what, guess in specimen.guesses(error.tap, output.shape):
+        if guess.shape == output.shape and np.isfinite(guess).all():
+            scale = float(np.max(np.abs(guess))) or 1.0
+            if float(np.max(np.abs(guess - output))) <= error.tolerance * scale:
+                return what
+    right = specimen.taps[error.tap]
+    if output.shape != right.shape:
+        return f"gives shape {output.shape}, expected {right.shape}"
+    return _resemblance(right, output, error)
+
+
+def _resemblance(right: np.ndarray, output: np.ndarray, error: TapError) -> str:
+    """Return what the output has in common with the right one; "" where nothing."""
+    if right.ndim == 4 and _channels_permuted(right, output, error.tolerance):
+        return "has the right channels in another order"
+    factor = scaled_alike({"": output}, {"": right}, error.tolerance)
+    if factor is not None:
+        return f"is {factor:g} times as large as it should be"
+    if output.dtype == np.float64 and error.error < 1e-5:
+        return "is as exact as float32, where float64 was asked for"
+    if output.dtype == np.float64 and error.error < 1e-2 and _same_order(right, output):
+        return "is as exact as TF32 or bfloat16, where float64 was asked for"
+    return ""
+
+
+def _same_order(right: np.ndarray, output: np.ndarray) -> bool:
+    """Return whether differences are spread over all entries as those of a coarser number format are."""
+    relative = np.abs(output - right) / (np.abs(right) + 1e-3 * np.max(np.abs(right)))
+    return bool(np.max(relative) < 2e-2)
+
+
+def _channels_permuted(right: np.ndarray, output: np.ndarray, tolerance: float) -> bool:
+    def ranked(array: np.ndarray) -> np.ndarray:
+        channels = array.swapaxes(0, 1).reshape(array.shape[1], -1)
+        return channels[np.lexsort(np.round(channels / (np.max(np.abs(right)) or 1.0), 6).T[::-1])]
+
+    return bool(np.max(np.abs(ranked(right) - ranked(output))) <= tolerance * np.max(np.abs(right)))
+
+
+def scaled_alike(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], tolerance: float) -> float | None:
+    """Return the one factor, not 1, by which all arrays are larger than they should be; None where there is none."""
+    top = sum(float(np.vdot(found[name], values)) for name, values in right.items())
+    bottom = sum(float(np.vdot(values, values)) for values in right.values())
+    if not bottom:
+        return None
+    factor = top / bottom
+    if abs(factor - 1) < 1e-6 or abs(factor) < 1e-6:
+        return None
+    for name, values in right.items():
+        scale = float(np.max(np.abs(values))) or 1.0
+        if float(np.max(np.abs(found[name] - factor * values))) > max(tolerance, 1e-9) * scale * abs(factor):
+            return None
+    return float(f"{factor:.6g}")
+
+
+def describe_statistics(
+    specimen: Specimen, found: Mapping[str, np.ndarray], wrong: Iterable[str], tolerance: float
+) -> dict[str, str]:
+    """Return what running statistics that moved wrongly behave like, by name, where that is known."""
+    said: dict[str, str] = {}
+    for name in wrong:
+        path, _, leaf = name.rpartition(".")
+        x = specimen.inputs[path]
+        axes = (0, *range(2, x.ndim))
+        count = x.size // x.shape[1]
+        biased = x.mean(axis=axes) if leaf == "running_mean" else x.var(axis=axes)
+        old = specimen.tensors[name]
+        batches: Sequence[tuple[str, np.ndarray]] = [("", biased)]
+        if leaf == "running_var" and count > 1:
+            batches = [*batches, (" and a variance divided by n - 1; expected n", biased * count / (count - 1))]
+        keep = layers.BATCH_NORM_MOMENTUM
+        for what, batch in batches:
+            for kept in (keep, 0.99, 0.999, 1 - keep, 0.95, 0.0, 1.0):
+                guess = kept * old + (1 - kept) * batch
+                if np.max(np.abs(guess - found[name])) <= tolerance * np.max(np.abs(guess)) and (what or kept != keep):
+                    moved = (
+                        f"keeps {kept:g} of the old value; expected {keep:g}" if kept != keep else "moves as it should"
+                    )
+                    said[name] = "does not move in training" if kept == 1.0 else f"{moved}{what}"
+                    break
+            if name in said:
+                break
+    return said

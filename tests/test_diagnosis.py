@@ -1,0 +1,291 @@
+"""Mistakes put into each port: the layer that has one is found, alone, and the mistake is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common import backends, catalog, images, reference, weights
+from common.parity import mutation
+from common.parity.comparison import compare
+from common.parity.diagnosis import Specimen, describe_statistics, findings, scaled_alike
+from common.parity.mutation import Edit
+
+RESNET = ("resnet", {"arch": [[1, 8], [1, 16]], "input_size": [33, 41]})
+ALEXNET = ("alexnet", {"input_size": [96, 76]})
+LENET = ("lenet", {})
+BN_LENET = ("bn_lenet", {})
+GOOGLENET = ("googlenet", {"input_size": [33, 41]})
+
+
+def tolerance(_: str) -> float:
+    return 1e-11
+
+
+def specimen_of(name: str, config: dict, training: bool = False) -> tuple[catalog.Network, Specimen]:
+    network = catalog.get(name, **config)
+    tensors = weights.initialise(network, "probe", 0, "float64")
+    return network, Specimen(network, tensors, images.noise_batch(network, 3, 0), training)
+
+
+def said(backend: backends.Backend, name: str, config: dict, training: bool = False) -> dict[str, str]:
+    """Return what is found of each wrong layer, with a whole trace whose layers were all given the right input."""
+    network, specimen = specimen_of(name, config, training)
+    model = backend.build(network, "float64")
+    backend.load(model, specimen.tensors)
+    taps = backend.trace(model, specimen.x, training, specimen.taps)
+    assert list(taps) == list(reference.describe(network).taps)
+    return {finding.tap: finding.guess for finding in findings(specimen, taps, "float64", tolerance)}
+
+
+@pytest.mark.port
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("name", "config"), [RESNET, GOOGLENET, LENET, ("densenet", {"input_size": [33, 33]})])
+def test_a_right_port_has_no_wrong_layer(backend, name: str, config: dict, training: bool) -> None:
+    assert said(backend, name, config, training) == {}
+
+
+@pytest.mark.port
+@pytest.mark.parametrize("name", ["stem.conv.weight", "stage1.block1.bn1.running_var", "head.fc.bias"])
+def test_what_is_wrong_in_one_layer_is_wrong_in_that_one_alone(backend, name: str) -> None:
+    network, specimen = specimen_of(*RESNET)
+    model = backend.build(network, "float64")
+    backend.load(model, {**specimen.tensors, name: specimen.tensors[name] * 1.5})
+    alone = backend.trace(model, specimen.x, False, specimen.taps)
+    wrong = [error.tap for error in compare(specimen.taps, alone, "float64", tolerance) if error.share > 1]
+    assert wrong == [name.rpartition(".")[0], *(["logits"] if wrong[-1] == "logits" else [])]
+    together = backend.trace(model, specimen.x)
+    assert len([e for e in compare(specimen.taps, together, "float64", tolerance) if e.share > 1]) >= len(wrong)
+
+
+CONSTANTS = {
+    "epsilon": (("layers", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3"),),
+    "momentum": (("layers", "BATCH_NORM_MOMENTUM = 0.9", "BATCH_NORM_MOMENTUM = 0.99"),),
+}
+"""Mistakes that read the same in every port."""
+
+
+def edits(backend_name: str, *changes: tuple[str, str, str]) -> list[Edit]:
+    package = backends.get(backend_name).package
+    return [Edit(file if "." in file else f"{package}.{file}", old, new) for file, old, new in changes]
+
+
+PADDING = {
+    "torch": ("alexnet", "stride=4, padding=1", "stride=4, padding=0"),
+    "jax": ("alexnet", "stride=4, padding=1", "stride=4, padding=0"),
+    "tf": ("alexnet", "strides=4, padding=1", "strides=4, padding=0"),
+    "mxnet": ("alexnet", "strides=4, padding=1", "strides=4, padding=0"),
+}
+SAME = {
+    "jax": (
+        "layers",
+        "            padding=padding,\n            feature_group_count",
+        '            padding="SAME" if padding else 0,\n            feature_group_count',
+    ),
+    "tf": ("layers", "_explicit(self.pixels), dilations", '"SAME" if self.pixels else "VALID", dilations'),
+}
+"""What these frameworks mean by the same size, in place of the suite's padding."""
+TRANSPOSED = {
+    "torch": (
+        "weights",
+        "torch.from_numpy(tensors[name])",
+        "torch.from_numpy(tensors[name]).mT if tensor.ndim == 4 else torch.from_numpy(tensors[name])",
+    ),
+    "jax": ("common.layout", "array.transpose(2, 3, 1, 0)\n    if", "array.transpose(3, 2, 1, 0)\n    if"),
+    "tf": ("common.layout", "array.transpose(2, 3, 1, 0)\n    if", "array.transpose(3, 2, 1, 0)\n    if"),
+    "mxnet": (
+        "weights",
+        "_shared(tensors[name], p.dtype)",
+        "_shared(tensors[name].swapaxes(-1, -2) if tensors[name].ndim == 4 else tensors[name], p.dtype)",
+    ),
+}
+FLATTENED = (
+    "common.layout",
+    '    if tensor.kind == "dense":\n        if tensor.image is not None:\n            outputs = array.shape[0]',
+    '    if tensor.kind == "dense":\n        if False:\n            outputs = array.shape[0]',
+)
+
+
+@pytest.mark.port
+def test_another_epsilon_is_named_in_every_batch_norm(backend_name: str, backend) -> None:
+    found = said(mutation.load(backend_name, edits(backend_name, *CONSTANTS["epsilon"])), *RESNET)
+    norms = [tap for tap in reference.describe(catalog.get(RESNET[0], **RESNET[1])).taps if ".bn" in tap]
+    assert list(found) == norms
+    assert set(found.values()) == {"behaves as with an epsilon of 0.001; expected 1e-05"}
+
+
+@pytest.mark.port
+def test_another_padding_is_named(backend_name: str, backend) -> None:
+    found = said(mutation.load(backend_name, edits(backend_name, PADDING[backend_name])), *ALEXNET)
+    assert found == {"conv1": "behaves as with padding (0, 0); expected (1, 1)"}
+
+
+@pytest.mark.port
+def test_uneven_padding_is_named(backend_name: str, backend) -> None:
+    if backend_name not in SAME:
+        pytest.skip("this framework pads evenly and cannot be told otherwise")
+    network = ("resnet", {"arch": [[1, 8], [1, 16]], "input_size": [32, 32]})
+    found = said(mutation.load(backend_name, edits(backend_name, SAME[backend_name])), *network)
+    assert found == {
+        "stem.conv": "behaves as with padding (2, 3); expected (3, 3)",
+        "stage2.block1.conv1": "behaves as with padding (0, 1); expected (1, 1)",
+    }
+
+
+@pytest.mark.port
+def test_a_transposed_kernel_is_named(backend_name: str, backend) -> None:
+    found = said(mutation.load(backend_name, edits(backend_name, TRANSPOSED[backend_name])), *RESNET)
+    assert "stem.conv" in found
+    assert all(".conv" in tap for tap in found)
+    assert set(found.values()) == {"behaves as with its kernel's height and width exchanged"}
+
+
+@pytest.mark.port
+def test_the_order_of_flattening_is_named(backend_name: str, backend) -> None:
+    if backend_name not in ("jax", "tf"):
+        pytest.skip("this framework flattens in the canonical order")
+    found = said(mutation.load(backend_name, edits(backend_name, FLATTENED)), *LENET)
+    assert found["fc1"] == "behaves as if its input were flattened in the order H, W, C; its weights are for C, H, W"
+    assert set(found) == {"fc1"}
+
+
+@pytest.mark.port
+def test_weights_exchanged_between_layers_are_named(backend) -> None:
+    network, specimen = specimen_of("resnet", {"arch": [[2, 8], [1, 16]], "input_size": [33, 41]})
+    one, other = "stage1.block2.conv1", "stage1.block2.conv2"
+    mixed = dict(specimen.tensors)
+    for leaf in ("weight", "bias"):
+        mixed[f"{one}.{leaf}"], mixed[f"{other}.{leaf}"] = mixed[f"{other}.{leaf}"], mixed[f"{one}.{leaf}"]
+    model = backend.build(network, "float64")
+    backend.load(model, mixed)
+    found = findings(specimen, backend.trace(model, specimen.x, False, specimen.taps), "float64", tolerance)
+    assert [str(finding) for finding in found] == [
+        f"{one} behaves as with the weights of {other}",
+        f"{other} behaves as with the weights of {one}",
+    ]
+
+
+@pytest.mark.port
+def test_another_momentum_is_named(backend_name: str, backend) -> None:
+    mutant = mutation.load(backend_name, edits(backend_name, *CONSTANTS["momentum"]))
+    network, specimen = specimen_of(*BN_LENET, training=True)
+    model = mutant.build(network, "float64")
+    mutant.load(model, specimen.tensors)
+    mutant.trace(model, specimen.x, training=True)
+    moved = mutant.weights(model)
+    names = [name for name in specimen.tensors if ".running_" in name]
+    told = describe_statistics(specimen, moved, names, 1e-11)
+    assert told == dict.fromkeys(names, "keeps 0.99 of the old value; expected 0.9")
+
+
+@pytest.mark.port
+def test_a_mutant_leaves_the_port_as_it_is(backend_name: str, backend) -> None:
+    mutation.load(backend_name, edits(backend_name, *CONSTANTS["epsilon"]))
+    assert said(backends.load(backend_name), *RESNET) == {}
+
+
+# Without a framework: the reference with a mistake in one layer.
+
+
+def mistaken(path: str, name: str, config: dict, compute, training: bool = False) -> dict[str, str]:
+    """Return what is found where the reference's layer at `path` computes something else of its input."""
+    _, specimen = specimen_of(name, config, training)
+    x = specimen.inputs[path]
+    return {
+        finding.tap: finding.guess
+        for finding in findings(specimen, {**specimen.taps, path: compute(specimen, x)}, "float64", tolerance)
+    }
+
+
+def test_an_activation_left_out_is_named_where_it_is_missed() -> None:
+    found = mistaken("fc2", *LENET, lambda s, x: s.modules["fc2"].compute(s.inputs["sigmoid3"]))
+    assert found == {"fc2": "behaves as without the Sigmoid before it (sigmoid3)"}
+
+
+def test_another_activation_is_named() -> None:
+    found = mistaken("fc2", *LENET, lambda s, x: s.modules["fc2"].compute(np.tanh(s.inputs["sigmoid3"])))
+    assert found == {"fc2": "behaves as with tanh before it, expected Sigmoid"}
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "expected"),
+    [
+        (
+            "stem.bn",
+            lambda s, x: _training(s, "stem.bn", x),
+            "behaves as in training: normalised by the batch's statistics, expected the running ones",
+        ),
+        ("head.fc", lambda s, x: x @ s.modules["head.fc"].weight.T, "behaves as without its bias"),
+        ("stem.conv", lambda s, x: 2.5 * s.taps["stem.conv"], "is 2.5 times as large as it should be"),
+        ("stem.conv", lambda s, x: s.taps["stem.conv"][:, ::-1], "has the right channels in another order"),
+        ("stem.conv", lambda s, x: np.full_like(s.taps["stem.conv"], np.nan), "gives numbers that are not finite"),
+        (
+            "stem.conv",
+            lambda s, x: s.taps["stem.conv"].astype(np.float32).astype(float),
+            "is as exact as float32, where float64 was asked for",
+        ),
+        (
+            "stage1.block1",
+            lambda s, x: np.maximum(s.taps["stage1.block1.bn2"], 0),
+            "behaves as without what is added to its last layer",
+        ),
+        ("stage1.block1", lambda s, x: s.inputs["stage1.block1.relu2"], "behaves as without its last ReLU"),
+        (
+            "stem.pool",
+            lambda s, x: (
+                s.taps["stem.pool"]
+                + 0.1 * np.sin(np.arange(s.taps["stem.pool"].size).reshape(s.taps["stem.pool"].shape))
+            ),
+            "",
+        ),
+    ],
+)
+def test_mistakes_of_layers_are_named(path: str, change, expected: str) -> None:
+    assert mistaken(path, *RESNET, change) == {path: expected}
+
+
+def _training(specimen: Specimen, path: str, x: np.ndarray) -> np.ndarray:
+    layer = specimen.modules[path]
+    mean, variance = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    scale = layer.weight / np.sqrt(variance + 1e-5)
+    return (x - mean[:, None, None]) * scale[:, None, None] + layer.bias[:, None, None]
+
+
+def test_zeros_around_a_maximum_are_named() -> None:
+    def padded_by_zeros(specimen: Specimen, x: np.ndarray) -> np.ndarray:
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+        return windows[:, :, ::2, ::2].max(axis=(4, 5))
+
+    # Behind a rectifier zeros never win; what is given here is negative.
+    _, specimen = specimen_of(*RESNET)
+    specimen.inputs["stem.pool"] = specimen.inputs["stem.relu"] - 3
+    specimen.taps["stem.pool"] = specimen.modules["stem.pool"].compute(specimen.inputs["stem.pool"])
+    wrong = {**specimen.taps, "stem.pool": padded_by_zeros(specimen, specimen.inputs["stem.pool"])}
+    (found,) = findings(specimen, wrong, "float64", tolerance)
+    assert found.guess == "behaves as with zeros around the image; expected minus infinity"
+
+
+def test_branches_joined_in_another_order_are_named() -> None:
+    def joined(specimen: Specimen, _: np.ndarray) -> np.ndarray:
+        paths = [f"stage1.block1.branch{i}" for i in (2, 1, 3, 4)]
+        return np.concatenate([specimen.modules[path](specimen.inputs[path]) for path in paths], axis=1)
+
+    found = mistaken("stage1.block1", *GOOGLENET, joined)
+    assert found == {"stage1.block1": "behaves as if joined in the order branch2, branch1, branch3, branch4"}
+
+
+def test_a_variance_of_n_minus_1_in_the_statistics_is_named() -> None:
+    _, specimen = specimen_of(*BN_LENET, training=True)
+    x, old = specimen.inputs["bn1"], specimen.tensors["bn1.running_var"]
+    found = {"bn1.running_var": 0.9 * old + 0.1 * x.var(axis=(0, 2, 3), ddof=1)}
+    told = describe_statistics(specimen, found, list(found), 1e-11)
+    assert told == {"bn1.running_var": "moves as it should and a variance divided by n - 1; expected n"}
+    still = describe_statistics(specimen, {"bn1.running_var": old}, list(found), 1e-11)
+    assert still == {"bn1.running_var": "does not move in training"}
+
+
+def test_one_factor_over_all_arrays_is_found_and_no_other() -> None:
+    right = {"a": np.arange(4.0), "b": np.ones((2, 2))}
+    assert scaled_alike({name: 4 * array for name, array in right.items()}, right, 1e-9) == 4.0
+    assert scaled_alike(right, right, 1e-9) is None
+    assert scaled_alike({"a": 4 * right["a"], "b": 3 * right["b"]}, right, 1e-9) is None
