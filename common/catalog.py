@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import ConfigError, unknown
+from common.errors import ConfigError, shown, unknown
 
 __all__ = [
     "FAMILIES",
@@ -30,16 +30,30 @@ __all__ = [
 ]
 
 
+_LIMIT = 2**31
+"""What every number of a configuration stays below: no framework has longer axes, and no product overflows."""
+_MOST_LAYERS = 1000
+"""Layers or blocks of all stages together: more than any published network has, and described within a second."""
+
+
 def _positive_int(field: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"`{field}` (={value!r}) must be a positive integer")
+        raise ConfigError(f"`{field}` (={shown(value)}) must be a positive integer")
+    if value >= _LIMIT:
+        raise ConfigError(f"`{field}` (={shown(value)}) must be a positive integer below {_LIMIT}")
     return value
 
 
 def _sequence(field: str, value: object, form: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise ConfigError(f"`{field}` (={value!r}) must be {form}")
+        raise ConfigError(f"`{field}` (={shown(value)}) must be {form}")
     return tuple(value)
+
+
+def _check_depth(counts: Iterable[int]) -> None:
+    depth = sum(counts)
+    if depth > _MOST_LAYERS:
+        raise ConfigError(f"`arch` has {depth} layers or blocks in its stages; it may have {_MOST_LAYERS} in all")
 
 
 def _stages(value: object, *columns: str) -> tuple[tuple[Any, ...], ...]:
@@ -48,13 +62,16 @@ def _stages(value: object, *columns: str) -> tuple[tuple[Any, ...], ...]:
     stages = []
     for i, row in enumerate(_sequence("arch", value, form), start=1):
         if not isinstance(row, list | tuple) or len(row) != len(columns):
-            raise ConfigError(f"`arch` must be {form}; stage {i} is {row!r}")
+            raise ConfigError(f"`arch` must be {form}; stage {i} is {shown(row)}")
         for column, entry in zip(columns, row, strict=True):
             if column != "multiplier":
                 _positive_int(f"arch: {column} of stage {i}", entry)
-            elif isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 < entry < float("inf"):
-                raise ConfigError(f"`arch: {column} of stage {i}` (={entry!r}) must be a positive number")
+            elif isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 < entry < _LIMIT:
+                raise ConfigError(
+                    f"`arch: {column} of stage {i}` (={shown(entry)}) must be a positive number below {_LIMIT}"
+                )
         stages.append(tuple(row))
+    _check_depth(row[0] for row in stages)
     return tuple(stages)
 
 
@@ -93,7 +110,7 @@ class Config:
         _positive_int("in_channels", self.in_channels)
         size = _sequence("input_size", self.input_size, "[height, width]")
         if len(size) != 2:
-            raise ConfigError(f"`input_size` (={list(size)}) must be [height, width]")
+            raise ConfigError(f"`input_size` (={shown(list(size))}) must be [height, width]")
         for side, pixels in zip(("height", "width"), size, strict=True):
             _positive_int(f"input_size: {side}", pixels)
         object.__setattr__(self, "input_size", size)
@@ -101,7 +118,7 @@ class Config:
 
 def _check_dropout(rate: object) -> None:
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ConfigError(f"`dropout` (={rate!r}) must be a number from 0 to below 1")
+        raise ConfigError(f"`dropout` (={shown(rate)}) must be a number from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -169,6 +186,7 @@ class DenseNetConfig(Config):
         layers = _sequence("arch", self.arch, "a list with the number of layers of each stage")
         for i, count in enumerate(layers, start=1):
             _positive_int(f"arch: layers of stage {i}", count)
+        _check_depth(layers)
         object.__setattr__(self, "arch", layers)
         _positive_int("growth_rate", self.growth_rate)
         _positive_int("num_channels", self.num_channels)
@@ -206,7 +224,7 @@ class Network:
 
     arxiv: str = ""
 
-    def configured(self, **overrides: object) -> Network:
+    def configured(self, /, **overrides: object) -> Network:
         """Return this network with some fields of its configuration replaced.
 
         Raises ConfigError for a field the network does not have or a value it cannot take.
@@ -340,7 +358,7 @@ FAMILIES: Mapping[str, Network] = {
 """The families by name, each with a default `arch` and taking any other."""
 
 
-def get(name: str, **overrides: object) -> Network:
+def get(name: str, /, **overrides: object) -> Network:
     """Return the network or family `name`, with `overrides` in place of its own configuration.
 
     Raises ConfigError for an unknown name (naming the nearest ones), an unknown field or a value it cannot take.

@@ -18,6 +18,7 @@ from common.options import (
     BACKENDS,
     CHECKS,
     DTYPES,
+    MUTANTS,
     OPTIMIZERS,
     check_choice,
     config_option,
@@ -410,6 +411,51 @@ def diagnose(
     return status
 
 
+@cli.command(
+    epilog=example(
+        "rosetta mutants",
+        "rosetta mutants --backends torch --kinds constant,keyword --sample 20",
+        "rosetta mutants --kinds pitfall,constant,keyword,activation,swap,zero --json mutants.json",
+    )
+)
+@click.option("--backends", default=",".join(BACKENDS[1:]), show_default=True, help="Whose port to put mistakes into.")
+@click.option("--kinds", default="pitfall", show_default=True, help=f"Which, of {', '.join(MUTANTS)}.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), help="How many of each kind and backend, at random  [default: all]"
+)
+@seed_option
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write what became of each as JSON.")
+def mutants(backends: str, kinds: str, sample: int | None, seed: int, json_path: Path | None) -> int:
+    """Put mistakes into each port, in memory, and see whether parity finds every one, and where.
+
+    pitfall: what goes wrong between frameworks; constant: each number of each model file one step up; keyword: each
+    left out; activation: each left out; swap: two equally shaped weights exchanged; zero: a layer's weight, bias, scale
+    or statistics zeroed. A mutant is killed by the first check that disagrees: building the port, forward, gradients,
+    training.
+    """
+    from common.files import check_writable
+    from common.mutants import report, run
+    from common.mutants.generic import of_sources, of_weights
+    from common.mutants.pitfalls import of_pitfalls
+    from common.parity.report import save
+
+    names = parse_list("--backends", backends, BACKENDS[1:], "backend to put mistakes into")
+    wanted = parse_list("--kinds", kinds, MUTANTS, "kind of mutant")
+    if json_path is not None:
+        check_writable(json_path)
+    chosen = []
+    for name in names:
+        every = (mutant for made in (of_pitfalls, of_sources, of_weights) for mutant in made(name))
+        own = [mutant for mutant in every if mutant.kind in wanted]
+        chosen += run.sampled(own, sample, seed) if sample else own
+    outcomes = _with_progress(lambda progress: run.run(chosen, names, progress), names)
+    report.print_table(outcomes, console())
+    if json_path is not None:
+        save(json_path, report.to_json(outcomes))
+        click.echo(f"report: {json_path}")
+    return report.exit_status(outcomes)
+
+
 @cli.command(epilog=example("rosetta summary resnet18", "rosetta summary lenet --backend tf"))
 @click.argument("network")
 @click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(BACKENDS)}.")
@@ -456,7 +502,10 @@ def _terminate(number: int, _frame: object) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; every error of the user's is one line on standard error."""
-    signal.signal(signal.SIGTERM, _terminate)  # so that workers are ended and temporary files removed
+    # So that workers are ended and temporary files removed. Whoever asked to go on without a terminal does.
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         return cli.main(arguments, prog_name="rosetta", standalone_mode=False) or 0
     except RosettaError as error:

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import safe_open
 
-from common.errors import InputError
+from common import records
+from common.errors import InputError, shown
 
 __all__ = ["DTYPES", "atomic_writer", "check_writable", "map_safetensors", "safetensors_header", "write_safetensors"]
 
@@ -61,6 +62,8 @@ def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 """What rosetta's files hold, by safetensors' name for it."""
+_LONGEST_HEADER = 1 << 23
+"""Bytes: several times what the largest network of the catalogue's families takes, and parsed in little memory."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -97,19 +100,30 @@ def map_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Return a safetensors file's metadata and its tensors in their order in it, mapped into memory.
 
     Writing to one changes its copy in memory, never the file. Raises SafetensorError where the file is not whole or
-    not one, OSError where it cannot be read, ValueError where a tensor is of a type other than F32 and F64.
+    not one, OSError where it cannot be read, ValueError where its header is too long, has a name twice or a tensor
+    that is no array of F32 or F64.
     """
+    with path.open("rb") as start_of_file:
+        length = int.from_bytes(start_of_file.read(8), "little")
+    if _LONGEST_HEADER < length <= path.stat().st_size:
+        raise ValueError(f"its header is of {length} bytes; expected at most {_LONGEST_HEADER}")
     with safe_open(path, "numpy") as file:
-        metadata = file.metadata() or {}
-        # The library has checked that the tensors lie one behind another from the header to the end of the file.
-        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
-        layout = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
+        # The library has checked that the tensors lie one behind another from the header to the end of the file. Of a
+        # name that the header has twice it takes the last, and it takes a list for an object.
+        names = file.offset_keys()
     mapped = np.asarray(np.memmap(path, np.uint8, "c"))
-    end = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    header = records.parse(mapped[8:start].tobytes())
     tensors: dict[str, np.ndarray] = {}
-    for name, code, shape in layout:
-        if code not in DTYPES:
+    for name in names:
+        entry = header[name]
+        if not isinstance(entry, dict):
+            raise ValueError(f"{name} is described by {shown(entry)}; expected an object of dtype, shape, data_offsets")
+        code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(code, str) or code not in DTYPES:
             raise ValueError(f"{name} is of type {code}; expected {' or '.join(DTYPES)}")
-        begin, end = end, end + math.prod(shape) * DTYPES[code].itemsize
-        tensors[name] = mapped[begin:end].view(DTYPES[code]).reshape(shape)
-    return metadata, tensors
+        try:
+            tensors[name] = mapped[start + begin : start + end].view(DTYPES[code]).reshape(shape)
+        except (ValueError, OverflowError):  # too many axes, or an empty tensor with one that is too long
+            raise ValueError(f"{name} has shape {shown(shape)}, which no array can have") from None
+    return header.get("__metadata__") or {}, tensors

@@ -47,7 +47,10 @@ def read_idx(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: holds {len(data)} bytes; its header, shape {shape}, makes {start + math.prod(shape)}"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8)[start:].reshape(shape)
+    except ValueError:  # too many axes, or an empty array with one that is too long
+        raise InputError(f"{path}: its header says shape {shape}, which no array can have") from None
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from common import records
 from common.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "BACKENDS",
     "CHECKS",
     "DTYPES",
+    "MUTANTS",
     "OPTIMIZERS",
     "SCHEDULES",
     "check_choice",
@@ -35,6 +36,7 @@ BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
 CHECKS = ("forward", "gradients", "training")
 DTYPES = ("float64", "float32")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
+MUTANTS = ("pitfall", "constant", "keyword", "activation", "swap", "zero")
 SCHEDULES = ("constant", "step", "cosine")
 
 
@@ -58,8 +60,8 @@ def parse_config(given: str | None) -> dict[str, Any]:
                 f"{source}: neither JSON nor a file that can be read ({error}); an example is '{{\"num_classes\": 7}}'"
             ) from None
     try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        config = records.parse(text)
+    except ValueError as error:
         raise ConfigError(f"{source}: not JSON: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f'{source}: expected a JSON object such as {{"num_classes": 7}}, and was given {text[:60]}')

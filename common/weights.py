@@ -6,7 +6,6 @@ Reading maps it into memory, so that a tensor costs nothing until it is used.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from typing import Literal, get_args
 import numpy as np
 from safetensors import SafetensorError
 
-from common import catalog, reference
+from common import catalog, records, reference
 from common.catalog import Network
-from common.errors import ConfigError, WeightsError
+from common.errors import ConfigError, WeightsError, shown
 from common.files import DTYPES, atomic_writer, map_safetensors, safetensors_header, write_safetensors
 from common.layout import Tensor
 
@@ -195,7 +194,8 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
                 raise WeightsError(f"{source}: {name} holds a NaN or an infinity; weights must be finite")
 
 
-def _metadata_network(path: Path, metadata: Mapping[str, str]) -> Network:
+def _metadata_network(path: Path, metadata: Mapping[str, str], tensors: int) -> Network:
+    """Return the network that a file's metadata names; `tensors` is how many the file has."""
     if metadata.get("format") != _FORMAT:
         raise WeightsError(
             f"{path}: a safetensors file, but not of rosetta (format is {metadata.get('format')!r}, expected "
@@ -206,12 +206,21 @@ def _metadata_network(path: Path, metadata: Mapping[str, str]) -> Network:
             f"{path}: version {metadata.get('version')!r} of the format; this rosetta reads {_VERSION!r}"
         )
     try:
-        config = json.loads(metadata["config"])
-        return catalog.get(metadata["network"], **config)
+        name, config = metadata["network"], records.parse(metadata["config"])
+        if not isinstance(config, dict):
+            raise ConfigError(f"`config` (={shown(config)}) must be an object")
+        network = catalog.get(name, **config)
+        # Before anything is made of each layer; all have at least one tensor.
+        arch = getattr(network.config, "arch", ())
+        depth = sum(stage if isinstance(stage, int) else stage[0] for stage in arch)
+        if depth > tensors:
+            raise ConfigError(f"`arch` has {depth} layers or blocks, and the file {tensors} tensors")
+        reference.describe(network)
     except KeyError as error:
         raise WeightsError(f"{path}: its metadata has no {error}") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise WeightsError(f"{path}: its metadata names no network that can be built: {error}") from None
+    return network
 
 
 def read(path: Path | str) -> WeightsFile:
@@ -230,7 +239,7 @@ def read(path: Path | str) -> WeightsFile:
         raise WeightsError(f"{path}: not a whole safetensors file: {error}") from None
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
-    network = _metadata_network(path, metadata)
+    network = _metadata_network(path, metadata, len(tensors))
     check(str(path), network, tensors)
     return WeightsFile(path, network, tensors)
 

@@ -24,7 +24,7 @@ from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, str, Array], Array | None]
+Observer = Callable[[str, nnx.Module | str, Array], Array | None]
 
 
 @contextmanager
@@ -45,9 +45,9 @@ def _wrapped(classes: set[type[nnx.Module]], wrap: Callable[[Callable], Callable
 
 
 def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
-    """Run the model and call `observe(path, kind, output)` after each module and activation below it.
+    """Run the model and call `observe(path, module, output)` after each module below it.
 
-    What it returns goes on in place of a module's output.
+    What it returns goes on in place of the module's output. An activation is no module: observed is its name.
     """
     modules = list(nnx.iter_modules(model))
     paths = {id(module): ".".join(path) for path, module in modules}
@@ -60,7 +60,7 @@ def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
             running.append(path)
             y = call(module, x)
             running.pop()
-            other = observe(path, kind_of(module, "jax_impl", (nnx.Module,)), y) if path else None
+            other = observe(path, module, y) if path else None
             return y if other is None else other
 
         return wrapper
@@ -97,7 +97,7 @@ def _trace(
     model = nnx.merge(graphdef, state)
     outputs: dict[str, Array] = {}
 
-    def observe(path: str, _: str, output: Array) -> Array | None:
+    def observe(path: str, _: nnx.Module | str, output: Array) -> Array | None:
         outputs[path] = output
         return given.get(path)
 
@@ -148,8 +148,12 @@ class Backend:
     def summary(self, model: nnx.Module) -> list[Call]:
         calls: list[Call] = []
 
-        def observe(path: str, kind: str, output: Array) -> None:
-            calls.append(Call(path, kind, output.shape))
+        def observe(path: str, module: nnx.Module | str, output: Array) -> None:
+            if isinstance(module, str):
+                calls.append(Call(path, module, output.shape))
+            else:
+                kind = kind_of(module, "jax_impl", (nnx.Module,))
+                calls.append(Call(path, kind, output.shape, own=type(module).__name__))
 
         model.eval()
         graphdef, state = nnx.split(model)

@@ -130,7 +130,8 @@ class Backend:
         calls: list[Call] = []
 
         def observe(path: str, block: HybridBlock, output: mx.np.ndarray) -> None:
-            calls.append(Call(path, kind_of(block, "mxnet_impl", (HybridBlock, Block)), output.shape))
+            kind = kind_of(block, "mxnet_impl", (HybridBlock, Block))
+            calls.append(Call(path, kind, output.shape, own=type(block).__name__))
 
         image = np.zeros((1, *model.network.input_shape))
         _observed(model, self._input(model, image), training=False, observe=observe)

@@ -279,7 +279,7 @@ def test_a_variance_of_n_minus_1_in_the_statistics_is_named() -> None:
     x, old = specimen.inputs["bn1"], specimen.tensors["bn1.running_var"]
     found = {"bn1.running_var": 0.9 * old + 0.1 * x.var(axis=(0, 2, 3), ddof=1)}
     told = describe_statistics(specimen, found, list(found), 1e-11)
-    assert told == {"bn1.running_var": "moves as it should and a variance divided by n - 1; expected n"}
+    assert told == {"bn1.running_var": "moves toward a variance divided by n - 1; expected n"}
     still = describe_statistics(specimen, {"bn1.running_var": old}, list(found), 1e-11)
     assert still == {"bn1.running_var": "does not move in training"}
 

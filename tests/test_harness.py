@@ -31,8 +31,8 @@ from common.parity import worker
 from common.reference.backend import Backend
 
 class Faulty(Backend):
-    def trace(self, model, x, training=False):
-        taps = super().trace(model, x, training)
+    def trace(self, model, x, *others):
+        taps = super().trace(model, x, *others)
         {fault}
         return taps
 

@@ -1,10 +1,11 @@
-"""A port that is broken on purpose: parity exits 1 and names the tap where it happened.
+"""A port that is broken on purpose: parity finds it, and names the tap where it happened.
 
-Each mutant is a copy of the project with one line of the port changed.
+First as anybody would break it, in a copy of the project with one line changed; then in memory, by the hundred.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from common import backends
-
-pytestmark = pytest.mark.port
+from common import backends, reference
+from common.mutants import generic, pitfalls, run
+from common.mutants.generic import MODULES, Mutant
+from common.mutants.report import exit_status
+from common.parity.mutation import Edit, source
 
 RESNET = ("resnet", {"arch": [[1, 8], [1, 16]], "input_size": [33, 41]})
 ALEXNET = ("alexnet", {"input_size": [96, 76]})
@@ -82,6 +85,7 @@ def parity_of_a_copy(
     return result.returncode, json.loads((folder / "report.json").read_text())
 
 
+@pytest.mark.port
 def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
     for i, (network, config) in enumerate((RESNET, ALEXNET)):
         folder = tmp_path / str(i)
@@ -91,6 +95,7 @@ def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
         assert [result["status"] for result in report["results"]] == ["agree", "agree"]
 
 
+@pytest.mark.port
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, mistake: str) -> None:
     network, config, tap = WHERE[mistake]
@@ -100,3 +105,120 @@ def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, mista
         assert (result["dtype"], result["status"]) in {("float64", "disagree"), ("float32", "disagree")}
         assert result["first_divergence"] == tap
         assert result["detail"] == ""  # the numbers differ, not the shapes
+
+
+# In memory.
+
+
+PORTS = ("torch", "jax", "tf", "mxnet")
+
+
+@pytest.mark.parametrize("backend", PORTS)
+def test_every_edit_fits_the_source_and_leaves_one_that_can_be_read(backend: str) -> None:
+    mutants = [*pitfalls.of_pitfalls(backend), *generic.of_sources(backend)]
+    assert {mutant.kind for mutant in mutants} == {"pitfall", "constant", "keyword", "activation"}
+    for mutant in mutants:
+        for module in {edit.module for edit in mutant.edits}:
+            text = source(module)
+            changed = text
+            for edit in mutant.edits:
+                if edit.module == module:
+                    changed = edit.apply(changed)
+            assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text)), mutant.name
+
+
+def test_what_can_be_changed_in_a_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '''"""Of 5 layers."""
+
+WIDTH: int = 7
+
+class Block(nn.Module):
+    """3 by 3."""
+
+    def __init__(self, channels: int, kernel: int = 3, rate: float = 0.5) -> None:
+        self.conv = nn.Conv2d(channels, 64, kernel_size=kernel, bias=True)
+        self.act = nn.ReLU()
+        if channels > 9:
+            raise ValueError("over 9")
+
+    def forward(self, x):
+        return relu(self.conv(x)) + x.mean(dim=1)
+'''
+    monkeypatch.setattr(generic, "MODULES", {"lenet": MODULES["lenet"]})
+    monkeypatch.setattr(generic, "source", lambda _: text)
+    found = {
+        (mutant.kind, mutant.edits[0].old, mutant.edits[0].new, mutant.owner, mutant.attribute, bool(mutant.reason))
+        for mutant in generic.of_sources("torch")
+    }
+    assert found == {
+        ("constant", "7", "8", "", "", False),
+        ("constant", "3", "4", "Block", "", True),
+        ("constant", "0.5", "0.625", "Block", "", True),
+        ("constant", "64", "65", "Block", "conv", False),
+        ("constant", "9", "10", "Block", "", False),
+        ("constant", "1", "2", "Block", "", False),
+        ("keyword", "kernel_size=kernel,", "", "Block", "conv", False),
+        ("keyword", "bias=True", "", "Block", "conv", False),
+        ("keyword", "dim=1", "", "Block", "", False),
+        ("activation", "nn.ReLU()", "nn.Identity()", "Block", "act", False),
+        ("activation", "relu(self.conv(x))", "(self.conv(x))", "Block", "", False),
+    }
+
+
+def test_every_bias_scale_and_statistic_is_zeroed_and_every_pair_of_a_shape_exchanged() -> None:
+    mutants = [mutant for mutant in generic.of_weights("torch") if mutant.networks == MODULES["lenet"]]
+    manifest = reference.describe(MODULES["lenet"][0]).manifest
+    zeroed = {mutant.change.names[0] for mutant in mutants if mutant.kind == "zero"}
+    assert zeroed == {name for name in manifest if name.endswith("bias")}  # lenet has no scales and no statistics
+    assert [mutant.name for mutant in mutants if mutant.kind == "swap"] == []  # no two layers of lenet are alike
+    alike = {mutant.change.names for mutant in generic.of_weights("torch") if mutant.kind == "swap"}
+    assert ("stage2.block2.conv1.weight", "stage2.block2.conv2.weight") in alike
+    assert ("stage2.block2.bn1.running_mean", "stage2.block2.bn1.running_var") not in alike
+
+
+def test_every_pitfall_has_a_port_that_can_have_it_or_a_reason() -> None:
+    assert [pitfall.number for pitfall in pitfalls.PITFALLS] == list(range(1, 29))
+    for pitfall in pitfalls.PITFALLS:
+        assert pitfall.edits or pitfall.nowhere
+        assert bool(pitfall.edits) == bool(pitfall.networks)
+
+
+@pytest.mark.port
+def test_every_pitfall_is_found_where_it_is(backend_name: str) -> None:
+    mutants = list(pitfalls.of_pitfalls(backend_name))
+    assert mutants
+    for outcome in run.run(mutants, [backend_name]):
+        if outcome.mutant.reason:
+            assert outcome.status == "equivalent", outcome
+        else:
+            assert outcome.status == "killed", outcome
+            assert outcome.named is not False, outcome
+
+
+@pytest.mark.port
+def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
+    every = [*generic.of_sources(backend_name), *generic.of_weights(backend_name)]
+    outcomes = run.run(run.sampled(every, 3, seed=0), [backend_name])
+    assert len(outcomes) == 15
+    assert {outcome.status for outcome in outcomes} <= {"killed", "equivalent"}, outcomes
+    assert all(outcome.mutant.reason for outcome in outcomes if outcome.status == "equivalent")
+    assert not [outcome for outcome in outcomes if outcome.named is False]
+
+
+@pytest.mark.port
+def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
+    package = backends.get(backend_name).package
+    edit = Edit(f"{package}.lenet", "class LeNet", "NOTHING = 1\n\n\nclass LeNet")
+    (outcome,) = run.run([Mutant(backend_name, "constant", "nothing", MODULES["lenet"], (edit,))], [backend_name])
+    assert outcome.status == "survived"
+    assert exit_status([outcome]) == 1
+
+
+def test_a_backend_that_is_not_installed_kills_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nobody = tmp_path / "python"
+    nobody.write_text("#!/bin/sh\nexit 1\n")
+    nobody.chmod(0o755)
+    monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(nobody))
+    outcomes = run.run(run.sampled(generic.of_weights("torch"), 2, seed=0), ["torch"])
+    assert {outcome.status for outcome in outcomes} == {"missing"}
+    assert exit_status(outcomes) == 3

@@ -102,7 +102,8 @@ class Backend:
         calls: list[Call] = []
 
         def observe(path: str, layer: keras.Layer, output: tf.Tensor) -> None:
-            calls.append(Call(path, kind_of(layer, "tf_impl", (keras.Layer,)), tuple(output.shape)))
+            kind = kind_of(layer, "tf_impl", (keras.Layer,))
+            calls.append(Call(path, kind, tuple(output.shape), own=type(layer).__name__))
 
         image = np.zeros((1, *model.network.input_shape))
         _observed(model, self._input(model, image), False, observe)

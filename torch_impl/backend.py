@@ -87,7 +87,8 @@ class Backend:
         calls: list[Call] = []
 
         def observe(path: str, module: nn.Module, output: Tensor) -> None:
-            calls.append(Call(path, kind_of(module, "torch_impl", (nn.Module,)), tuple(output.shape)))
+            kind = kind_of(module, "torch_impl", (nn.Module,))
+            calls.append(Call(path, kind, tuple(output.shape), own=type(module).__name__))
 
         image = np.zeros((1, *model.network.input_shape))
         _observed(model.eval(), self._input(model, image), observe)

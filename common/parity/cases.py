@@ -110,7 +110,8 @@ class Case:
             self.outputs[name, dtype] = outputs
         measured = {"seconds": answer["seconds"], "peak_bytes": answer["peak_bytes"]}
         cell = self.judged(dataclasses.replace(blank, status="agree", **measured), errors)
-        return self.diagnosed(worker, cell) if cell.status == "disagree" or self.settings.isolate else cell
+        wanted = self.settings.isolate or (self.settings.diagnose and cell.status == "disagree")
+        return self.diagnosed(worker, cell) if wanted else cell
 
     def specimen(self) -> Specimen | None:
         """Return the reference's network on the input that mistakes are looked for on; None where there is none."""
@@ -173,6 +174,10 @@ class Case:
             self.cells.append(cell)
             self.pending -= 1
             return self.pending == 0
+
+    def again(self) -> Iterable[tuple[str, DTypeName]]:
+        """Iterate over whom to ask once more, in which dtype, where one broke down that was to measure for all."""
+        return ()
 
     def finish(self) -> list[Pair]:
         """Compare the backends with each other once all are done; this may change what is thought of the cells."""

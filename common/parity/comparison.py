@@ -72,7 +72,7 @@ def compare(
 
 def first_divergence(errors: Iterable[TapError]) -> TapError | None:
     """Return the first tap that disagrees, or None; `errors` are in network order."""
-    return next((error for error in errors if not error.error <= error.tolerance), None)
+    return next((e for e in errors if not (e.error <= e.tolerance and math.isfinite(e.error))), None)
 
 
 def worst(errors: Iterable[TapError]) -> TapError:

@@ -8,7 +8,8 @@ framework's, to rounding, the mistake has a name.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -353,7 +354,7 @@ def scaled_alike(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray
     if not bottom:
         return None
     factor = top / bottom
-    if abs(factor - 1) < 1e-6 or abs(factor) < 1e-6:
+    if not math.isfinite(factor) or abs(factor - 1) < 1e-6 or abs(factor) < 1e-6:
         return None
     for name, values in right.items():
         scale = float(np.max(np.abs(values))) or 1.0
@@ -366,27 +367,29 @@ def describe_statistics(
     specimen: Specimen, found: Mapping[str, np.ndarray], wrong: Iterable[str], tolerance: float
 ) -> dict[str, str]:
     """Return what running statistics that moved wrongly behave like, by name, where that is known."""
-    said: dict[str, str] = {}
+    said = {}
     for name in wrong:
-        path, _, leaf = name.rpartition(".")
-        x = specimen.inputs[path]
-        axes = (0, *range(2, x.ndim))
-        count = x.size // x.shape[1]
-        biased = x.mean(axis=axes) if leaf == "running_mean" else x.var(axis=axes)
-        old = specimen.tensors[name]
-        batches: Sequence[tuple[str, np.ndarray]] = [("", biased)]
-        if leaf == "running_var" and count > 1:
-            batches = [*batches, (" and a variance divided by n - 1; expected n", biased * count / (count - 1))]
-        keep = layers.BATCH_NORM_MOMENTUM
-        for what, batch in batches:
-            for kept in (keep, 0.99, 0.999, 1 - keep, 0.95, 0.0, 1.0):
-                guess = kept * old + (1 - kept) * batch
-                if np.max(np.abs(guess - found[name])) <= tolerance * np.max(np.abs(guess)) and (what or kept != keep):
-                    moved = (
-                        f"keeps {kept:g} of the old value; expected {keep:g}" if kept != keep else "moves as it should"
-                    )
-                    said[name] = "does not move in training" if kept == 1.0 else f"{moved}{what}"
-                    break
-            if name in said:
+        for what, guess in _statistics(specimen, name):
+            if np.max(np.abs(guess - found[name])) <= tolerance * np.max(np.abs(guess)):
+                said[name] = what
                 break
     return said
+
+
+def _statistics(specimen: Specimen, name: str) -> Iterator[Guess]:
+    """Iterate over what a running statistic becomes in one step of training, by known mistakes."""
+    path, _, leaf = name.rpartition(".")
+    x, old, keep = specimen.inputs[path], specimen.tensors[name], layers.BATCH_NORM_MOMENTUM
+    axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]
+    batch = x.mean(axis=axes) if leaf == "running_mean" else x.var(axis=axes)
+    yield "does not move in training", old
+    others = (0.99, 0.999, 1 - keep, 0.95, 0.0)
+    for kept in others:
+        yield f"keeps {kept:g} of the old value; expected {keep:g}", kept * old + (1 - kept) * batch
+    if leaf == "running_var" and count > 1:
+        unbiased = batch * count / (count - 1)
+        toward = "moves toward a variance divided by n - 1; expected n"
+        yield toward, keep * old + (1 - keep) * unbiased
+        for kept in others:
+            both = f"{toward}; and keeps {kept:g} of the old value; expected {keep:g}"
+            yield both, kept * old + (1 - kept) * unbiased

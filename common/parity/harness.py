@@ -108,7 +108,9 @@ class _Run:
         workers = [
             threading.Thread(target=self.guarded, args=(self.feed, name), name=name) for name in self.settings.backends
         ]
-        return [threading.Thread(target=self.guarded, args=(self.prepare_all,), name="reference"), *workers]
+        # A daemon: nobody can end a computation within a thread, and whoever interrupts the run need not wait for it.
+        preparing = threading.Thread(target=self.guarded, args=(self.prepare_all,), name="reference", daemon=True)
+        return [preparing, *workers]
 
     def guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         """Do `work`; a mistake of the harness itself ends the run instead of leaving it waiting for ever."""
@@ -152,6 +154,8 @@ class _Run:
                 self.report.unavailable[name] = (status, str(error))
             while (case := self.queues[name].get()) is not None and not self.stopping.is_set():
                 for dtype in case.dtypes:
+                    if self.stopping.is_set():  # the worker was ended, and is not to be started again
+                        return
                     self.finish(case, self.cell(worker, case, name, dtype))
                 self.advance(name)
 
@@ -172,6 +176,9 @@ class _Run:
         """Note a cell; after a case's last, compare the backends with each other and forget the case."""
         if not case.add(cell):
             return
+        for name, dtype in () if self.stopping.is_set() else case.again():
+            with Worker(name, case.folder / f"{name}-again", self.threads_each(), self.settings.limit) as worker:
+                self.cell(worker, case, name, dtype)
         pairs = case.finish()
         with self.lock:
             self.report.cells += case.cells
@@ -203,11 +210,13 @@ def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *
                 thread.join()
         except BaseException:
             state.stop()
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-            for thread in threads:
-                thread.join()
+            while any(thread.is_alive() and not thread.daemon for thread in threads):
+                # Again and again: one may just be about to start. A second interruption asks for nothing else.
+                with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                    for child in psutil.Process().children(recursive=True):
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            child.kill()
+                    time.sleep(0.05)
             raise
     if state.failure is not None:
         raise state.failure

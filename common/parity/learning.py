@@ -23,7 +23,7 @@ from common.catalog import Network
 from common.files import map_safetensors
 from common.parity import derivatives
 from common.parity.cases import Case
-from common.parity.comparison import TapError, compare
+from common.parity.comparison import TapError, compare, first_divergence
 from common.parity.derivatives import Derivative
 from common.parity.diagnosis import Specimen, describe_statistics, scaled_alike
 from common.parity.results import Cell, Pair, Settings
@@ -218,20 +218,42 @@ class _LearningCase(Case):
 
     def cell(self, worker: Any, name: str, dtype: DTypeName) -> Cell:
         cell = super().cell(worker, name, dtype)
-        if cell.status == "error":
-            with self.lock:  # so that another measures what it did not
-                if self._claimed.get(dtype) == name and dtype not in self.envelope:
-                    del self._claimed[dtype]
+        with self.lock:  # so that another measures what it did not
+            self._claimed = {key: who for key, who in self._claimed.items() if who != name or key in self.envelope}
         return cell
+
+    def measured(self, dtype: DTypeName, answer: Mapping[str, Any], errors: Iterable[TapError]) -> None:
+        """Note what rounding alone does, if a backend measured it that is not wrong itself and found numbers."""
+        found = answer.get("envelope")
+        if not found or not isinstance(found, dict) or first_divergence(errors) is not None:
+            return
+        if all(isinstance(error, (int, float)) and math.isfinite(error) for error in found.values()):
+            with self.lock:
+                self.envelope[dtype] = found
+
+    def measurements(self) -> list[tuple[DTypeName, DTypeName]]:
+        """Return of which dtype it is to be measured what rounding does, and in which it is asked for."""
+        raise NotImplementedError
+
+    def again(self) -> Iterator[tuple[str, DTypeName]]:
+        for dtype, asked in self.measurements():
+            for cell in self.cells:
+                if dtype not in self.envelope and cell.dtype == asked and cell.status in ("agree", "vacuous"):
+                    yield cell.backend, asked
 
     def read(self, name: str, dtype: DTypeName) -> dict[str, np.ndarray]:
         """Return what one backend wrote."""
         return map_safetensors(self.outputs[name, dtype]["result"])[1]
 
     def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Return the median over the frameworks, in float64 where there is that; empty where there is nobody."""
+        """Return the median over the frameworks, in float64 where there is that; empty where there is nobody.
+
+        Those that are known to be wrong have no say in it, unless all are.
+        """
+        wrong = {(cell.backend, cell.dtype) for cell in self.cells if cell.status == "disagree"}
+        keys = [key for key in self.outputs if key not in wrong] or list(self.outputs)
         for dtype in ("float64", "float32"):
-            found = [select(self.read(*key)) for key in self.outputs if key[1] == dtype]
+            found = [select(self.read(*key)) for key in keys if key[1] == dtype]
             if found:
                 return _median(found)
         return {}
@@ -253,6 +275,22 @@ class _LearningCase(Case):
                 ]
                 found.append(self.pair(dtype, (first, second), errors))
         return found
+
+
+def _misfits(
+    found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], dtype: DTypeName, input_name: str
+) -> list[TapError]:
+    """Return an error for each tensor that is missing, not asked for, or of another shape or dtype."""
+    notes = {}
+    for name, shape in shapes.items():
+        if name not in found:
+            notes[name] = f"{name} is missing"
+        elif found[name].shape != shape:
+            notes[name] = f"{name} has shape {found[name].shape}, expected {shape}"
+        elif found[name].dtype != dtype:
+            notes[name] = f"{name} is {found[name].dtype}, expected {dtype}"
+    notes |= {name: f"{name} was not asked for" for name in found if name not in shapes}
+    return [TapError(input_name, name, math.inf, _GRADIENT_TOLERANCE, note) for name, note in notes.items()]
 
 
 _GRADIENT_TOLERANCE = 1e-10
@@ -294,9 +332,12 @@ class GradientCase(_LearningCase):
 
     def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
         details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
-        if "float32" in self.dtypes and dtype == self.dtypes[0] and self._claims(name, dtype):
+        if ("float32", dtype) in self.measurements() and self._claims(name, "float32"):
             details["seeds"] = [1, 2, 3]
         return "gradients", {"result": self.folder / f"{name}-{dtype}.safetensors"}, details
+
+    def measurements(self) -> list[tuple[DTypeName, DTypeName]]:
+        return [("float32", self.dtypes[0])] if "float32" in self.dtypes else []
 
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
@@ -304,21 +345,25 @@ class GradientCase(_LearningCase):
         found = map_safetensors(outputs["result"])[1]
         forward = {key: array for key, array in found.items() if not key.startswith("gradient of ")}
         errors = compare(self.forward, forward, dtype, self.tap_tolerance(dtype), "training")
-        if "envelope" in answer:
-            with self.lock:
-                self.envelope["float32"] = answer["envelope"]
-        if dtype == "float64":
+        trained = {key for derivative in self.derivatives for key in derivative.names}
+        shapes = {f"gradient of {key}": self.values[key].shape for key in self.values if key in trained}
+        misfits = _misfits(_gradients_of(found), shapes, dtype, "gradient")
+        errors += misfits
+        if dtype == "float64" and not misfits:
             gradients = {name.removeprefix("gradient of "): array for name, array in _gradients_of(found).items()}
-            for derivative in self.derivatives:
-                for key in derivative.names:
-                    if key not in gradients or gradients[key].shape != self.values[key].shape:
-                        raise ValueError(f"the gradient of {key} is missing or of another shape")
             by_group = derivatives.disagreements(self.derivatives, self.values, gradients)
             errors += [
                 TapError("derivative", group, error if math.isfinite(error) else math.inf, derivatives.TOLERANCE)
                 for group, error in by_group.items()
             ]
+        self.measured("float32", answer, errors)
         return errors
+
+    def verdict(self, cell: Cell) -> tuple[str, str]:
+        status, detail = super().verdict(cell)
+        if status == "agree" and cell.dtype == "float32" and self.outputs.keys() == {(cell.backend, cell.dtype)}:
+            return "vacuous", "in float32 a gradient has nothing to agree with; add float64, or another backend"
+        return status, detail
 
     def specimen(self) -> Specimen:
         return Specimen(self.network, weights.read(self.weights).tensors, self.x, training=True)
@@ -406,17 +451,18 @@ class TrainingCase(_LearningCase):
         details["seeds"] = [1, 2, 3] if self._claims(name, dtype) else []
         return "train", {"result": self.folder / f"{name}-{dtype}.safetensors"}, details
 
+    def measurements(self) -> list[tuple[DTypeName, DTypeName]]:
+        return [(dtype, dtype) for dtype in self.dtypes]
+
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
         found = map_safetensors(outputs["result"])[1]
-        for key, array in found.items():
-            if array.dtype != dtype:
-                raise ValueError(f"{key} is {array.dtype}, expected {dtype}")
-        if answer["envelope"]:
-            with self.lock:
-                self.envelope[dtype] = answer["envelope"]
-        return []  # there is nothing to compare with before the others are done
+        shapes = {key: tensor.shape for key, tensor in self.description.manifest.items()}
+        logits = (self.images, *self.description.taps["logits"][1:])
+        misfits = _misfits(found, {"loss": (STEPS,), **shapes, "logits": logits}, dtype, "")
+        self.measured(dtype, answer, misfits)
+        return misfits  # there is nothing to compare the numbers with before the others are done
 
     def tolerance(self, dtype: DTypeName) -> float:
         """Return how far a run may be from the frameworks' median."""
@@ -443,7 +489,7 @@ class TrainingCase(_LearningCase):
             envelope = max(self.envelope.get(cell.dtype, {"": math.inf}).values())
             found = differences(self.read(*key), truth, self.scales)
             errors = [TapError("", name, error, tolerance) for name, error in found.items()]
-            self.cells[i] = self.judged(dataclasses.replace(cell, envelope=envelope), errors)
+            self.cells[i] = self.judged(dataclasses.replace(cell, envelope=envelope), [*cell.errors, *errors])
         return self.pairs(dict, lambda dtype, _: self.tolerance(dtype))
 
 

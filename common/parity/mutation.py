@@ -43,12 +43,12 @@ class Edit:
 
 
 def source(module: str) -> str:
-    """Return the source of a module, without importing it."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"there is no module {module}")
-    with open(spec.origin, encoding="utf-8") as file:
-        return file.read()
+    """Return the source of one of the project's modules, without importing it, which would need its framework."""
+    path = backends.PROJECT.joinpath(*module.split(".")).with_suffix(".py")
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"there is no source of {module}: {error.strerror}") from None
 
 
 class _Loader(importlib.machinery.SourceFileLoader):

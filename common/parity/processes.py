@@ -9,8 +9,12 @@ import queue
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from common import backends
 from common.errors import BackendError
@@ -42,17 +46,29 @@ def _environment(threads: int) -> dict[str, str]:
     return environment
 
 
+_LOOK = 0.5
+"""Seconds between two looks at whether a worker that is silent still lives."""
+
+
 class Worker:
     """A backend's process. Use it as a context manager: leaving ends the process and all that it started.
 
-    `folder` is where its requests and its standard error go; `limit` is how many seconds one answer may take.
+    `folder` is where its requests and its standard error go; `limit` is how many seconds one answer may take;
+    `environment` is added to its own.
     """
 
-    def __init__(self, name: str, folder: Path, threads: int = 1, limit: float = 600) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        threads: int = 1,
+        limit: float = 600,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.limit = limit
         self._folder = folder
-        self._threads = threads
+        self._environment = _environment(threads) | dict(environment or {})
         self._requests = 0
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
@@ -84,8 +100,9 @@ class Worker:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    text=True,
-                    env=_environment(self._threads),
+                    encoding="utf-8",
+                    errors="replace",
+                    env=self._environment,
                     start_new_session=True,
                 )
         except OSError as error:
@@ -99,16 +116,19 @@ class Worker:
                 f"backend {self.name} is not installed in {interpreter.path} ({interpreter.found}): "
                 f"{answer.get('message')}"
             )
-        if answer.get("status") != "ready":
+        versions = answer.get("versions")
+        if answer.get("status") != "ready" or not isinstance(versions, dict):
             self.stop()
             raise BackendError(f"backend {self.name} does not start: {answer.get('message', 'no reason given')}")
-        self.versions = answer["versions"]
+        self.versions = versions
 
     @staticmethod
     def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
-        with contextlib.suppress(ValueError, UnicodeDecodeError):
-            for line in process.stdout or ():
-                lines.put(line)
+        if process.stdout is not None:
+            # Closed here: elsewhere that would wait for this reading, which some process left behind may keep up.
+            with process.stdout:
+                for line in process.stdout:
+                    lines.put(line)
         lines.put(None)
 
     def ask(self, action: str, **details: Any) -> dict[str, Any]:
@@ -135,11 +155,13 @@ class Worker:
             raise BackendError(f"backend {self.name} answered another request than it was asked")
         if answer.get("status") != "ok":
             raise BackendError(f"backend {self.name}: {answer.get('message', 'failed without a reason')}")
+        if not all(isinstance(answer.get(key), (int, float)) for key in ("seconds", "peak_bytes")):
+            raise BackendError(f"backend {self.name} answered without its seconds and peak_bytes")
         return answer
 
     def _answer(self) -> dict[str, Any]:
         try:
-            line = self._lines.get(timeout=self.limit)
+            line = self._next_line()
         except queue.Empty:
             self.stop()
             raise BackendError(f"backend {self.name} gave no answer within {self.limit:g} s and was ended") from None
@@ -154,10 +176,26 @@ class Worker:
             raise BackendError(f"backend {self.name} answered with what is no JSON object: {line.strip()[:80]!r}")
         return answer
 
+    def _next_line(self) -> str | None:
+        """Return the next line of output, or None once there is no more. Raises queue.Empty past the limit."""
+        deadline = time.monotonic() + self.limit
+        while True:
+            try:
+                return self._lines.get(timeout=min(_LOOK, max(deadline - time.monotonic(), 0)))
+            except queue.Empty:
+                if time.monotonic() >= deadline:
+                    raise
+            # A child that the worker forked and left behind holds its output open.
+            if self._process is not None and self._process.poll() is not None:
+                try:
+                    return self._lines.get(timeout=_LOOK)  # what it said before it died may have come since
+                except queue.Empty:
+                    return None
+
     def _death(self) -> str:
         """End what is left of the process and say what it died of."""
         try:
-            status = self._process.wait(timeout=10) if self._process else 0
+            status = self._process.wait(timeout=min(10, self.limit)) if self._process else 0
         except subprocess.TimeoutExpired:
             self.stop()
             return f"backend {self.name} closed its output and was ended"
@@ -176,10 +214,14 @@ class Worker:
         process, self._process = self._process, None
         if process is None:
             return
+        # Those that made a session of their own are found only while it lives.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()

@@ -20,7 +20,8 @@ class Settings:
     """What a parity run covers. `limit` is in seconds, for one cell; `jobs` is how many compute at a time.
 
     `batch` None: two images forward, four in training. `optimizers` None: plain SGD for every network, and all of them
-    for those that are small. `isolate`: look at every layer by itself, also where all agree.
+    for those that are small. `isolate`: look at every layer by itself, also where all agree;
+    `diagnose`: where they do not.
     """
 
     networks: Sequence[Network]
@@ -33,6 +34,7 @@ class Settings:
     jobs: int = field(default_factory=processors)
     optimizers: Sequence[OptimizerName] | None = None
     isolate: bool = False
+    diagnose: bool = True
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ standard error, so that nothing can be taken for an answer.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib.metadata
 import json
 import os
 import resource
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -43,6 +46,7 @@ class Server:
         self.info = backends.get(name)
         self.backend: Backend = backends.load(name)
         self._model: tuple[tuple[str, str, str, str], Any] | None = None
+        self._changes: list[dict[str, Any]] = []
         self.actions: dict[str, Callable[[Request], dict[str, Any]]] = {
             "run": self.run,
             "trace": self.trace,
@@ -76,13 +80,22 @@ class Server:
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one's memory before the new one takes its own
             model = self.backend.build(network, request["dtype"])
-            self.backend.load(model, weights.read(request["weights"]).tensors)
+            tensors = dict(weights.read(request["weights"]).tensors)
+            for change in self._changes:
+                if change["fill"] is None:
+                    first, second = change["names"]
+                    tensors[first], tensors[second] = tensors[second], tensors[first]
+                else:
+                    tensors |= {name: np.full_like(tensors[name], change["fill"]) for name in change["names"]}
+            self.backend.load(model, tensors)
             self._model = (key, model)
         return self._model[1]
 
     def mutate(self, request: Request) -> dict[str, Any]:
-        """Have a mistake in the port from now on, until the next such request; none where there are no edits."""
+        """Have a mistake in the port from now on, or in the weights that it is given, until the next such request."""
         self._model = None
+        gc.collect()  # modules, and what they hold, refer to one another
+        self._changes = request.get("changes", [])
         edits = [mutation.Edit(**edit) for edit in request["edits"]]
         self.backend = mutation.load(self.info.name, edits) if edits else backends.load(self.info.name)
         return {}
@@ -200,9 +213,17 @@ def _serve(name: str, answers: TextIO) -> int:
     return 0
 
 
+def _end_with(parent: int) -> None:
+    """End this process, and all that it started, once its parent has gone: one that was killed could not do it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def main() -> int:
     """Serve one backend; the process keeps its standard output for answers alone."""
     (name,) = sys.argv[1:]
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return _serve(name, answers)

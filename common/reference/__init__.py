@@ -61,7 +61,10 @@ _NETWORKS: Mapping[str, type[Sequential]] = {
 
 @dataclass(frozen=True)
 class Call:
-    """One module's run: its path ("" for the network), class, output shape, parameters and multiply-accumulates."""
+    """One module's run: its path ("" for the network), class, output shape, parameters and multiply-accumulates.
+
+    `kind` is the class in the framework's terms, `own` the one that the port calls it by, "" for a function.
+    """
 
     path: str
     kind: str
@@ -69,6 +72,7 @@ class Call:
     parameters: int = 0
     statistics: int = 0
     multiply_accumulates: int = 0
+    own: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ def describe(network: Network) -> Description:
                 sum(sizes.values()) - statistics,
                 statistics,
                 module.multiply_accumulates(output) if isinstance(module, Layer) else 0,
+                type(module).__name__,
             )
         )
         if _is_tap(module):

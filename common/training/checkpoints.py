@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from common import weights
+from common import records, weights
 from common.catalog import Network
-from common.errors import InputError, RosettaError
+from common.errors import InputError, RosettaError, shown
 from common.files import map_safetensors, write_safetensors
 
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
@@ -36,6 +36,7 @@ __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "w
 FOLDER = "checkpoints"
 _PREFIX = "step-"
 _FORMAT, _VERSION = "rosetta-checkpoint", 1
+_WEIGHTS, _SLOTS = "weights.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ def write(
         folder.mkdir(exist_ok=True)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        weights.write(new / "weights.safetensors", network, tensors)
+        weights.write(new / _WEIGHTS, network, tensors)
         if slots:
-            write_safetensors(new / "optimizer.safetensors", slots)
+            write_safetensors(new / _SLOTS, slots)
         state: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -147,25 +148,42 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / FOLDER).glob(f"{_PREFIX}*"), reverse=True)
 
 
+def _check_slots(slots: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless each kind of slot is there for every trained parameter, and of its shape."""
+    trained = [name for name in tensors if not name.rpartition(".")[2].startswith("running_")]
+    kinds = dict.fromkeys(slot.partition(".")[0] for slot in slots)
+    shapes = {f"{kind}.{name}": tensors[name].shape for kind in kinds for name in trained}
+    for name in [*shapes, *slots]:
+        found, expected = slots[name].shape if name in slots else None, shapes.get(name)
+        if found != expected:
+            raise ValueError(f"slot {name} has shape {found}; expected {expected}")
+
+
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint and check all of it. Raises InputError or WeightsError where anything is not as written."""
     try:
-        state = json.loads((path / "state.json").read_bytes())
+        state = records.parse((path / "state.json").read_bytes())
         if state["format"] != _FORMAT or state["version"] != _VERSION:
-            raise InputError(f"{path} is of version {state['version']!r}; this rosetta reads {_VERSION}")
+            raise InputError(f"{path} is of version {shown(state['version'])}; this rosetta reads {_VERSION}")
         if state["sha256"] != _own_sha256(state):
             raise InputError(f"{path}/state.json was altered: its checksum does not match")
+        if not {_WEIGHTS} <= state["files"].keys() <= {_WEIGHTS, _SLOTS}:
+            raise ValueError(f"its files are {shown(list(state['files']))}; expected {_WEIGHTS}, {_SLOTS}")
         for name, expected in state["files"].items():
-            if _sha256(path / Path(name).name) != expected:
+            if _sha256(path / name) != expected:
                 raise InputError(f"{path}/{name} was altered: its checksum does not match")
-        file = weights.read(path / "weights.safetensors")
-        slots = map_safetensors(path / "optimizer.safetensors")[1] if "optimizer.safetensors" in state["files"] else {}
-        return Checkpoint(path, file.network, Position(**state["position"]), file.tensors, slots)
+        position = records.build(Position, state["position"])
+        if min(dataclasses.astuple(position)) < 0:
+            raise ValueError(f"a number of its position is below 0: {shown(state['position'])}")
+        file = weights.read(path / _WEIGHTS)
+        slots = map_safetensors(path / _SLOTS)[1] if _SLOTS in state["files"] else {}
+        _check_slots(slots, file.tensors)
+        return Checkpoint(path, file.network, position, file.tensors, slots)
     except OSError as error:
         raise InputError(f"{path} is not whole: {error.filename}: {error.strerror or error}") from None
+    except RosettaError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        if isinstance(error, RosettaError):
-            raise
         raise InputError(f"{path} is no checkpoint: {type(error).__name__}: {error}") from None
 
 

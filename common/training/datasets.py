@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import shutil
@@ -150,6 +151,8 @@ DATASETS = ("digits", *_SOURCES)
 """The data sets that have a name; any other is a folder."""
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
+_DENSEST = 8 * 1032
+"""Pixels that a byte of a file holds at most: those of a bit each, deflated, which takes 1032 bytes to one."""
 _SAMPLE = 1000  # images of a folder from which mean and deviation are taken
 
 
@@ -397,8 +400,14 @@ def open_image(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of EXIF that is damaged in part
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        # Not the file itself: of that, Pillow reads as many bytes as a PNG file's chunk says it has.
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            if width * height > _DENSEST * len(data):
+                raise ValueError(f"its {len(data)} bytes cannot hold the {width}x{height} pixels that its header says")
             return pixels(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"{path}: larger than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common import catalog
+from common import catalog, records
 from common.catalog import Network
 from common.errors import ConfigError, InputError, RosettaError
 from common.files import atomic_writer
@@ -19,6 +19,8 @@ from common.weights import DTypeName
 __all__ = ["CONFIG", "Experiment", "Plan"]
 
 CONFIG = "config.json"
+_DESCRIBED = ("classes", "mean", "std", "optimizer", "schedule")
+"""What every run's configuration says, though an Experiment can be made without."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,11 @@ class Experiment:
         record = read_config(run)
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            given = {name: value for name, value in record.items() if name in known}
-            given |= {name: tuple(given[name]) for name in ("classes", "mean", "std")}
-            given["optimizer"] = OptimizerConfig(**given["optimizer"])
-            given["schedule"] = Plan(**given["schedule"])
-            given["config"] = catalog.get(given["network"], **given["config"]).settings()
-            experiment = cls(**given)
+            if missing := [name for name in _DESCRIBED if name not in record]:
+                raise ValueError(f"it has no `{missing[0]}`")
+            experiment = records.build(cls, {name: value for name, value in record.items() if name in known})
+            return dataclasses.replace(experiment, config=experiment.entry.settings())
         except RosettaError as error:
             raise InputError(f"{run / CONFIG}: {error}") from None
-        except (KeyError, TypeError, AttributeError) as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(f"{run / CONFIG}: not what a training run writes: {error}") from None
-        return experiment

@@ -270,7 +270,6 @@ class _State:
         """Take all steps that are left."""
         experiment, steps = self.experiment, len(training)
         schedule = experiment.schedule.schedule(experiment.learning_rate, experiment.epochs, steps)
-        rates = [schedule.learning_rate(step) for step in range(schedule.total)]
         path, evaluation = None, None
         while self.position.epoch <= experiment.epochs:
             began, first = time.perf_counter(), self.position.examples
@@ -278,7 +277,7 @@ class _State:
                 batches = training.epoch(self.position.epoch, self.position.batch)
                 stack.callback(batches.close)  # type: ignore[attr-defined]  # a generator
                 for batch in batches:
-                    rate = rates[self.position.step]
+                    rate = schedule.learning_rate(self.position.step)
                     loss, correct = self.trainer.step(batch.images, batch.labels, rate)
                     self.advance(loss, correct, len(batch.labels), rate)
                     if self.interrupted():

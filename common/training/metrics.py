@@ -19,7 +19,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from common.errors import InputError
+from common import records
+from common.errors import InputError, shown
 from common.files import atomic_writer
 
 __all__ = ["EVENTS", "METRICS", "Epochs", "History", "Metrics", "Steps", "read", "read_config", "truncate"]
@@ -94,7 +95,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """Return what a run's config.json says. Raises InputError where the folder is no run."""
     path = run / "config.json"
     try:
-        config = json.loads(path.read_bytes())
+        config = records.parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{run} is no training run: it has no config.json; give the folder that a training run wrote"
@@ -106,7 +107,7 @@ def read_config(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != "rosetta-run":
         raise InputError(f'{path} has no "format": "rosetta-run"; give the folder that a training run wrote')
     if config.get("version") != 1:
-        raise InputError(f"{path} is of version {config.get('version')!r}; this rosetta reads version 1")
+        raise InputError(f"{path} is of version {shown(config.get('version'))}; this rosetta reads version 1")
     return config
 
 
@@ -120,11 +121,11 @@ def _check_record(record: object) -> dict[str, Any]:
             raise ValueError(f'"{name}" is missing')
         value = record[name]
         if wanted is int and not (type(value) is int and 0 <= value < 2**63):
-            raise ValueError(f'"{name}" must be a whole number, not {value!r}')
+            raise ValueError(f'"{name}" must be a whole number, not {shown(value)}')
         number = type(value) is float or (type(value) is int and abs(value) < 2**1023)
         if wanted is float and not (number or value is None):
-            raise ValueError(f'"{name}" must be a number or null, not {value!r}')
-    if not record.get("examples", 1) >= 1:
+            raise ValueError(f'"{name}" must be a number or null, not {shown(value)}')
+    if "examples" in fields and not record["examples"] >= 1:
         raise ValueError('"examples" must be at least 1')
     return record
 
@@ -140,20 +141,20 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             if not line.endswith(b"\n"):
                 return  # torn, and therefore the last
             try:
-                record = _check_record(json.loads(line))
+                record = _check_record(records.parse(line))
                 kind = record["kind"]
                 if record[kind] <= last[kind]:
                     raise ValueError(f"{kind} {record[kind]} follows {kind} {last[kind]}; did two runs write here?")
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise InputError(f"{path}, line {number}: {error}") from error
             last[kind] = record[kind]
             yield line, record
 
 
-def _array(records: list[dict[str, Any]], kind: str, name: str) -> np.ndarray:
+def _array(lines: list[dict[str, Any]], kind: str, name: str) -> np.ndarray:
     if _FIELDS[kind][name] is int:
-        return np.array([record[name] for record in records], np.int64)
-    values = np.array([math.nan if record[name] is None else record[name] for record in records], np.float64)
+        return np.array([record[name] for record in lines], np.int64)
+    values = np.array([math.nan if record[name] is None else record[name] for record in lines], np.float64)
     return np.where(np.isfinite(values), values, math.nan)
 
 
@@ -164,17 +165,17 @@ def read(run: Path) -> History:
     """
     config = read_config(run)
     path = run / METRICS
-    records: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": []}
+    found: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": []}
     try:
         for _, record in _lines(path):
-            records[record["kind"]].append(record)
+            found[record["kind"]].append(record)
     except FileNotFoundError:
         raise InputError(f"{run} has no {METRICS}: it has not begun to train; wait for its first step") from None
     except OSError as error:
         raise _failure("read", path, error) from error
-    steps = {name: _array(records["step"], "step", name) for name in _FIELDS["step"]}
+    steps = {name: _array(found["step"], "step", name) for name in _FIELDS["step"]}
     accuracy = steps.pop("correct") / steps.pop("examples")
-    epochs = {name: _array(records["epoch"], "epoch", name) for name in _FIELDS["epoch"]}
+    epochs = {name: _array(found["epoch"], "epoch", name) for name in _FIELDS["epoch"]}
     return History(run, config, Steps(accuracy=accuracy, **steps), Epochs(**epochs))
 
 

@@ -1,0 +1,199 @@
+"""Mutants that nobody thought of: every number and keyword of a model file changed, every activation dropped."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from common import backends, reference
+from common.catalog import Network, get
+from common.parity.mutation import Edit, source
+
+__all__ = ["MODULES", "Change", "Kind", "Mutant", "of_sources", "of_weights"]
+
+Kind = Literal["pitfall", "constant", "keyword", "activation", "swap", "zero"]
+
+_BATCH_NORM = (get("bn_lenet"), get("bn_lenet_scratch"))
+MODULES: Mapping[str, Sequence[Network]] = {
+    "lenet": (get("lenet"),),
+    "alexnet": (get("alexnet", input_size=[67, 79]),),
+    "vgg": (get("vgg11", arch=[[1, 8], [2, 16]], input_size=[13, 18]),),
+    "nin": (get("nin", input_size=[83, 99]),),
+    "googlenet": (get("googlenet", input_size=[70, 97]),),
+    "batch_norm": _BATCH_NORM,
+    "resnet": (get("resnet", arch=[[1, 8], [2, 16]], input_size=[38, 51]),),
+    "resnext": (get("resnext", arch=[[1, 8, 4, 1.0], [2, 16, 8, 0.5]], input_size=[38, 51]),),
+    "densenet": (get("densenet", arch=[2, 1, 2], growth_rate=4, num_channels=8, input_size=[38, 51]),),
+    "anynet": (get("anynet", input_size=[38, 51]),),
+}
+"""The files that every port has, and the networks, small, in which a mistake in one is looked for."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to weights before a port is given them: two exchanged, or one filled with a number."""
+
+    names: tuple[str, ...]
+    fill: float | None = None
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A port with one mistake.
+
+    `networks` are those to look for it in. `owner` and `attribute`: the class it is in, and the layer of that class,
+    "" where it is none in particular; `taps`: where it is, if that is known by name; `pattern`: the
+    same as a regular expression. `reason`: why it may well survive.
+    """
+
+    backend: str
+    kind: Kind
+    name: str
+    networks: Sequence[Network]
+    edits: tuple[Edit, ...] = ()
+    change: Change | None = None
+    owner: str = ""
+    attribute: str = ""
+    taps: tuple[str, ...] = ()
+    pattern: str = ""
+    reason: str = ""
+
+
+def _offset(text: str, lines: Sequence[int], line: int, column: int) -> int:
+    """Return where (line, column) is; the syntax tree counts columns in bytes."""
+    start = lines[line - 1]
+    return start + len(text[start:].encode()[:column].decode())
+
+
+class _Finder(ast.NodeVisitor):
+    """Collects what can be changed in one file, with the class and the layer that it stands in."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.lines = [0, *itertools.accumulate(len(line) for line in text.splitlines(keepends=True))]
+        self.found: list[tuple[Kind, ast.AST, str, str, str, str]] = []  # kind, node, new, class, layer, reason
+        self.owner = self.attribute = self.reason = ""
+
+    def place(self, node: ast.AST) -> tuple[int, str]:
+        """Return where a node begins, and its text."""
+        begin = _offset(self.text, self.lines, node.lineno, node.col_offset)  # type: ignore[attr-defined]
+        end = _offset(self.text, self.lines, node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+        return begin, self.text[begin:end]
+
+    def add(self, kind: Kind, node: ast.AST, new: str) -> None:
+        self.found.append((kind, node, new, self.owner, self.attribute, self.reason))
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        before, self.owner = self.owner, node.name
+        for statement in node.body:
+            self.visit(statement)
+        self.owner = before
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.reason = "a default that every caller overrides"
+        for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
+            self.visit(default)
+        self.reason = ""
+        for statement in node.body:
+            self.visit(statement)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        target = node.targets[0]
+        own = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
+        before = self.attribute
+        self.attribute = target.attr if own else before  # type: ignore[attr-defined]
+        self.visit(node.value)
+        self.attribute = before
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):  # a docstring
+            self.visit(node.value)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        pass
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, int) and not isinstance(node.value, bool):
+            self.add("constant", node, str(node.value + 1))
+        elif isinstance(node.value, float):
+            self.add("constant", node, repr(node.value * 1.25 or 0.25))
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id in ("relu", "sigmoid"):
+            self.add("activation", node, f"({self.place(node.args[0])[1]})")
+        text = self.place(node)[1]
+        for activation, nothing in _ACTIVATIONS.items():
+            if text == activation:
+                self.add("activation", node, nothing)
+        for keyword in node.keywords:
+            if keyword.arg is not None:
+                self.add("keyword", keyword, "")
+        self.generic_visit(node)
+
+
+_ACTIVATIONS = {
+    "nn.ReLU()": "nn.Identity()",
+    "nn.Sigmoid()": "nn.Identity()",
+    "keras.layers.ReLU()": "keras.layers.Identity()",
+    'keras.layers.Activation("sigmoid")': "keras.layers.Identity()",
+    'nn.Activation("relu")': "nn.Dropout(0)",
+    'nn.Activation("sigmoid")': "nn.Dropout(0)",
+}
+
+
+def of_sources(backend: str) -> Iterator[Mutant]:
+    """Iterate over the mutants of every model file of a port: numbers one step up, keywords and activations dropped."""
+    package = backends.get(backend).package
+    for file, networks in MODULES.items():
+        module = f"{package}.{file}"
+        text = source(module)
+        finder = _Finder(text)
+        finder.visit(ast.parse(text))
+        for kind, node, new, owner, attribute, reason in finder.found:
+            begin, old = finder.place(node)
+            if kind == "keyword":
+                old = _with_comma(text, begin, old)
+            line = getattr(node, "lineno", 0)
+            said = f"{file}.py:{line} {' '.join(old.strip(', ').split())} -> {new or 'nothing'}"
+            edit = Edit(module, old, new, begin)
+            yield Mutant(backend, kind, said, networks, (edit,), owner=owner, attribute=attribute, reason=reason)
+
+
+def _with_comma(text: str, begin: int, old: str) -> str:
+    """Return an argument's text with the comma behind it, so that nothing is left where it stood."""
+    end = begin + len(old)
+    rest = text[end:]
+    after = len(rest) - len(rest.lstrip())
+    return old + rest[: after + 1] if rest.lstrip().startswith(",") else old
+
+
+def of_weights(backend: str) -> Iterator[Mutant]:
+    """Iterate over mutants of what a port is given: equally shaped tensors of a network exchanged, each one zeroed."""
+    for network in dict.fromkeys(network for networks in MODULES.values() for network in networks):
+        manifest = reference.describe(network).manifest
+        for name in manifest:
+            path, _, leaf = name.rpartition(".")
+            if leaf != "weight" or manifest[name].kind == "vector":
+                yield Mutant(
+                    backend,
+                    "zero",
+                    f"{network.name}: {name} zeroed",
+                    (network,),
+                    change=Change((name,), 0.0),
+                    taps=(path,),
+                )
+        for first, second in itertools.combinations(manifest, 2):
+            if (
+                manifest[first].shape == manifest[second].shape
+                and first.rpartition(".")[2] == second.rpartition(".")[2]
+            ):
+                taps = tuple(name.rpartition(".")[0] for name in (first, second))
+                said = f"{network.name}: {first} and {second} exchanged"
+                yield Mutant(backend, "swap", said, (network,), change=Change((first, second)), taps=taps)

@@ -1,0 +1,379 @@
+"""Where frameworks silently differ: each mistake as what it does to a port that makes it.
+
+Each keeps the shapes right and the numbers wrong, or right in evaluation and wrong in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from common import backends
+from common.catalog import Network, get
+from common.mutants.generic import MODULES, Mutant
+from common.parity.mutation import Edit
+
+__all__ = ["PITFALLS", "Pitfall", "of_pitfalls"]
+
+Edits = Sequence[tuple[str, str, str]]
+"""File of the port (or a module of `common`), what stands there, what stands there by mistake."""
+
+
+@dataclass(frozen=True)
+class Pitfall:
+    """A mistake: what it is, and how each port looks that makes it.
+
+    `networks` are where it can bite; `layers`: a regular expression of the taps where it is first seen. `nowhere`: why
+    no port can have it, or why none of the catalogue's networks shows it, and what watches over it instead.
+    """
+
+    number: int
+    name: str
+    edits: Mapping[str, Edits] = field(default_factory=dict)
+    networks: Sequence[Network] = ()
+    layers: str = ""
+    nowhere: str = ""
+
+
+def _everywhere(*edits: tuple[str, str, str]) -> dict[str, Edits]:
+    return dict.fromkeys(("torch", "jax", "tf", "mxnet"), edits)
+
+
+_EVEN = (get("resnet", arch=[[1, 8], [1, 16]], input_size=[32, 48]),)
+_NORMALISED = (get("bn_lenet"), *MODULES["resnet"])
+_LENET = (get("lenet"),)
+
+PITFALLS: Sequence[Pitfall] = (
+    Pitfall(
+        1,
+        "'same' padding of a convolution is uneven where it strides",
+        {
+            "jax": [
+                (
+                    "layers",
+                    "            padding=padding,\n            feature_group_count",
+                    '            padding="SAME" if padding else 0,\n            feature_group_count',
+                )
+            ],
+            "tf": [("layers", "_explicit(self.pixels), dilations", '"SAME" if self.pixels else "VALID", dilations')],
+        },
+        _EVEN,
+        r"stem\.conv",
+    ),
+    Pitfall(
+        2,
+        "'same' padding of a max-pool is uneven where it strides",
+        {
+            "jax": [("layers", "padding=(sides, sides))", 'padding="SAME" if self.padding else "VALID")')],
+            "tf": [
+                (
+                    "layers",
+                    "self.pool_size, self.strides, _explicit(self.pixels))",
+                    'self.pool_size, self.strides, "SAME" if self.pixels else "VALID")',
+                )
+            ],
+        },
+        _EVEN,
+        r"stem\.pool",
+    ),
+    Pitfall(
+        3,
+        "a max-pool padded by zeros",
+        {
+            "jax": [
+                (
+                    "layers",
+                    "nnx.max_pool(x, (self.window, self.window), (self.stride, self.stride), padding=(sides, sides))",
+                    "nnx.max_pool(jnp.pad(x, ((0, 0), sides, sides, (0, 0))), (self.window, self.window), "
+                    "(self.stride, self.stride))",
+                )
+            ],
+            "tf": [
+                (
+                    "layers",
+                    "tf.nn.max_pool2d(inputs, self.pool_size, self.strides, _explicit(self.pixels))",
+                    'tf.nn.max_pool2d(tf.pad(inputs, _explicit(self.pixels)), self.pool_size, self.strides, "VALID")',
+                )
+            ],
+        },
+        _EVEN,
+        nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; the tests "
+        "of the layers and of cross-correlation and pooling from scratch give negative images",
+    ),
+    Pitfall(
+        4,
+        "the first convolution of AlexNet without padding",
+        {
+            "torch": [("alexnet", "stride=4, padding=1", "stride=4, padding=0")],
+            "jax": [("alexnet", "stride=4, padding=1", "stride=4, padding=0")],
+            "tf": [("alexnet", "strides=4, padding=1", "strides=4, padding=0")],
+            "mxnet": [("alexnet", "strides=4, padding=1", "strides=4, padding=0")],
+        },
+        (get("alexnet", input_size=[96, 76]),),
+        r"conv1",
+    ),
+    Pitfall(
+        5,
+        "batch normalisation with an epsilon of 1e-3",
+        _everywhere(("layers", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3")),
+        _NORMALISED,
+        r"(.*\.)?bn\d*",
+    ),
+    Pitfall(
+        6,
+        "running statistics that keep 0.99 of the old value",
+        _everywhere(("layers", "BATCH_NORM_MOMENTUM = 0.9", "BATCH_NORM_MOMENTUM = 0.99")),
+        _NORMALISED,
+        r"(.*\.)?bn\d*",
+    ),
+    Pitfall(
+        7,
+        "a running variance divided by n - 1",
+        {"torch": [("layers", "((count - 1) / count)", "1")]},
+        _NORMALISED,
+        r"(.*\.)?bn\d*",
+    ),
+    Pitfall(
+        8,
+        "running statistics that move in the backward pass",
+        nowhere="it is MXNet's own way: a check of training that never runs backward sees nothing move. The check of "
+        "gradients runs backward and compares statistics after it",
+    ),
+    Pitfall(
+        9,
+        "a variance computed as E[x^2] - E[x]^2",
+        {"jax": [("layers", "use_fast_variance=False", "use_fast_variance=True")]},
+        _NORMALISED,
+        nowhere="in float64 it loses too little to be seen; a test gives the layer float32 images of a large mean",
+    ),
+    Pitfall(
+        10,
+        "an image flattened in the order H, W, C before weights for C, H, W",
+        dict.fromkeys(
+            ("jax", "tf"),
+            (
+                (
+                    "common.layout",
+                    "        if tensor.image is not None:\n            outputs = array.shape[0]",
+                    "        if False:\n            outputs = array.shape[0]",
+                ),
+            ),
+        ),
+        _LENET,
+        r"fc1",
+    ),
+    Pitfall(
+        11,
+        "a kernel whose height and width are exchanged",
+        {
+            "torch": [
+                (
+                    "weights",
+                    "torch.from_numpy(tensors[name])",
+                    "torch.from_numpy(tensors[name]).mT if tensor.ndim == 4 else torch.from_numpy(tensors[name])",
+                )
+            ],
+            "jax": [("common.layout", "array.transpose(2, 3, 1, 0)\n    if", "array.transpose(3, 2, 1, 0)\n    if")],
+            "tf": [("common.layout", "array.transpose(2, 3, 1, 0)\n    if", "array.transpose(3, 2, 1, 0)\n    if")],
+            "mxnet": [
+                (
+                    "weights",
+                    "_shared(tensors[name], p.dtype)",
+                    "_shared(tensors[name].swapaxes(-1, -2) if tensors[name].ndim == 4 else tensors[name], p.dtype)",
+                )
+            ],
+        },
+        (*_LENET, *MODULES["resnet"]),
+        r"conv1|stem\.conv",
+    ),
+    Pitfall(
+        12,
+        "the width of a group taken for the number of groups",
+        {
+            "torch": [("resnext", "groups=width // group_width", "groups=group_width")],
+            "jax": [("resnext", "groups = width // group_width", "groups = group_width")],
+            "tf": [("resnext", "groups=width // group_width", "groups=group_width")],
+            "mxnet": [("resnext", "groups=width // group_width", "groups=group_width")],
+        },
+        MODULES["resnext"],
+        r"stage1\.block1\.conv2",
+    ),
+    Pitfall(
+        13,
+        "a stage's arguments one place off",
+        {
+            "torch": [
+                (
+                    "anynet",
+                    "(channels, depth, stage_channels, group_width,",
+                    "(channels, depth, stage_channels, stage_channels,",
+                )
+            ],
+            "jax": [
+                (
+                    "anynet",
+                    "(channels, depth, stage_channels, group_width,",
+                    "(channels, depth, stage_channels, stage_channels,",
+                )
+            ],
+            "tf": [("anynet", "ResNeXtStage(depth, channels, group_width,", "ResNeXtStage(depth, channels, channels,")],
+            "mxnet": [
+                ("anynet", "ResNeXtStage(depth, channels, group_width,", "ResNeXtStage(depth, channels, channels,")
+            ],
+        },
+        MODULES["anynet"],
+        r"stage1\.block1\.conv2",
+    ),
+    Pitfall(
+        14,
+        "DenseNet's channels not added up over its stages",
+        _everywhere(("densenet", "channels += num_layers * growth_rate", "channels = num_layers * growth_rate")),
+        MODULES["densenet"],
+        r"transition\d.*|stage2.*",
+    ),
+    Pitfall(
+        15,
+        "convolutions that pad where nothing is said",
+        {
+            "jax": [("layers", "            padding=padding,\n", '            padding=padding or "SAME",\n')],
+            "tf": [
+                (
+                    "layers",
+                    "_explicit(self.pixels), dilations",
+                    '_explicit(self.pixels) if self.pixels else "SAME", dilations',
+                )
+            ],
+        },
+        (get("bn_lenet"),),
+        r"conv1",
+    ),
+    Pitfall(
+        16,
+        "a global average written as a window of fixed size",
+        {
+            "jax": [
+                (
+                    "layers",
+                    "jnp.mean(x, axis=(1, 2), keepdims=True)",
+                    "jnp.mean(x[:, :3, :3], axis=(1, 2), keepdims=True)",
+                )
+            ]
+        },
+        (get("resnet", arch=[[1, 8], [1, 16]], input_size=[57, 83]),),
+        r"head\.pool",
+    ),
+    Pitfall(
+        17,
+        "a training loop that runs the network as in evaluation",
+        {
+            "torch": [
+                (
+                    "training",
+                    "F.cross_entropy(model.train()(images), labels)",
+                    "F.cross_entropy(model.eval()(images), labels)",
+                ),
+                ("training", "train_step(self.model.train(), ", "train_step(self.model.eval(), "),
+            ],
+            "tf": [
+                ("training", "_loss(model(images, training=True), labels)", "_loss(model(images), labels)"),
+                ("training", "logits = model(images, training=True)", "logits = model(images)"),
+            ],
+        },
+        (get("bn_lenet"),),
+    ),
+    Pitfall(
+        18,
+        "an initialiser that passes over layers without a shape yet",
+        nowhere="weights are never initialised layer by layer: training starts from NumPy's, which are checked by name "
+        "and shape, and a test holds each framework's own to its documented mean and variance",
+    ),
+    Pitfall(
+        19,
+        "each framework's own initialisers",
+        nowhere="training starts from the same bytes everywhere; `--init native` is asked for by name",
+    ),
+    Pitfall(
+        20,
+        "examples shuffled after they were batched",
+        nowhere="batches are made in one place for all ports, and a test counts who comes together with whom",
+    ),
+    Pitfall(
+        21,
+        "a loss summed over the batch, or its gradient divided once more",
+        {
+            "torch": [
+                (
+                    "training",
+                    "F.cross_entropy(model.train()(images), labels)",
+                    'F.cross_entropy(model.train()(images), labels, reduction="sum")',
+                )
+            ],
+            "jax": [("training", "(logits, labels).mean()", "(logits, labels).sum()")],
+            "tf": [("training", "tf.reduce_mean(tf.nn.sparse", "tf.reduce_sum(tf.nn.sparse")],
+            "mxnet": [("training", "optimizer.step(1)", "optimizer.step(len(images))")],
+        },
+        _LENET,
+    ),
+    Pitfall(
+        22,
+        "weight decay in the gradient where it should stand beside it, or epsilon under the root",
+        {
+            "torch": [
+                (
+                    "training",
+                    'torch.optim.Adam if config.name == "adam" else torch.optim.AdamW',
+                    'torch.optim.AdamW if config.name == "adam" else torch.optim.Adam',
+                )
+            ],
+            "jax": [("training", "config.beta2, config.epsilon)", "config.beta2, 0.0, config.epsilon)")],
+            "tf": [
+                (
+                    "training",
+                    "(tf.sqrt(moved_square / square_share) + self.config.epsilon)",
+                    "tf.sqrt(moved_square / square_share + self.config.epsilon)",
+                )
+            ],
+            "mxnet": [("training", 'if self.wd and config.name != "adamw":', "if self.wd:")],
+        },
+        _LENET,
+    ),
+    Pitfall(
+        23,
+        "TF32 and bfloat16 in matrix products",
+        nowhere="only accelerators have it; each Backend turns it off, and float64 does not know it",
+    ),
+    Pitfall(
+        24,
+        "test weights of zeros and ones",
+        nowhere="it is a mistake of a test: parity's weights are all random, and that each of them matters is what the "
+        "mutants show that zero it",
+    ),
+    Pitfall(25, "taps that are all zero", nowhere="parity calls a cell vacuous in which a tap does not vary"),
+    Pitfall(
+        26,
+        "comparing after sorting, by mean, or the predicted class alone",
+        nowhere="parity compares every entry in its place; the mutants that exchange weights show it",
+    ),
+    Pitfall(27, "a framework that is absent counted as agreeing", nowhere="it is `missing`, and the exit status 3"),
+    Pitfall(
+        28,
+        "gradients of float32 at the bends of rectifiers and maxima",
+        nowhere="float64 is the judge; in float32 a gradient may be as far off as rounding of the inputs moves it",
+    ),
+)
+"""In the order in which they are told."""
+
+
+def of_pitfalls(backend: str) -> Iterator[Mutant]:
+    """Iterate over the pitfalls that a port can have, as mutants."""
+    package = backends.get(backend).package
+    for pitfall in PITFALLS:
+        if backend in pitfall.edits:
+            edits = tuple(
+                Edit(file if "." in file else f"{package}.{file}", old, new)
+                for file, old, new in pitfall.edits[backend]
+            )
+            name = f"{pitfall.number:2} {pitfall.name}"
+            yield Mutant(
+                backend, "pitfall", name, pitfall.networks, edits, pattern=pitfall.layers, reason=pitfall.nowhere
+            )

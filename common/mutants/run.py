@@ -1,0 +1,212 @@
+"""Putting each mutant through parity's checks, until one finds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from common.catalog import Network
+from common.errors import RosettaError
+from common.mutants.generic import Mutant
+from common.parity.cases import Case, ForwardCase
+from common.parity.comparison import TapError
+from common.parity.learning import GradientCase, TrainingCase, differences
+from common.parity.processes import Worker, processors
+from common.parity.results import Cell, Settings
+from common.reference import describe
+
+__all__ = ["Outcome", "run", "sampled"]
+
+Status = Literal["killed", "survived", "equivalent", "missing"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutant.
+
+    `check` is the one that killed it: "build" where the port could not even be built or given its weights. `tap` is
+    where it was first seen; `named`: whether that is where it is, None where there is nothing to name.
+    """
+
+    mutant: Mutant
+    status: Status
+    check: str = ""
+    tap: str = ""
+    named: bool | None = None
+    detail: str = ""
+
+
+def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
+    """Return `count` of the mutants of each kind, at random, in their order."""
+    by_kind: dict[str, list[Mutant]] = {}
+    for mutant in mutants:
+        by_kind.setdefault(mutant.kind, []).append(mutant)
+    chosen: list[Mutant] = []
+    for members in by_kind.values():
+        picked = random.Random(seed).sample(range(len(members)), min(count, len(members)))  # noqa: S311
+        chosen += [members[i] for i in sorted(picked)]
+    return chosen
+
+
+class _Bench:
+    """One network in one backend, made ready for each check, and what the right port does there."""
+
+    def __init__(self, worker: Worker, backend: str, network: Network, folder: Path) -> None:
+        self.worker, self.backend, self.network = worker, backend, network
+        settings = Settings([network], [backend], dtypes=("float64",))
+        self.cases: list[Case] = [ForwardCase(network, settings, folder / "forward")]
+        self.cases.append(GradientCase(network, settings, folder / "gradients"))
+        runs = ("adam", "adamw") if network.name in ("lenet", "bn_lenet") else ("sgd",)
+        self.cases += [TrainingCase(network, settings, folder / name, name) for name in runs]
+        self.clean: dict[str, dict[str, np.ndarray]] = {}
+        self.ready = 0
+        self.own = self._owners()
+
+    def _owners(self) -> dict[str, list[str]]:
+        """Return the paths of each of the port's classes."""
+        self.worker.ask("mutate", edits=[])  # the last network's last mutant is still there
+        request = {"network": self.network.name, "config": self.network.settings(), "dtype": "float32"}
+        found: dict[str, list[str]] = {}
+        for call in self.worker.ask("summary", **request)["calls"]:
+            found.setdefault(call["own"], []).append(call["path"])
+        return found
+
+    def checks(self) -> Iterable[tuple[Case, Callable[[], list[TapError] | RosettaError]]]:
+        """Iterate over the checks, each made ready when it is first wanted, with the port as it stands."""
+        for i, case in enumerate(self.cases):
+            if i == self.ready:
+                self.worker.ask("mutate", edits=[])
+                case.prepare()
+                cell = self._cell(case)
+                if isinstance(cell, RosettaError):
+                    raise cell
+                wrong = [error for error in cell.errors if not error.error <= error.tolerance]
+                if cell.status in ("error", "disagree") or wrong:
+                    raise RosettaError(f"{case.check} of {self.network.name} in {self.backend} disagrees unchanged")
+                if isinstance(case, GradientCase | TrainingCase):
+                    self.clean[case.check + case.variant] = {
+                        name: array.copy() for name, array in case.read(self.backend, "float64").items()
+                    }
+                self.ready += 1
+            yield case, lambda case=case: self._errors(case)  # type: ignore[misc]
+
+    def _cell(self, case: Case) -> Cell | RosettaError:
+        case.settings = dataclasses.replace(case.settings, diagnose=False)
+        cell = case.cell(self.worker, self.backend, "float64")
+        return RosettaError(cell.detail) if cell.status == "error" else cell
+
+    def _errors(self, case: Case) -> list[TapError] | RosettaError:
+        """Return what one check finds of the port as it is now."""
+        cell = self._cell(case)
+        if isinstance(cell, RosettaError):
+            return cell
+        errors = list(cell.errors)
+        if isinstance(case, GradientCase | TrainingCase):
+            # The right port stands for the other frameworks: parity holds it to them.
+            right = self.clean[case.check + case.variant]
+            found = differences(case.read(self.backend, "float64"), right, case.scales)
+            limit = case.tolerance("float64") if isinstance(case, TrainingCase) else 1e-10
+            errors += [TapError("right port", name, error, limit) for name, error in found.items()]
+        return [error for error in errors if not error.error <= error.tolerance]
+
+    def expected(self, mutant: Mutant) -> set[str]:
+        """Return the taps at which a mutant may first be seen: those in what it changed, and the first behind it."""
+        taps = list(describe(self.network).taps)
+        if mutant.taps:
+            return set(mutant.taps)
+        inside: set[str] = set()
+        for owner in self.own.get(mutant.owner, []):
+            prefix = f"{owner}." if owner else ""
+            of_layer = f"{prefix}{mutant.attribute}" if mutant.attribute else owner
+            places = [tap for tap in taps if tap == of_layer or tap.startswith(f"{of_layer}.") or not of_layer]
+            if not places:
+                # An activation or a reshaping: it shows in what comes next.
+                order = [call.path for call in describe(self.network).calls]
+                after = order[order.index(of_layer) + 1 :] if of_layer in order else []
+                places = next(([path] for path in after if path in taps), [])
+                places += [tap for tap in taps if tap.startswith(prefix)] if not places else []
+            inside.update(places)
+        return inside or set(taps)
+
+    def named(self, mutant: Mutant, place: str) -> bool | None:
+        """Return whether a place is where the mutant is; None where it is in no layer."""
+        if mutant.pattern:
+            return re.fullmatch(rf"({mutant.pattern})(\.[a-z_]+)?", place) is not None
+        if mutant.kind == "pitfall":
+            return None
+        return any(place == one or place.startswith(f"{one}.") for one in self.expected(mutant))
+
+    def outcome(self, mutant: Mutant) -> Outcome:
+        """Put one mutant through the checks."""
+        for case, look in self.checks():
+            changes = [dataclasses.asdict(mutant.change)] if mutant.change else []
+            try:
+                self.worker.ask("mutate", edits=[dataclasses.asdict(edit) for edit in mutant.edits], changes=changes)
+            except RosettaError as error:
+                return Outcome(mutant, "killed", "build", detail=str(error))
+            found = look()
+            if isinstance(found, RosettaError):
+                return Outcome(mutant, "killed", "build", detail=str(found))
+            if found:
+                tap = found[0].tap
+                place = tap.removeprefix("gradient of ")
+                return Outcome(mutant, "killed", case.check, tap, self.named(mutant, place), found[0].note)
+        return Outcome(mutant, "equivalent" if mutant.reason else "survived", detail=mutant.reason)
+
+
+def run(
+    mutants: Sequence[Mutant], backends: Sequence[str], progress: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Outcome]:
+    """Put every mutant through the checks in its backend's process; a backend that is not installed has none killed."""
+    outcomes: dict[Mutant, Outcome] = {}
+    failures: list[BaseException] = []
+    room = threading.Semaphore(processors())
+
+    def work(backend: str) -> None:
+        own = [mutant for mutant in mutants if mutant.backend == backend]
+        done = 0
+        with tempfile.TemporaryDirectory(prefix="rosetta-") as folder, room:
+            environment = {"JAX_DISABLE_JIT": "1"}  # each mutant runs once: compiling it would take longer
+            with Worker(backend, Path(folder) / "worker", 1, environment=environment) as worker:
+                for network in dict.fromkeys(network for mutant in own for network in mutant.networks):
+                    bench: _Bench | None = None
+                    for mutant in own:
+                        before = outcomes.get(mutant)
+                        if network not in mutant.networks or (before is not None and before.status == "killed"):
+                            continue
+                        try:
+                            bench = bench or _Bench(worker, backend, network, _fresh(Path(folder)))
+                            outcomes[mutant] = bench.outcome(mutant)
+                        except RosettaError as error:
+                            outcomes[mutant] = Outcome(mutant, "missing", detail=str(error))
+                        if network == mutant.networks[-1] or outcomes[mutant].status == "killed":
+                            done += 1
+                            progress(backend, done, len(own))
+
+    def guarded(backend: str) -> None:
+        try:
+            work(backend)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(backend,), daemon=True) for backend in backends]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return [outcomes[mutant] for mutant in mutants]
+
+
+def _fresh(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=folder))
