@@ -160,10 +160,21 @@ def of_sources(backend: str) -> Iterator[Mutant]:
             begin, old = finder.place(node)
             if kind == "keyword":
                 old = _with_comma(text, begin, old)
+            why = reason or (_WITHOUT_EFFECT.get((backend, old.partition("=")[0]), "") if kind == "keyword" else "")
             line = getattr(node, "lineno", 0)
             said = f"{file}.py:{line} {' '.join(old.strip(', ').split())} -> {new or 'nothing'}"
             edit = Edit(module, old, new, begin)
-            yield Mutant(backend, kind, said, networks, (edit,), owner=owner, attribute=attribute, reason=reason)
+            yield Mutant(backend, kind, said, networks, (edit,), owner=owner, attribute=attribute, reason=why)
+
+
+_WITHOUT_EFFECT = {
+    ("tf", "training"): "Keras hands it down to the layers within",
+    ("tf", "name"): "nothing looks a weight up by this name",
+    ("mxnet", "init"): "weights are loaded over it",
+    ("mxnet", "shape"): "Gluon takes it from the first input",
+    ("mxnet", "in_channels"): "Gluon takes it from the first input",
+}
+"""Why a port may be the same without a keyword."""
 
 
 def _with_comma(text: str, begin: int, old: str) -> str:

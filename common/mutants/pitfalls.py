@@ -310,7 +310,7 @@ PITFALLS: Sequence[Pitfall] = (
             ],
             "jax": [("training", "(logits, labels).mean()", "(logits, labels).sum()")],
             "tf": [("training", "tf.reduce_mean(tf.nn.sparse", "tf.reduce_sum(tf.nn.sparse")],
-            "mxnet": [("training", "optimizer.step(1)", "optimizer.step(len(images))")],
+            "mxnet": [("training", "_cross_entropy(logits, labels).mean()", "_cross_entropy(logits, labels).sum()")],
         },
         _LENET,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import re
@@ -20,7 +21,7 @@ from common.mutants.generic import Mutant
 from common.parity.cases import Case, ForwardCase
 from common.parity.comparison import TapError
 from common.parity.learning import GradientCase, TrainingCase, differences
-from common.parity.processes import Worker, processors
+from common.parity.processes import Worker, join, processors
 from common.parity.results import Cell, Settings
 from common.reference import describe
 
@@ -133,7 +134,9 @@ class _Bench:
                 order = [call.path for call in describe(self.network).calls]
                 after = order[order.index(of_layer) + 1 :] if of_layer in order else []
                 places = next(([path] for path in after if path in taps), [])
-                places += [tap for tap in taps if tap.startswith(prefix)] if not places else []
+                # At the end of a branch that is the block, which joins it to the others.
+                places += [tap for tap in reversed(taps) if of_layer.startswith(f"{tap}.")][:1]
+                places = places or [tap for tap in taps if tap.startswith(prefix)]
             inside.update(places)
         return inside or set(taps)
 
@@ -169,28 +172,31 @@ def run(
     """Put every mutant through the checks in its backend's process; a backend that is not installed has none killed."""
     outcomes: dict[Mutant, Outcome] = {}
     failures: list[BaseException] = []
-    room = threading.Semaphore(processors())
+    room, stopping = threading.Semaphore(processors()), threading.Event()
 
     def work(backend: str) -> None:
         own = [mutant for mutant in mutants if mutant.backend == backend]
         done = 0
-        with tempfile.TemporaryDirectory(prefix="rosetta-") as folder, room:
-            environment = {"JAX_DISABLE_JIT": "1"}  # each mutant runs once: compiling it would take longer
-            with Worker(backend, Path(folder) / "worker", 1, environment=environment) as worker:
-                for network in dict.fromkeys(network for mutant in own for network in mutant.networks):
-                    bench: _Bench | None = None
-                    for mutant in own:
-                        before = outcomes.get(mutant)
-                        if network not in mutant.networks or (before is not None and before.status == "killed"):
-                            continue
-                        try:
-                            bench = bench or _Bench(worker, backend, network, _fresh(Path(folder)))
-                            outcomes[mutant] = bench.outcome(mutant)
-                        except RosettaError as error:
-                            outcomes[mutant] = Outcome(mutant, "missing", detail=str(error))
-                        if network == mutant.networks[-1] or outcomes[mutant].status == "killed":
-                            done += 1
-                            progress(backend, done, len(own))
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rosetta-"))
+            stack.enter_context(room)
+            worker = stack.enter_context(Worker(backend, Path(folder) / "worker"))
+            for network in dict.fromkeys(network for mutant in own for network in mutant.networks):
+                bench: _Bench | None = None
+                for mutant in own:
+                    before = outcomes.get(mutant)
+                    if network not in mutant.networks or (before is not None and before.status == "killed"):
+                        continue
+                    if stopping.is_set():
+                        return
+                    try:
+                        bench = bench or _Bench(worker, backend, network, _fresh(Path(folder)))
+                        outcomes[mutant] = bench.outcome(mutant)
+                    except RosettaError as error:
+                        outcomes[mutant] = Outcome(mutant, "missing", detail=str(error))
+                    if network == mutant.networks[-1] or outcomes[mutant].status == "killed":
+                        done += 1
+                        progress(backend, done, len(own))
 
     def guarded(backend: str) -> None:
         try:
@@ -198,11 +204,10 @@ def run(
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=guarded, args=(backend,), daemon=True) for backend in backends]
+    threads = [threading.Thread(target=guarded, args=(backend,)) for backend in backends]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(threads, stopping.set)
     if failures:
         raise failures[0]
     return [outcomes[mutant] for mutant in mutants]

@@ -23,7 +23,7 @@ from common.catalog import Network
 from common.errors import RosettaError
 from common.parity.cases import IMPORT_BYTES, Case, ForwardCase
 from common.parity.learning import RUNS, GradientCase, TrainingCase
-from common.parity.processes import MissingBackendError, Worker, processors
+from common.parity.processes import MissingBackendError, Worker, join, processors
 from common.parity.results import Cell, Pair, Report, Settings
 from common.parity.tolerances import Check
 from common.weights import DTypeName
@@ -205,19 +205,7 @@ def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *
         threads = state.threads()
         for thread in threads:
             thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            state.stop()
-            while any(thread.is_alive() and not thread.daemon for thread in threads):
-                # Again and again: one may just be about to start. A second interruption asks for nothing else.
-                with contextlib.suppress(KeyboardInterrupt, SystemExit):
-                    for child in psutil.Process().children(recursive=True):
-                        with contextlib.suppress(psutil.NoSuchProcess):
-                            child.kill()
-                    time.sleep(0.05)
-            raise
+        join(threads, state.stop)
     if state.failure is not None:
         raise state.failure
     state.report.seconds = time.perf_counter() - start

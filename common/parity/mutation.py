@@ -9,6 +9,8 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
+import linecache
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,9 @@ def source(module: str) -> str:
         raise ConfigError(f"there is no source of {module}: {error.strerror}") from None
 
 
+_numbers = itertools.count(1)
+
+
 class _Loader(importlib.machinery.SourceFileLoader):
     """Compiles a module from its changed source, and leaves no bytecode behind."""
 
@@ -61,7 +66,11 @@ class _Loader(importlib.machinery.SourceFileLoader):
         # From behind, so that the offsets of what stands before stay right.
         for edit in sorted(self.edits, key=lambda edit: -(edit.at or 0)):
             text = edit.apply(text)
-        return compile(text, self.path, "exec", dont_inherit=True)
+        # TensorFlow's AutoGraph compiles functions anew from the source that belongs to their file's name: by its own
+        # name that would be the unchanged one.
+        name = f"<{fullname}, changed, {next(_numbers)}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        return compile(text, name, "exec", dont_inherit=True)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import psutil
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["MissingBackendError", "Worker", "processors"]
+__all__ = ["MissingBackendError", "Worker", "join", "processors"]
 
 
 class MissingBackendError(BackendError):
@@ -53,22 +53,14 @@ _LOOK = 0.5
 class Worker:
     """A backend's process. Use it as a context manager: leaving ends the process and all that it started.
 
-    `folder` is where its requests and its standard error go; `limit` is how many seconds one answer may take;
-    `environment` is added to its own.
+    `folder` is where its requests and its standard error go; `limit` is how many seconds one answer may take.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        threads: int = 1,
-        limit: float = 600,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, name: str, folder: Path, threads: int = 1, limit: float = 600) -> None:
         self.name = name
         self.limit = limit
         self._folder = folder
-        self._environment = _environment(threads) | dict(environment or {})
+        self._environment = _environment(threads)
         self._requests = 0
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
@@ -225,3 +217,20 @@ class Worker:
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
+
+
+def join(threads: Sequence[threading.Thread], stop: Callable[[], None]) -> None:
+    """Wait for threads that feed workers. On an interruption `stop` them, and end the workers, before it goes on."""
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop()
+        while any(thread.is_alive() and not thread.daemon for thread in threads):
+            # Again and again: one may just be about to start. A second interruption asks for nothing else.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                for child in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
+                time.sleep(0.05)
+        raise
