@@ -8,7 +8,7 @@ import pytest
 from common import backends, catalog, images, reference, weights
 from common.parity import mutation
 from common.parity.comparison import compare
-from common.parity.diagnosis import Specimen, describe_statistics, findings, scaled_alike
+from common.parity.diagnosis import Specimen, describe_statistics, findings, scaled_alike, told
 from common.parity.mutation import Edit
 
 RESNET = ("resnet", {"arch": [[1, 8], [1, 16]], "input_size": [33, 41]})
@@ -159,9 +159,9 @@ def test_weights_exchanged_between_layers_are_named(backend) -> None:
     model = backend.build(network, "float64")
     backend.load(model, mixed)
     found = findings(specimen, backend.trace(model, specimen.x, False, specimen.taps), "float64", tolerance)
-    assert [str(finding) for finding in found] == [
-        f"{one} behaves as with the weights of {other}",
-        f"{other} behaves as with the weights of {one}",
+    assert [(finding.tap, finding.what) for finding in found] == [
+        (one, f"behaves as with the weights of {other}"),
+        (other, f"behaves as with the weights of {one}"),
     ]
 
 
@@ -289,3 +289,10 @@ def test_one_factor_over_all_arrays_is_found_and_no_other() -> None:
     assert scaled_alike({name: 4 * array for name, array in right.items()}, right, 1e-9) == 4.0
     assert scaled_alike(right, right, 1e-9) is None
     assert scaled_alike({"a": 4 * right["a"], "b": 3 * right["b"]}, right, 1e-9) is None
+
+
+def test_what_is_true_of_several_is_said_once() -> None:
+    many = [(f"bn{i}", "is wrong") for i in range(1, 8)]
+    assert told([("a", "is wrong"), ("b", "is large"), ("c", "is wrong")]) == ["a is wrong (so does c)", "b is large"]
+    assert told(many) == ["bn1 is wrong (so do bn2, bn3, bn4, bn5, and 2 more)"]
+    assert told([]) == []

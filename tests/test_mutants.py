@@ -53,8 +53,12 @@ MUTANTS = {
 }
 """Mistake -> backend -> file of the port, the text to replace, and its replacement. None of them changes a shape."""
 
-WHERE = {"padding": (*ALEXNET, "conv1"), "epsilon": (*RESNET, "stem.bn"), "transposed kernel": (*RESNET, "stem.conv")}
-"""Mistake -> the network that shows it, its configuration, the first tap that must."""
+WHERE = {
+    "padding": (*ALEXNET, "conv1", "behaves as with padding (0, 0); expected (1, 1)"),
+    "epsilon": (*RESNET, "stem.bn", "behaves as with an epsilon of 0.001; expected 1e-05 (so do stage1.block1.bn1,"),
+    "transposed kernel": (*RESNET, "stem.conv", "behaves as with its kernel's height and width exchanged (so do "),
+}
+"""Mistake -> the network that shows it, its configuration, the first tap that must, and what is said of it."""
 
 
 def parity_of_a_copy(
@@ -98,13 +102,14 @@ def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
 @pytest.mark.port
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, mistake: str) -> None:
-    network, config, tap = WHERE[mistake]
+    network, config, tap, said = WHERE[mistake]
     status, report = parity_of_a_copy(tmp_path, backend_name, network, config, MUTANTS[mistake][backend_name])
     assert status == 1, report
     for result in report["results"]:
         assert (result["dtype"], result["status"]) in {("float64", "disagree"), ("float32", "disagree")}
         assert result["first_divergence"] == tap
         assert result["detail"] == ""  # the numbers differ, not the shapes
+        assert result["findings"][0].startswith(f"{tap} {said}")
 
 
 # In memory.

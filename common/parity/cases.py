@@ -20,7 +20,7 @@ from common.catalog import Network
 from common.errors import BackendError, RosettaError
 from common.files import map_safetensors, write_safetensors
 from common.parity.comparison import TapError, compare, first_divergence, spread, worst
-from common.parity.diagnosis import Specimen, findings
+from common.parity.diagnosis import Specimen, findings, told
 from common.parity.processes import Worker
 from common.parity.results import Cell, Pair, Settings
 from common.parity.tolerances import TOLERANCES, Check, depths
@@ -143,7 +143,8 @@ class Case:
             return dataclasses.replace(cell, findings=(f"layers could not be run alone: {error}",))
         tolerance = self.tap_tolerance(dtype)
         isolated = compare(specimen.taps, taps, dtype, tolerance, "alone")
-        found = [*map(str, findings(specimen, taps, dtype, tolerance)), *self.findings(specimen, cell)]
+        by_layer = [(finding.tap, finding.what) for finding in findings(specimen, taps, dtype, tolerance)]
+        found = told([*by_layer, *self.findings(specimen, cell)])
         if cell.status == "disagree" and not found:
             found.append("each layer is right by itself: what differs is how they are connected, or what moved before")
         return dataclasses.replace(cell, isolated=tuple(isolated), findings=tuple(found))
@@ -154,8 +155,8 @@ class Case:
         deepest = max(self.depths.values())
         return lambda tap: table.at(self.depths.get(tap, deepest))
 
-    def findings(self, specimen: Specimen, cell: Cell) -> list[str]:
-        """Return what is to be said of a cell besides its layers."""
+    def findings(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
+        """Return what else is wrong in a cell: its name, and what is to be said of it."""
         return []
 
     def blank(self, name: str, dtype: DTypeName) -> Cell:

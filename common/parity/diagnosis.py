@@ -20,7 +20,7 @@ from common.parity.comparison import TapError, compare
 from common.reference import layers
 from common.reference.layers import Layer, Module, Sequential, Shape
 
-__all__ = ["Finding", "Specimen", "describe_statistics", "findings", "scaled_alike"]
+__all__ = ["Finding", "Specimen", "describe_statistics", "findings", "scaled_alike", "told"]
 
 Guess = tuple[str, np.ndarray]
 """What the layer would do, to stand behind its name, and what it would then hand on."""
@@ -34,8 +34,10 @@ class Finding:
     error: TapError
     guess: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.tap} {self.guess or 'differs by itself, and like no mistake that is known here'}"
+    @property
+    def what(self) -> str:
+        """What it behaves like, to stand behind its name."""
+        return self.guess or "differs by itself, and like no mistake that is known here"
 
 
 class Specimen:
@@ -288,6 +290,23 @@ def _of_pool(module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: 
                 expected = f"{module.kernel}, {module.stride} and {own}"
                 windows = _run(module, padded, kernel=kernel, stride=stride, padding=0)
                 yield f"behaves as with {said}; expected {expected}", windows
+
+
+def told(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Return as sentences what is wrong with which, (name, what), each said once of all that it is true of."""
+    alike: dict[str, list[str]] = {}
+    for name, what in found:
+        alike.setdefault(what, []).append(name)
+    sentences = []
+    for what, (first, *others) in alike.items():
+        more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        so = f" (so {'does' if len(others) == 1 else 'do'} {', '.join(others[:_NAMED])}{more})" if others else ""
+        sentences.append(f"{first} {what}{so}")
+    return sentences
+
+
+_NAMED = 4
+"""How many others are named of which the same is true."""
 
 
 def findings(

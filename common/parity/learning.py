@@ -368,12 +368,12 @@ class GradientCase(_LearningCase):
     def specimen(self) -> Specimen:
         return Specimen(self.network, weights.read(self.weights).tensors, self.x, training=True)
 
-    def findings(self, specimen: Specimen, cell: Cell) -> list[str]:
+    def findings(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
         found = self.read(cell.backend, cell.dtype)
         wrong = [error.tap for error in cell.errors if ".running_" in error.tap and not error.error <= error.tolerance]
         tolerance = TOLERANCES["gradients", cell.dtype].at(99)
         said = describe_statistics(specimen, found, wrong, tolerance)
-        return [f"{name} {what}" for name, what in said.items()]
+        return list(said.items())
 
     def about_gradients(self, name: str, dtype: DTypeName, truth: Mapping[str, np.ndarray]) -> str:
         """Return what is to be said of gradients that are wrong though the forward pass is right."""
