@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common import backends, catalog, images, reference, weights
+from common.mutants import pitfalls
 from common.parity import mutation
 from common.parity.comparison import compare
 from common.parity.diagnosis import Specimen, describe_statistics, findings, scaled_alike, told
@@ -182,6 +183,57 @@ def test_another_momentum_is_named(backend_name: str, backend) -> None:
 def test_a_mutant_leaves_the_port_as_it_is(backend_name: str, backend) -> None:
     mutation.load(backend_name, edits(backend_name, *CONSTANTS["epsilon"]))
     assert said(backends.load(backend_name), *RESNET) == {}
+
+
+# What no network of the catalogue shows by itself: its layers are given what no layer before them would make.
+
+
+def given(backend: backends.Backend, name: str, config: dict, dtype: str, taps: dict, training: bool) -> dict:
+    """Return what the reference and a port make of such taps: name -> (right, found)."""
+    network, specimen = specimen_of(name, config)
+    model = backend.build(network, dtype)
+    backend.load(model, specimen.tensors)
+    found = backend.trace(model, specimen.x.astype(dtype), training, {tap: y.astype(dtype) for tap, y in taps.items()})
+    specimen.model.train(training)
+    right = reference.trace(specimen.model, specimen.x, {tap: y.astype(dtype).astype(float) for tap, y in taps.items()})
+    return {tap: (right[tap], found[tap]) for tap in right}
+
+
+def pitfall(backend_name: str, number: int) -> list[backends.Backend]:
+    """Return the port that has a pitfall, if there is one."""
+    return [
+        mutation.load(backend_name, mutant.edits)
+        for mutant in pitfalls.of_pitfalls(backend_name)
+        if mutant.name.split()[0] == str(number)
+    ]
+
+
+@pytest.mark.port
+def test_a_padded_maximum_of_negative_images_is_negative(backend_name: str, backend) -> None:
+    shape = reference.describe(catalog.get(GOOGLENET[0], **GOOGLENET[1])).taps["stage1.block1"]
+    negative = {"stage1.block1": -1 - np.random.default_rng(0).random((3, *shape[1:]))}
+    pool = "stage1.block2.branch4.pool"
+    right, found = given(backend, *GOOGLENET, "float64", negative, training=False)[pool]
+    assert right.max() < 0
+    np.testing.assert_array_equal(found, right)
+    for mutant in pitfall(backend_name, 3):
+        right, found = given(mutant, *GOOGLENET, "float64", negative, training=False)[pool]
+        assert found.max() == 0
+
+
+@pytest.mark.port
+def test_a_large_mean_costs_a_batch_norm_no_digits(backend_name: str, backend) -> None:
+    shape = reference.describe(catalog.get("bn_lenet")).taps["conv1"]
+    bright = {"conv1": 300 + np.random.default_rng(0).standard_normal((3, *shape[1:]))}
+
+    def error(port: backends.Backend) -> float:
+        right, found = given(port, *BN_LENET, "float32", bright, training=True)["bn1"]
+        return float(np.abs(found - right).max() / np.abs(right).max())
+
+    # The mean itself is rounded by 300 * 2^-24 = 2e-5 of a deviation; its square by 300 times as much.
+    assert error(backend) < 1e-4
+    for mutant in pitfall(backend_name, 9):
+        assert error(mutant) > 1e-3
 
 
 # Without a framework: the reference with a mistake in one layer.

@@ -97,8 +97,8 @@ PITFALLS: Sequence[Pitfall] = (
             ],
         },
         _EVEN,
-        nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; the tests "
-        "of the layers and of cross-correlation and pooling from scratch give negative images",
+        nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; a test "
+        "gives one negative images",
     ),
     Pitfall(
         4,
@@ -284,8 +284,7 @@ PITFALLS: Sequence[Pitfall] = (
     Pitfall(
         18,
         "an initialiser that passes over layers without a shape yet",
-        nowhere="weights are never initialised layer by layer: training starts from NumPy's, which are checked by name "
-        "and shape, and a test holds each framework's own to its documented mean and variance",
+        nowhere="no layer is lazy, and training starts from NumPy's weights, which are checked by name and shape",
     ),
     Pitfall(
         19,
@@ -295,7 +294,7 @@ PITFALLS: Sequence[Pitfall] = (
     Pitfall(
         20,
         "examples shuffled after they were batched",
-        nowhere="batches are made in one place for all ports, and a test counts who comes together with whom",
+        nowhere="batches are made in one place for all ports, and a test sees each epoch mix them anew",
     ),
     Pitfall(
         21,
