@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from common import catalog, options, reference, weights
 from common.backends import BACKENDS
+from common.mutants.generic import Kind
 from common.parity.learning import RUNS
 from common.parity.tolerances import TOLERANCES
 from common.training.optimizers import OptimizerName, ScheduleName
@@ -134,6 +135,13 @@ REFUSED = [
     (("parity", "lenet", "--batch", "0"), "Invalid value for '--batch'"),
     (("pariti",), "no verb 'pariti'; did you mean parity"),
     (("list", "--jsn"), "No such option"),
+    (("diagnose", "lenet"), "Missing option '--backend'"),
+    (("diagnose", "lenet", "--backend", "numpy"), "there is no backend to compare 'numpy'"),
+    (("diagnose", "lenet", "--backend", "tf", "--checks", "training"), "there is no check of layers 'training'"),
+    (("diagnose", "resnet19", "--backend", "tf"), "did you mean resnet18"),
+    (("mutants", "--kinds", "swop"), "did you mean swap"),
+    (("mutants", "--sample", "0"), "0 is not in the range x>=1"),
+    (("mutants", "--json", "nowhere/x.json"), "there is no folder nowhere"),
 ]
 
 
@@ -260,7 +268,12 @@ LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]
 
 
 @pytest.mark.parametrize(
-    "verb", [(), ("doctor",), ("list",), ("init",), ("run",), ("parity",), ("summary",), *LEARNING]
+    "verb",
+    [
+        (),
+        *((verb,) for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants", "summary")),
+        *LEARNING,
+    ],
 )
 def test_help_has_an_example(rosetta, verb: tuple[str, ...]) -> None:
     result = rosetta(*verb, "--help")
@@ -274,6 +287,7 @@ def test_the_commands_choices_are_those_of_the_modules_that_define_them() -> Non
     assert get_args(OptimizerName) == options.OPTIMIZERS
     assert get_args(ScheduleName) == options.SCHEDULES
     assert tuple(RUNS) == options.OPTIMIZERS
+    assert get_args(Kind) == options.MUTANTS
 
 
 def test_two_outputs_need_two_names(rosetta, lenet: Path) -> None:

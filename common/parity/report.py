@@ -136,6 +136,10 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
     from rich.table import Table
     from rich.text import Text
 
+    def mark(text: str, share: float) -> Text:
+        wrong = share > 1
+        return Text(f"{'✗' if wrong else '✓'} {text}", style=_STYLES["disagree" if wrong else "agree"])
+
     for cell in report.cells:
         if cell.status in ("missing", "error"):
             console.print(
@@ -148,21 +152,16 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
             text, share = found or ("", 0.0)
             error = alone.get(tap)
             if everything or share > 1 or (error is not None and error.share > 1):
-                table.add_row(
-                    tap,
-                    Text(f"{'✗' if share > 1 else '✓'} {text}", style=_STYLES["disagree" if share > 1 else "agree"]),
-                    Text(
-                        f"{'✗' if error.share > 1 else '✓'} {_number(error.error)}",
-                        style=_STYLES["disagree" if error.share > 1 else "agree"],
-                    )
-                    if error
-                    else "",
-                )
+                table.add_row(tap, mark(text, share), mark(_number(error.error), error.share) if error else "")
         if table.row_count:
             console.print(table)
         taps = len({error.tap for error in cell.errors})
         if cell.status == "agree":
             console.print(f"{cell.check}: all {taps} taps of {cell.network} agree, in the network and alone")
+        elif cell.detail:
+            console.print(
+                Text(f"{cell.check}: {cell.status}: {cell.detail}", style=_STYLES[cell.status]), soft_wrap=True
+            )
     _print_findings(report, console)
 
 
