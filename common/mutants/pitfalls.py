@@ -235,7 +235,7 @@ PITFALLS: Sequence[Pitfall] = (
         15,
         "convolutions that pad where nothing is said",
         {
-            "jax": [("layers", "            padding=padding,\n", '            padding=padding or "SAME",\n')],
+            "jax": [("layers", "            padding=padding,\n", "            padding=padding or kernel_size // 2,\n")],
             "tf": [
                 (
                     "layers",

@@ -21,6 +21,7 @@ from common.mutants.generic import Mutant
 from common.parity.cases import Case, ForwardCase
 from common.parity.comparison import TapError
 from common.parity.learning import GradientCase, TrainingCase, differences
+from common.parity.mutation import source
 from common.parity.processes import Worker, join, processors
 from common.parity.results import Cell, Settings
 from common.reference import describe
@@ -63,7 +64,7 @@ class _Bench:
 
     def __init__(self, worker: Worker, backend: str, network: Network, folder: Path) -> None:
         self.worker, self.backend, self.network = worker, backend, network
-        settings = Settings([network], [backend], dtypes=("float64",))
+        settings = Settings([network], [backend], dtypes=("float64",), diagnose=False)
         self.cases: list[Case] = [ForwardCase(network, settings, folder / "forward")]
         self.cases.append(GradientCase(network, settings, folder / "gradients"))
         runs = ("adam", "adamw") if network.name in ("lenet", "bn_lenet") else ("sgd",)
@@ -101,7 +102,6 @@ class _Bench:
             yield case, lambda case=case: self._errors(case)  # type: ignore[misc]
 
     def _cell(self, case: Case) -> Cell | RosettaError:
-        case.settings = dataclasses.replace(case.settings, diagnose=False)
         cell = case.cell(self.worker, self.backend, "float64")
         return RosettaError(cell.detail) if cell.status == "error" else cell
 
@@ -120,15 +120,20 @@ class _Bench:
         return [error for error in errors if not error.error <= error.tolerance]
 
     def expected(self, mutant: Mutant) -> set[str]:
-        """Return the taps at which a mutant may first be seen: those in what it changed, and the first behind it."""
+        """Return the taps at which a mutant may first be seen: those in what it changed, and the first behind it.
+
+        None of them where it changed no part of the network in particular.
+        """
         taps = list(describe(self.network).taps)
         if mutant.taps:
             return set(mutant.taps)
         inside: set[str] = set()
         for owner in self.own.get(mutant.owner, []):
+            if not owner and not mutant.attribute:
+                continue
             prefix = f"{owner}." if owner else ""
             of_layer = f"{prefix}{mutant.attribute}" if mutant.attribute else owner
-            places = [tap for tap in taps if tap == of_layer or tap.startswith(f"{of_layer}.") or not of_layer]
+            places = [tap for tap in taps if tap == of_layer or tap.startswith(f"{of_layer}.")]
             if not places:
                 # An activation or a reshaping: it shows in what comes next.
                 order = [call.path for call in describe(self.network).calls]
@@ -138,18 +143,19 @@ class _Bench:
                 places += [tap for tap in reversed(taps) if of_layer.startswith(f"{tap}.")][:1]
                 places = places or [tap for tap in taps if tap.startswith(prefix)]
             inside.update(places)
-        return inside or set(taps)
+        return inside
 
     def named(self, mutant: Mutant, place: str) -> bool | None:
         """Return whether a place is where the mutant is; None where it is in no layer."""
         if mutant.pattern:
             return re.fullmatch(rf"({mutant.pattern})(\.[a-z_]+)?", place) is not None
-        if mutant.kind == "pitfall":
-            return None
-        return any(place == one or place.startswith(f"{one}.") for one in self.expected(mutant))
+        expected = set() if mutant.kind == "pitfall" else self.expected(mutant)
+        return any(place == one or place.startswith(f"{one}.") for one in expected) if expected else None
 
     def outcome(self, mutant: Mutant) -> Outcome:
-        """Put one mutant through the checks."""
+        """Put one mutant through the checks. Raises ConfigError where it does not fit the port's source any more."""
+        for edit in mutant.edits:
+            edit.apply(source(edit.module))  # in the worker, a mutant that does not fit would count as found
         for case, look in self.checks():
             changes = [dataclasses.asdict(mutant.change)] if mutant.change else []
             try:
@@ -183,6 +189,7 @@ def run(
             worker = stack.enter_context(Worker(backend, Path(folder) / "worker"))
             for network in dict.fromkeys(network for mutant in own for network in mutant.networks):
                 bench: _Bench | None = None
+                absent: RosettaError | None = None
                 for mutant in own:
                     before = outcomes.get(mutant)
                     if network not in mutant.networks or (before is not None and before.status == "killed"):
@@ -190,9 +197,13 @@ def run(
                     if stopping.is_set():
                         return
                     try:
-                        bench = bench or _Bench(worker, backend, network, _fresh(Path(folder)))
-                        outcomes[mutant] = bench.outcome(mutant)
+                        if bench is None and absent is None:
+                            bench = _Bench(worker, backend, network, _fresh(Path(folder)))
+                        outcomes[mutant] = (
+                            bench.outcome(mutant) if bench else Outcome(mutant, "missing", detail=str(absent))
+                        )
                     except RosettaError as error:
+                        absent = absent or error  # and is not asked for again with every mutant
                         outcomes[mutant] = Outcome(mutant, "missing", detail=str(error))
                     if network == mutant.networks[-1] or outcomes[mutant].status == "killed":
                         done += 1
