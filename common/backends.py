@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ __all__ = [
     "Gradients",
     "Interpreter",
     "Trainer",
+    "check_all_ran",
     "find_interpreter",
     "get",
     "install_hint",
@@ -128,7 +129,7 @@ class Backend(Protocol):
         """Return every tap of `reference.describe(network).taps` by name, in that order, as `run` computes them.
 
         A layer that `given` names hands that on in place of what it computed, which is what the trace shows; statistics
-        need not move then.
+        need not move then. Raises BackendError where the network has a layer that did not run.
         """
 
     def summary(self, model: Any) -> list[Call]:
@@ -158,6 +159,13 @@ def load(name: str, device: str = "cpu") -> Backend:
     module = importlib.import_module(f"{get(name).package}.backend")
     backend: Backend = module.Backend(device)
     return backend
+
+
+def check_all_ran(layers: Iterable[str], ran: Container[str]) -> None:
+    """Raise BackendError where a network has layers that do not run: no output tells of them, in Keras no weight."""
+    idle = [path for path in layers if path not in ran]
+    if idle:
+        raise BackendError(f"layers that were made and did not run: {', '.join(idle)}; expected none")
 
 
 def kind_of(layer: object, package: str, abstract: tuple[type, ...]) -> str:

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from common import layout, reference
-from common.backends import Gradients, kind_of
+from common.backends import Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.reference import Call
@@ -102,6 +102,7 @@ def _trace(
         return given.get(path)
 
     outputs["logits"] = _observed(model, x, observe)
+    check_all_ran((".".join(path) for path, _ in nnx.iter_modules(model) if path), outputs)
     return [outputs[tap] for tap in reference.describe(model.network).taps], _moved(model)
 
 

@@ -12,7 +12,7 @@ from mxnet import autograd, npx
 from mxnet.gluon import Block, HybridBlock
 
 from common import reference
-from common.backends import Gradients, kind_of
+from common.backends import Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.reference import Call
@@ -124,6 +124,7 @@ class Backend:
 
         logits = _observed(model, self._input(model, x), training, observe, moves=given is None)
         outputs["logits"] = logits.asnumpy()
+        check_all_ran((path for path, _ in _named_blocks(model)), outputs)
         return {tap: outputs[tap] for tap in reference.describe(model.network).taps}
 
     def summary(self, model: HybridBlock) -> list[Call]:

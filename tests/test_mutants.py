@@ -210,6 +210,26 @@ def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
     assert not [outcome for outcome in outcomes if outcome.named is False]
 
 
+SPARE = {"torch": "nn.ReLU()", "jax": "MaxPool(3)", "tf": "keras.layers.ReLU()", "mxnet": 'nn.Activation("relu")'}
+"""A layer without weights, in each port's terms."""
+
+
+@pytest.mark.port
+def test_a_layer_that_never_runs_is_found(backend_name: str) -> None:
+    module = f"{backends.get(backend_name).package}.resnet"
+    spare = Edit(module, "        self.conv1 = ", f"        self.spare = {SPARE[backend_name]}\n        self.conv1 = ")
+    # Keras gives a block that no call reaches no weights: to whoever loads them it is not there.
+    block = Edit(module, "range(2, blocks + 1)", "range(2, blocks + 2)")
+    mutants = [
+        Mutant(backend_name, "constant", edit.new, MODULES["resnet"], (edit,), owner="Residual")
+        for edit in (spare, block)
+    ]
+    one, other = run.run(mutants, [backend_name])
+    assert (one.status, one.check) == ("killed", "build")
+    assert "layers that were made and did not run: stage1.block1.spare, stage2.block1.spare, " in one.detail
+    assert other.status == "killed"
+
+
 @pytest.mark.port
 def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
     package = backends.get(backend_name).package

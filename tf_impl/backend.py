@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import reference
-from common.backends import Gradients, kind_of
+from common.backends import Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.layout import nchw_to_nhwc, nhwc_to_nchw
@@ -95,6 +95,7 @@ class Backend:
             return self._input(model, given[path]) if given and path in given else None
 
         outputs["logits"] = _observed(model, self._input(model, x), training, observe)
+        check_all_ran((path for path, _ in named_layers(model)), outputs)
         taps = reference.describe(model.network).taps
         return {tap: np.ascontiguousarray(nhwc_to_nchw(outputs[tap].numpy())) for tap in taps}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common import reference
-from common.backends import Gradients, kind_of
+from common.backends import Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.reference import Call
@@ -80,6 +80,7 @@ class Backend:
             return torch.from_numpy(given[path]).to(output) if given and path in given else None
 
         outputs["logits"] = _observed(model.train(training), self._input(model, x), observe).numpy(force=True)
+        check_all_ran((path for path, _ in model.named_modules() if path), outputs)
         return {tap: outputs[tap] for tap in reference.describe(model.network).taps}
 
     @torch.no_grad()
