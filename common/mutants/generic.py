@@ -19,12 +19,12 @@ Kind = Literal["pitfall", "constant", "keyword", "activation", "swap", "zero"]
 _BATCH_NORM = (get("bn_lenet"), get("bn_lenet_scratch"))
 MODULES: Mapping[str, Sequence[Network]] = {
     "lenet": (get("lenet"),),
-    "alexnet": (get("alexnet", input_size=[67, 79]),),
+    "alexnet": (get("alexnet", input_size=[67, 99]),),
     "vgg": (get("vgg11", arch=[[1, 8], [2, 16]], input_size=[13, 18]),),
     "nin": (get("nin", input_size=[83, 99]),),
     "googlenet": (get("googlenet", input_size=[70, 97]),),
     "batch_norm": _BATCH_NORM,
-    "resnet": (get("resnet", arch=[[1, 8], [2, 16]], input_size=[38, 51]),),
+    "resnet": (get("resnet", arch=[[1, 8], [2, 16], [1, 16]], input_size=[38, 51]),),
     "resnext": (get("resnext", arch=[[1, 8, 4, 1.0], [2, 16, 8, 0.5]], input_size=[38, 51]),),
     "densenet": (get("densenet", arch=[2, 1, 2], growth_rate=4, num_channels=8, input_size=[38, 51]),),
     "anynet": (get("anynet", input_size=[38, 51]),),
