@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -71,6 +72,7 @@ def to_json(outcomes: Sequence[Outcome]) -> str:
                     "status": outcome.status,
                     "check": outcome.check,
                     "first": outcome.tap,
+                    "error": outcome.error if outcome.error is None or math.isfinite(outcome.error) else None,
                     "named": outcome.named,
                     "detail": outcome.detail,
                 }

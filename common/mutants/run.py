@@ -36,7 +36,8 @@ class Outcome:
     """What became of a mutant.
 
     `check` is the one that killed it: "build" where the port could not even be built or given its weights. `tap` is
-    where it was first seen; `named`: whether that is where it is, None where there is nothing to name.
+    where it was first seen, and `error` how far off it was there, infinite where there was nothing to compare; `named`:
+    whether that is where it is, None where there is nothing to name.
     """
 
     mutant: Mutant
@@ -45,6 +46,7 @@ class Outcome:
     tap: str = ""
     named: bool | None = None
     detail: str = ""
+    error: float | None = None
 
 
 def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
@@ -166,9 +168,9 @@ class _Bench:
             if isinstance(found, RosettaError):
                 return Outcome(mutant, "killed", "build", detail=str(found))
             if found:
-                tap = found[0].tap
-                place = tap.removeprefix("gradient of ")
-                return Outcome(mutant, "killed", case.check, tap, self.named(mutant, place), found[0].note)
+                first = found[0]
+                named = self.named(mutant, first.tap.removeprefix("gradient of "))
+                return Outcome(mutant, "killed", case.check, first.tap, named, first.note, first.error)
         return Outcome(mutant, "equivalent" if mutant.reason else "survived", detail=mutant.reason)
 
 
