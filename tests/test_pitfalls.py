@@ -85,6 +85,7 @@ old
 ```
 
 <!-- parity 7 -->
+
 <!-- end -->
 
 ```python torch
@@ -97,9 +98,11 @@ print()
 ### 8. Of ten
 
 <!-- parity 8 -->
+
 | port | found by | first at | error |
 |---|---|---|---|
 | jax | forward | bn | 9.9e-01 |
+
 <!-- end -->
 """
 

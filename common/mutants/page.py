@@ -28,7 +28,7 @@ COMMAND = "python benchmarks/pitfalls.py -o docs/pitfalls.md"
 """What writes the page's figures anew."""
 
 _EXAMPLE = re.compile(r"^```python (\w+)\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FOUND = re.compile(r"^<!-- parity (\d+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+_FOUND = re.compile(r"^<!-- parity (\d+) -->\n\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^### (\d+)\. ", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]\d+)?(?!\w)")
 _EXCEPTION = re.compile(r"\b\w+(?:Error|Exception)\b")
@@ -103,7 +103,8 @@ def said_rows(text: str) -> dict[tuple[int, str], str]:
     return {
         (int(match[1]), row.split("|")[1].strip()): row
         for match in _FOUND.finditer(text)
-        for row in match[2].splitlines()[2:]
+        for row in match[2].split("\n")[2:]
+        if row
     }
 
 
@@ -116,7 +117,7 @@ def written(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int,
 
     def table(match: re.Match[str]) -> str:
         members = [row for (number, _), row in found.items() if number == int(match[1])]
-        return f"<!-- parity {match[1]} -->\n{_HEAD}" + "".join(f"{row}\n" for row in members) + "<!-- end -->"
+        return f"<!-- parity {match[1]} -->\n\n{_HEAD}" + "".join(f"{row}\n" for row in members) + "\n<!-- end -->"
 
     return _FOUND.sub(table, _EXAMPLE.sub(example, text))
 
