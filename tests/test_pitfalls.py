@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from common.errors import BackendError
 from common.mutants import page, pitfalls, run
 from common.mutants.run import Outcome
 
@@ -118,6 +119,11 @@ def test_a_page_is_written_anew() -> None:
     assert [example.output for example in page.examples(text)] == list(printed.values())
     assert page.said_rows(text) == found
     assert page.written(text, {e: e.output for e in page.examples(text)}, found) == text
+
+
+def test_an_example_that_fails_says_how() -> None:
+    with pytest.raises(BackendError, match=r"^an example of pitfalls\.md fails: ZeroDivisionError: division by zero$"):
+        page.outputs(["print(1)", "print(1 / 0)"], sys.executable)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from common.mutants.run import Outcome
 __all__ = ["COMMAND", "PAGE", "Example", "alike", "examples", "outputs", "rows", "said_rows", "written"]
 
 PAGE = backends.PROJECT / "docs" / "pitfalls.md"
+"""Of a checkout; what is installed has no documentation."""
 COMMAND = "python benchmarks/pitfalls.py -o docs/pitfalls.md"
 """What writes the page's figures anew."""
 
