@@ -166,6 +166,13 @@ def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
     assert not [outcome for outcome in outcomes if outcome.named is False]
 
 
+@pytest.mark.port
+def test_what_a_branch_does_last_is_named_at_the_block_that_joins_it(backend_name: str) -> None:
+    mutants = [m for m in generic.of_sources(backend_name) if (m.kind, m.owner) == ("activation", "PoolBranch")]
+    (outcome,) = run.run(mutants, [backend_name])
+    assert (outcome.status, outcome.tap, outcome.named) == ("killed", "stage1.block1", True)
+
+
 SPARE = {"torch": "nn.ReLU()", "jax": "MaxPool(3)", "tf": "keras.layers.ReLU()", "mxnet": 'nn.Activation("relu")'}
 """A layer without weights, in each port's terms."""
 

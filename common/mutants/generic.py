@@ -171,6 +171,7 @@ _WITHOUT_EFFECT = {
     ("tf", "training"): "Keras hands it down to the layers within",
     ("tf", "name"): "nothing looks a weight up by this name",
     ("mxnet", "init"): "weights are loaded over it",
+    ("mxnet", "strict"): "it refuses lists of different lengths, which MXNet never hands over",
     ("mxnet", "shape"): "Gluon takes it from the first input",
     ("mxnet", "in_channels"): "Gluon takes it from the first input",
 }
