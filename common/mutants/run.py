@@ -136,16 +136,13 @@ class _Bench:
             prefix = f"{owner}." if owner else ""
             of_layer = f"{prefix}{mutant.attribute}" if mutant.attribute else owner
             places = [tap for tap in taps if tap == of_layer or tap.startswith(f"{of_layer}.")]
-            # What a branch does last shows in the block, which joins it to the others.
-            around = [tap for tap in reversed(taps) if of_layer.startswith(f"{tap}.")][:1]
-            if places:
-                places += around if not mutant.attribute and of_layer not in taps else []
-            else:
-                # An activation or a reshaping: it shows in what comes next.
+            if not places or (not mutant.attribute and of_layer not in taps):
+                # An activation or a reshaping, at the end of what has no tap itself: it shows in what comes next.
                 order = [call.path for call in describe(self.network).calls]
                 after = order[order.index(of_layer) + 1 :] if of_layer in order else []
-                places = next(([path] for path in after if path in taps), [])
-                places += around
+                places += next(([path] for path in after if path in taps), [])
+                # At the end of a branch that is the block, which joins it to the others.
+                places += [tap for tap in reversed(taps) if of_layer.startswith(f"{tap}.")][:1]
                 places = places or [tap for tap in taps if tap.startswith(prefix)]
             inside.update(places)
         return inside
