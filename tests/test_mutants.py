@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 
 from common import backends, reference
+from common.errors import RosettaError
 from common.mutants import generic, pitfalls, run
 from common.mutants.generic import MODULES, Mutant
 from common.mutants.report import exit_status
@@ -200,6 +201,15 @@ def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
     (outcome,) = run.run([Mutant(backend_name, "constant", "nothing", MODULES["lenet"], (edit,))], [backend_name])
     assert outcome.status == "survived"
     assert exit_status([outcome]) == 1
+
+
+@pytest.mark.port
+def test_a_check_that_the_right_port_fails_kills_nothing(backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run._Bench, "_cell", lambda *_: RosettaError("the worker hung"))
+    mutants = [mutant for mutant in generic.of_weights(backend_name) if mutant.networks == MODULES["lenet"]]
+    outcomes = run.run(mutants, [backend_name])
+    assert {(outcome.status, outcome.detail) for outcome in outcomes} == {("missing", "the worker hung")}
+    assert exit_status(outcomes) == 3
 
 
 def test_a_backend_that_is_not_installed_kills_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

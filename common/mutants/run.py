@@ -73,6 +73,7 @@ class _Bench:
         self.cases += [TrainingCase(network, settings, folder / name, name) for name in runs]
         self.clean: dict[str, dict[str, np.ndarray]] = {}
         self.ready = 0
+        self.failed: RosettaError | None = None
         self.own = self._owners()
 
     def _owners(self) -> dict[str, list[str]]:
@@ -88,20 +89,30 @@ class _Bench:
         """Iterate over the checks, each made ready when it is first wanted, with the port as it stands."""
         for i, case in enumerate(self.cases):
             if i == self.ready:
-                self.worker.ask("mutate", edits=[])
-                case.prepare()
-                cell = self._cell(case)
-                if isinstance(cell, RosettaError):
-                    raise cell
-                wrong = [error for error in cell.errors if not error.error <= error.tolerance]
-                if cell.status in ("error", "disagree") or wrong:
-                    raise RosettaError(f"{case.check} of {self.network.name} in {self.backend} disagrees unchanged")
-                if isinstance(case, GradientCase | TrainingCase):
-                    self.clean[case.check + case.variant] = {
-                        name: array.copy() for name, array in case.read(self.backend, "float64").items()
-                    }
+                try:
+                    self._make_ready(case)
+                except RosettaError as error:
+                    self.failed = self.failed or error
+                    raise
                 self.ready += 1
             yield case, lambda case=case: self._errors(case)  # type: ignore[misc]
+
+    def _make_ready(self, case: Case) -> None:
+        """Have the right port do a check. Raises RosettaError where it cannot or disagrees, and then ever after."""
+        if self.failed is not None:
+            raise self.failed
+        self.worker.ask("mutate", edits=[])
+        case.prepare()
+        cell = self._cell(case)
+        if isinstance(cell, RosettaError):
+            raise cell
+        wrong = [error for error in cell.errors if not error.error <= error.tolerance]
+        if cell.status in ("error", "disagree") or wrong:
+            raise RosettaError(f"{case.check} of {self.network.name} in {self.backend} disagrees unchanged")
+        if isinstance(case, GradientCase | TrainingCase):
+            self.clean[case.check + case.variant] = {
+                name: array.copy() for name, array in case.read(self.backend, "float64").items()
+            }
 
     def _cell(self, case: Case) -> Cell | RosettaError:
         cell = case.cell(self.worker, self.backend, "float64")
