@@ -8,7 +8,7 @@ import pytest
 from common import backends, catalog, images, reference, weights
 from common.mutants import pitfalls
 from common.parity import mutation
-from common.parity.comparison import compare
+from common.parity.comparison import Limit, TapError, compare
 from common.parity.diagnosis import Specimen, describe_statistics, findings, scaled_alike, told
 
 RESNET = ("resnet", {"arch": [[1, 8], [1, 16]], "input_size": [33, 41]})
@@ -18,8 +18,9 @@ BN_LENET = ("bn_lenet", {})
 GOOGLENET = ("googlenet", {"input_size": [33, 41]})
 
 
-def tolerance(_: str) -> float:
-    return 1e-11
+def errors_of(specimen: Specimen, taps: dict[str, np.ndarray]) -> list[TapError]:
+    """What a trace gets wrong, by more than rounding."""
+    return compare(specimen.taps, taps, "float64", lambda _: Limit(1e-14, 1e-13))
 
 
 def specimen_of(name: str, config: dict, training: bool = False) -> tuple[catalog.Network, Specimen]:
@@ -35,7 +36,7 @@ def said(backend: backends.Backend, name: str, config: dict, training: bool = Fa
     backend.load(model, specimen.tensors)
     taps = backend.trace(model, specimen.x, training, specimen.taps)
     assert list(taps) == list(reference.describe(network).taps)
-    return {finding.tap: finding.guess for finding in findings(specimen, taps, "float64", tolerance)}
+    return {finding.tap: finding.guess for finding in findings(specimen, taps, errors_of(specimen, taps))}
 
 
 @pytest.mark.port
@@ -52,10 +53,10 @@ def test_what_is_wrong_in_one_layer_is_wrong_in_that_one_alone(backend, name: st
     model = backend.build(network, "float64")
     backend.load(model, {**specimen.tensors, name: specimen.tensors[name] * 1.5})
     alone = backend.trace(model, specimen.x, False, specimen.taps)
-    wrong = [error.tap for error in compare(specimen.taps, alone, "float64", tolerance) if error.share > 1]
+    wrong = [error.tap for error in errors_of(specimen, alone) if not error.agrees]
     assert wrong == [name.rpartition(".")[0], *(["logits"] if wrong[-1] == "logits" else [])]
     together = backend.trace(model, specimen.x)
-    assert len([e for e in compare(specimen.taps, together, "float64", tolerance) if e.share > 1]) >= len(wrong)
+    assert len([error for error in errors_of(specimen, together) if not error.agrees]) >= len(wrong)
 
 
 def pitfall(backend_name: str, number: int) -> list[backends.Backend]:
@@ -118,7 +119,8 @@ def test_weights_exchanged_between_layers_are_named(backend) -> None:
         mixed[f"{one}.{leaf}"], mixed[f"{other}.{leaf}"] = mixed[f"{other}.{leaf}"], mixed[f"{one}.{leaf}"]
     model = backend.build(network, "float64")
     backend.load(model, mixed)
-    found = findings(specimen, backend.trace(model, specimen.x, False, specimen.taps), "float64", tolerance)
+    taps = backend.trace(model, specimen.x, False, specimen.taps)
+    found = findings(specimen, taps, errors_of(specimen, taps))
     assert [(finding.tap, finding.what) for finding in found] == [
         (one, f"behaves as with the weights of {other}"),
         (other, f"behaves as with the weights of {one}"),
@@ -192,11 +194,8 @@ def test_a_large_mean_costs_a_batch_norm_no_digits(backend_name: str, backend) -
 def mistaken(path: str, name: str, config: dict, compute, training: bool = False) -> dict[str, str]:
     """Return what is found where the reference's layer at `path` computes something else of its input."""
     _, specimen = specimen_of(name, config, training)
-    x = specimen.inputs[path]
-    return {
-        finding.tap: finding.guess
-        for finding in findings(specimen, {**specimen.taps, path: compute(specimen, x)}, "float64", tolerance)
-    }
+    taps = {**specimen.taps, path: compute(specimen, specimen.inputs[path])}
+    return {finding.tap: finding.guess for finding in findings(specimen, taps, errors_of(specimen, taps))}
 
 
 def test_an_activation_left_out_is_named_where_it_is_missed() -> None:
@@ -263,7 +262,7 @@ def test_zeros_around_a_maximum_are_named() -> None:
     specimen.inputs["stem.pool"] = specimen.inputs["stem.relu"] - 3
     specimen.taps["stem.pool"] = specimen.modules["stem.pool"].compute(specimen.inputs["stem.pool"])
     wrong = {**specimen.taps, "stem.pool": padded_by_zeros(specimen, specimen.inputs["stem.pool"])}
-    (found,) = findings(specimen, wrong, "float64", tolerance)
+    (found,) = findings(specimen, wrong, errors_of(specimen, wrong))
     assert found.guess == "behaves as with zeros around the image; expected minus infinity"
 
 

@@ -19,7 +19,7 @@ from common.catalog import Network
 from common.errors import RosettaError
 from common.mutants.generic import Mutant
 from common.parity.cases import Case, ForwardCase
-from common.parity.comparison import TapError
+from common.parity.comparison import TapError, first_divergence
 from common.parity.learning import GradientCase, TrainingCase, differences
 from common.parity.mutation import source
 from common.parity.processes import Worker, join, processors
@@ -106,8 +106,7 @@ class _Bench:
         cell = self._cell(case)
         if isinstance(cell, RosettaError):
             raise cell
-        wrong = [error for error in cell.errors if not error.error <= error.tolerance]
-        if cell.status in ("error", "disagree") or wrong:
+        if cell.status in ("error", "disagree") or first_divergence(cell.errors) is not None:
             raise RosettaError(f"{case.check} of {self.network.name} in {self.backend} disagrees unchanged")
         if isinstance(case, GradientCase | TrainingCase):
             self.clean[case.check + case.variant] = {
@@ -128,9 +127,10 @@ class _Bench:
             # The right port stands for the other frameworks: parity holds it to them.
             right = self.clean[case.check + case.variant]
             found = differences(case.read(self.backend, "float64"), right, case.scales)
-            limit = case.tolerance("float64") if isinstance(case, TrainingCase) else 1e-10
-            errors += [TapError("right port", name, error, limit) for name, error in found.items()]
-        return [error for error in errors if not error.error <= error.tolerance]
+            errors += [
+                TapError("right port", name, error, case.limit("float64", name)) for name, error in found.items()
+            ]
+        return [error for error in errors if not error.agrees]
 
     def expected(self, mutant: Mutant) -> set[str]:
         """Return the taps at which a mutant may first be seen: those in what it changed, and the first behind it.

@@ -19,11 +19,11 @@ from common import images, reference, weights
 from common.catalog import Network
 from common.errors import BackendError, RosettaError
 from common.files import map_safetensors, write_safetensors
-from common.parity.comparison import TapError, compare, first_divergence, spread, worst
+from common.parity.comparison import Limit, TapError, compare, first_divergence, spread, worst
 from common.parity.diagnosis import Specimen, findings, told
 from common.parity.processes import Worker
 from common.parity.results import Cell, Pair, Settings
-from common.parity.tolerances import TOLERANCES, Check, depths
+from common.parity.tolerances import Check, Limits
 from common.weights import DTypeName
 
 __all__ = ["IMPORT_BYTES", "Case", "ForwardCase"]
@@ -52,7 +52,8 @@ class Case:
         self.pending = len(settings.backends) * len(self.dtypes)
         self.cells: list[Cell] = []
         self.outputs: dict[tuple[str, DTypeName], dict[str, Path]] = {}
-        self.depths = depths(self.description)
+        together = 1 if self.check == "forward" else self.images  # images over which a sum runs
+        self.limits = Limits(self.check, network, together * math.prod(network.input_shape))
 
     @property
     def dtypes(self) -> Sequence[DTypeName]:
@@ -141,27 +142,25 @@ class Case:
             taps = map_safetensors(result)[1]
         except (RosettaError, SafetensorError, OSError, ValueError) as error:
             return dataclasses.replace(cell, findings=(f"layers could not be run alone: {error}",))
-        tolerance = self.tap_tolerance(dtype)
-        isolated = compare(specimen.taps, taps, dtype, tolerance, "alone")
-        by_layer = [(finding.tap, finding.what) for finding in findings(specimen, taps, dtype, tolerance)]
-        found = told([*by_layer, *self.findings(specimen, cell)])
+        isolated = compare(specimen.taps, taps, dtype, self.tap_limit(dtype), "alone")
+        by_layer = [(finding.tap, finding.what) for finding in findings(specimen, taps, isolated)]
+        found = told([*by_layer, *self.others(specimen, cell)])
         if cell.status == "disagree" and not found:
             found.append("each layer is right by itself: what differs is how they are connected, or what moved before")
         return dataclasses.replace(cell, isolated=tuple(isolated), findings=tuple(found))
 
-    def tap_tolerance(self, dtype: DTypeName) -> Callable[[str], float]:
-        """Return the function that gives each tap's tolerance."""
-        table = TOLERANCES[self.check, dtype]
-        deepest = max(self.depths.values())
-        return lambda tap: table.at(self.depths.get(tap, deepest))
+    def tap_limit(self, dtype: DTypeName) -> Callable[[str], Limit]:
+        """Return the function that gives each tap's limit."""
+        return lambda tap: self.limits.tap(tap, dtype)
 
-    def findings(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
-        """Return what else is wrong in a cell: its name, and what is to be said of it."""
+    def others(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
+        """Return what is wrong in a cell beside layers: its name, and what is to be said of it."""
         return []
 
     def blank(self, name: str, dtype: DTypeName) -> Cell:
         """Return the cell of one backend and dtype, without a finding."""
-        return Cell(self.network.name, self.check, self.variant, dtype, name, "missing")
+        basis = self.limits.basis
+        return Cell(self.network.name, self.check, self.variant, dtype, name, "missing", basis=basis)
 
     def judged(self, cell: Cell, errors: Iterable[TapError]) -> Cell:
         """Return a cell with its errors and the status that follows."""
@@ -236,15 +235,15 @@ class ForwardCase(Case):
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
         by_input = [
-            compare(self.reference[key], map_safetensors(path)[1], dtype, self.tap_tolerance(dtype), key)
+            compare(self.reference[key], map_safetensors(path)[1], dtype, self.tap_limit(dtype), key)
             for key, path in outputs.items()
         ]
         return [error for tap in itertools.zip_longest(*by_input) for error in tap if error is not None]
 
     def verdict(self, cell: Cell) -> tuple[str, str]:
         status, detail = super().verdict(cell)
-        tolerance = self.tap_tolerance(cell.dtype)
-        vacuous = [tap for tap, varies in self.vacuous.items() if varies <= tolerance(tap)]
+        limit = self.tap_limit(cell.dtype)
+        vacuous = [tap for tap, varies in self.vacuous.items() if varies <= limit(tap).tolerance]
         if status == "agree" and vacuous:
             return "vacuous", f"{', '.join(vacuous)} would be the same whatever the input"
         return status, detail
@@ -254,7 +253,7 @@ class ForwardCase(Case):
         found: dict[tuple[str, str, DTypeName], list[TapError]] = {}
         for dtype in self.dtypes:
             names = [name for name in self.settings.backends if (name, dtype) in self.outputs]
-            tolerance = self.tap_tolerance(dtype)
+            limit = self.tap_limit(dtype)
             for key, truth in self.reference.items():
                 with contextlib.ExitStack() as stack:
                     files = {
@@ -271,7 +270,7 @@ class ForwardCase(Case):
                             else:
                                 error = float(np.max(np.abs(arrays[first] - arrays[second]))) / scale
                             # Both may be a whole tolerance away from the reference, on opposite sides.
-                            tap_error = TapError(key, tap, error, 2 * tolerance(tap))
+                            tap_error = TapError(key, tap, error, limit(tap) * 2)
                             found.setdefault((first, second, dtype), []).append(tap_error)
         self.reference.clear()
         return [self.pair(dtype, (first, second), errors) for (first, second, dtype), errors in found.items()]

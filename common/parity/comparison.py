@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["TapError", "compare", "first_divergence", "spread", "worst"]
+__all__ = ["Limit", "TapError", "compare", "first_divergence", "spread", "worst"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far from the truth rounding was measured to go (`budget`), and how far anything may be (`tolerance`)."""
+
+    budget: float
+    tolerance: float
+
+    def __mul__(self, factor: float) -> Limit:
+        return Limit(self.budget * factor, self.tolerance * factor)
 
 
 @dataclass(frozen=True)
@@ -22,13 +33,18 @@ class TapError:
     input: str
     tap: str
     error: float
-    tolerance: float
+    limit: Limit
     note: str = ""
 
     @property
+    def agrees(self) -> bool:
+        """Whether the error is within its tolerance; what is no finite number never is."""
+        return math.isfinite(self.error) and self.error <= self.limit.tolerance
+
+    @property
     def share(self) -> float:
-        """The error as a share of its tolerance: above 1 the two disagree."""
-        return self.error / self.tolerance
+        """The error as a share of its budget: above 1, rounding was never seen to go so far."""
+        return self.error / self.limit.budget
 
 
 def _difference(reference: np.ndarray, candidate: np.ndarray | None, dtype: np.dtype) -> tuple[float, str]:
@@ -52,7 +68,7 @@ def compare(
     reference: Mapping[str, np.ndarray],
     candidate: Mapping[str, np.ndarray],
     dtype: str,
-    tolerance: Callable[[str], float],
+    limit: Callable[[str], Limit],
     input_name: str = "",
 ) -> list[TapError]:
     """Compare a trace, which should be of `dtype`, with the reference's, tap by tap in the reference's order.
@@ -63,21 +79,21 @@ def compare(
     errors = []
     for tap, values in reference.items():
         error, note = _difference(values, candidate.get(tap), expected)
-        errors.append(TapError(input_name, tap, error, tolerance(tap), note))
+        errors.append(TapError(input_name, tap, error, limit(tap), note))
     for tap in candidate:
         if tap not in reference:
-            errors.append(TapError(input_name, tap, math.inf, tolerance("logits"), "this tap is not in the reference"))
+            errors.append(TapError(input_name, tap, math.inf, limit("logits"), "this tap is not in the reference"))
     return errors
 
 
 def first_divergence(errors: Iterable[TapError]) -> TapError | None:
     """Return the first tap that disagrees, or None; `errors` are in network order."""
-    return next((e for e in errors if not (e.error <= e.tolerance and math.isfinite(e.error))), None)
+    return next((error for error in errors if not error.agrees), None)
 
 
 def worst(errors: Iterable[TapError]) -> TapError:
-    """Return the tap with the largest error."""
-    return max(errors, key=lambda error: error.error)
+    """Return the tap that has used most of its budget; one that disagrees comes before all that do not."""
+    return max(errors, key=lambda error: (not error.agrees, error.share))
 
 
 def spread(values: np.ndarray) -> float:

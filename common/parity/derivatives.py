@@ -16,13 +16,7 @@ from common import reference
 from common.catalog import Network
 from common.training.evaluation import cross_entropy
 
-__all__ = ["TOLERANCE", "Derivative", "derivatives", "disagreements", "groups", "projected"]
-
-TOLERANCE = 1e-5
-"""How far a gradient may be from a derivative, relative to the largest of its group.
-
-Measured were at most 1.1e-6, in bn_lenet, whose derivatives along biases that batch norm takes away are all but zero.
-"""
+__all__ = ["Derivative", "derivatives", "disagreements", "groups", "projected"]
 
 _STEP = 1e-6
 """How far to move either way, in sizes of a tensor.

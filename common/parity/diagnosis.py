@@ -16,7 +16,7 @@ import numpy as np
 
 from common import reference
 from common.catalog import Network
-from common.parity.comparison import TapError, compare
+from common.parity.comparison import TapError
 from common.reference import layers
 from common.reference.layers import Layer, Module, Sequential, Shape
 
@@ -309,13 +309,11 @@ _NAMED = 4
 """How many others are named of which the same is true."""
 
 
-def findings(
-    specimen: Specimen, isolated: Mapping[str, np.ndarray], dtype: str, tolerance: Callable[[str], float]
-) -> list[Finding]:
-    """Return what is wrong by itself, in network order, given a trace in which each layer had the reference's input."""
+def findings(specimen: Specimen, isolated: Mapping[str, np.ndarray], errors: Iterable[TapError]) -> list[Finding]:
+    """Return what is wrong by itself, in network order, of a trace in which each layer had the reference's input."""
     found = []
-    for error in compare(specimen.taps, isolated, dtype, tolerance, "isolated"):
-        if error.error <= error.tolerance:
+    for error in errors:
+        if error.agrees:
             continue
         both = error.tap in isolated and error.tap in specimen.taps
         guess = _name(specimen, error, isolated[error.tap]) if both else error.note
@@ -330,7 +328,7 @@ def _name(specimen: Specimen, error: TapError, output: np.ndarray) -> str:
     for what, guess in specimen.guesses(error.tap, output.shape):
         if guess.shape == output.shape and np.isfinite(guess).all():
             scale = float(np.max(np.abs(guess))) or 1.0
-            if float(np.max(np.abs(guess - output))) <= error.tolerance * scale:
+            if float(np.max(np.abs(guess - output))) <= error.limit.tolerance * scale:
                 return what
     right = specimen.taps[error.tap]
     if output.shape != right.shape:
@@ -340,9 +338,9 @@ def _name(specimen: Specimen, error: TapError, output: np.ndarray) -> str:
 
 def _resemblance(right: np.ndarray, output: np.ndarray, error: TapError) -> str:
     """Return what the output has in common with the right one; "" where nothing."""
-    if right.ndim == 4 and _channels_permuted(right, output, error.tolerance):
+    if right.ndim == 4 and _channels_permuted(right, output, error.limit.tolerance):
         return "has the right channels in another order"
-    factor = scaled_alike({"": output}, {"": right}, error.tolerance)
+    factor = scaled_alike({"": output}, {"": right}, error.limit.tolerance)
     if factor is not None:
         return f"is {factor:g} times as large as it should be"
     if output.dtype == np.float64 and error.error < 1e-5:

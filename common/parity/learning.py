@@ -23,11 +23,11 @@ from common.catalog import Network
 from common.files import map_safetensors
 from common.parity import derivatives
 from common.parity.cases import Case
-from common.parity.comparison import TapError, compare, first_divergence
+from common.parity.comparison import Limit, TapError, compare, first_divergence
 from common.parity.derivatives import Derivative
 from common.parity.diagnosis import Specimen, describe_statistics, scaled_alike
 from common.parity.results import Cell, Pair, Settings
-from common.parity.tolerances import TOLERANCES
+from common.parity.tolerances import MOST, ROOM
 from common.reference import Description
 from common.training.evaluation import cross_entropy
 from common.training.optimizers import OptimizerConfig, OptimizerName, Schedule
@@ -241,6 +241,10 @@ class _LearningCase(Case):
                 if dtype not in self.envelope and cell.dtype == asked and cell.status in ("agree", "vacuous"):
                     yield cell.backend, asked
 
+    def limit(self, dtype: DTypeName, name: str) -> Limit:
+        """Return how far something may be from the frameworks' median."""
+        raise NotImplementedError
+
     def read(self, name: str, dtype: DTypeName) -> dict[str, np.ndarray]:
         """Return what one backend wrote."""
         return map_safetensors(self.outputs[name, dtype]["result"])[1]
@@ -258,11 +262,7 @@ class _LearningCase(Case):
                 return _median(found)
         return {}
 
-    def pairs(
-        self,
-        select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]],
-        tolerance: Callable[[DTypeName, str], float],
-    ) -> list[Pair]:
+    def pairs(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> list[Pair]:
         """Compare every two backends."""
         found = []
         for dtype in self.dtypes:
@@ -270,7 +270,7 @@ class _LearningCase(Case):
             arrays = {name: select(self.read(name, dtype)) for name in names}
             for first, second in itertools.combinations(names, 2):
                 errors = [
-                    TapError("", name, error, 2 * tolerance(dtype, name))
+                    TapError("", name, error, self.limit(dtype, name) * 2)
                     for name, error in differences(arrays[first], arrays[second], self.scales).items()
                 ]
                 found.append(self.pair(dtype, (first, second), errors))
@@ -278,9 +278,9 @@ class _LearningCase(Case):
 
 
 def _misfits(
-    found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], dtype: DTypeName, input_name: str
-) -> list[TapError]:
-    """Return an error for each tensor that is missing, not asked for, or of another shape or dtype."""
+    found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], dtype: DTypeName
+) -> dict[str, str]:
+    """Return what is to be said of each tensor that is missing, not asked for, or of another shape or dtype."""
     notes = {}
     for name, shape in shapes.items():
         if name not in found:
@@ -289,12 +289,7 @@ def _misfits(
             notes[name] = f"{name} has shape {found[name].shape}, expected {shape}"
         elif found[name].dtype != dtype:
             notes[name] = f"{name} is {found[name].dtype}, expected {dtype}"
-    notes |= {name: f"{name} was not asked for" for name in found if name not in shapes}
-    return [TapError(input_name, name, math.inf, _GRADIENT_TOLERANCE, note) for name, note in notes.items()]
-
-
-_GRADIENT_TOLERANCE = 1e-10
-"""How far a float64 gradient may be from the median, relative to its largest entry."""
+    return notes | {name: f"{name} was not asked for" for name in found if name not in shapes}
 
 
 def _gradients_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -344,16 +339,16 @@ class GradientCase(_LearningCase):
     ) -> list[TapError]:
         found = map_safetensors(outputs["result"])[1]
         forward = {key: array for key, array in found.items() if not key.startswith("gradient of ")}
-        errors = compare(self.forward, forward, dtype, self.tap_tolerance(dtype), "training")
+        errors = compare(self.forward, forward, dtype, self.tap_limit(dtype), "training")
         trained = {key for derivative in self.derivatives for key in derivative.names}
         shapes = {f"gradient of {key}": self.values[key].shape for key in self.values if key in trained}
-        misfits = _misfits(_gradients_of(found), shapes, dtype, "gradient")
-        errors += misfits
-        if dtype == "float64" and not misfits:
+        notes = _misfits(_gradients_of(found), shapes, dtype)
+        errors += [TapError("gradient", key, math.inf, self.limit(dtype, key), note) for key, note in notes.items()]
+        if dtype == "float64" and not notes:
             gradients = {name.removeprefix("gradient of "): array for name, array in _gradients_of(found).items()}
             by_group = derivatives.disagreements(self.derivatives, self.values, gradients)
             errors += [
-                TapError("derivative", group, error if math.isfinite(error) else math.inf, derivatives.TOLERANCE)
+                TapError("derivative", group, error if math.isfinite(error) else math.inf, self.limits.derivative())
                 for group, error in by_group.items()
             ]
         self.measured("float32", answer, errors)
@@ -368,11 +363,10 @@ class GradientCase(_LearningCase):
     def specimen(self) -> Specimen:
         return Specimen(self.network, weights.read(self.weights).tensors, self.x, training=True)
 
-    def findings(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
+    def others(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
         found = self.read(cell.backend, cell.dtype)
-        wrong = [error.tap for error in cell.errors if ".running_" in error.tap and not error.error <= error.tolerance]
-        tolerance = TOLERANCES["gradients", cell.dtype].at(99)
-        said = describe_statistics(specimen, found, wrong, tolerance)
+        wrong = [error.tap for error in cell.errors if ".running_" in error.tap and not error.agrees]
+        said = describe_statistics(specimen, found, wrong, self.tap_limit(cell.dtype)("logits").tolerance)
         return list(said.items())
 
     def about_gradients(self, name: str, dtype: DTypeName, truth: Mapping[str, np.ndarray]) -> str:
@@ -385,15 +379,14 @@ class GradientCase(_LearningCase):
                 return f"every gradient is {factor:g} times as large as it should be{summed}"
         return "the forward pass is right: what is wrong is the loss, or a layer's backward pass"
 
-    def tolerance(self, dtype: DTypeName, name: str) -> float:
-        """Return how far a gradient may be from the frameworks' median."""
+    def limit(self, dtype: DTypeName, name: str) -> Limit:
+        limit = self.limits.gradient(dtype)
         if dtype == "float64":
-            return _GRADIENT_TOLERANCE
-        envelope = self.envelope.get("float32", {"": 0.0})
-        # As many roundings as a forward pass is allowed, made of the 16 that were tried; no more than a hundredth.
-        roundings = min(envelope.get(name, 0.0) * TOLERANCES["forward", dtype].at(99) / SIXTEEN_ROUNDINGS, 0.01)
-        # Where rounding decides a rectifier or a maximum otherwise, any gradient before it is another.
-        return max(*envelope.values(), roundings, TOLERANCES["gradients", dtype].at(99))
+            return limit
+        # Where rounding decides a rectifier or a maximum otherwise, any gradient before it is another. What 16
+        # roundings do to these was measured in this run; the budget is of 2.
+        reach = max(self.envelope.get("float32", {"": 0.0}).values())
+        return Limit(max(limit.budget, reach / ROOM), max(limit.tolerance, reach))
 
     def finish(self) -> list[Pair]:
         truth = self.truth(_gradients_of)
@@ -402,18 +395,14 @@ class GradientCase(_LearningCase):
             if key not in self.outputs:
                 continue
             errors = [
-                TapError("gradient", name, error, self.tolerance(cell.dtype, name))
+                TapError("gradient", name, error, self.limit(cell.dtype, name))
                 for name, error in differences(_gradients_of(self.read(*key)), truth, self.scales).items()
             ]
             judged = self.judged(cell, [*cell.errors, *errors])
             if judged.status == "disagree" and cell.status == "agree":
                 judged = dataclasses.replace(judged, findings=(self.about_gradients(cell.backend, cell.dtype, truth),))
             self.cells[i] = judged
-        return self.pairs(_gradients_of, self.tolerance)
-
-
-_ENVELOPES = 100
-"""How many times as far from the median as rounding alone takes a run another may be."""
+        return self.pairs(_gradients_of)
 
 
 class TrainingCase(_LearningCase):
@@ -460,20 +449,23 @@ class TrainingCase(_LearningCase):
         found = map_safetensors(outputs["result"])[1]
         shapes = {key: tensor.shape for key, tensor in self.description.manifest.items()}
         logits = (self.images, *self.description.taps["logits"][1:])
-        misfits = _misfits(found, {"loss": (STEPS,), **shapes, "logits": logits}, dtype, "")
+        notes = _misfits(found, {"loss": (STEPS,), **shapes, "logits": logits}, dtype)
+        misfits = [TapError("", key, math.inf, self.limit(dtype, key), note) for key, note in notes.items()]
         self.measured(dtype, answer, misfits)
         return misfits  # there is nothing to compare the numbers with before the others are done
 
-    def tolerance(self, dtype: DTypeName) -> float:
-        """Return how far a run may be from the frameworks' median."""
-        envelope = max(self.envelope.get(dtype, {"": math.inf}).values())
-        return min(_ENVELOPES * envelope, TOLERANCES["training", dtype].at(1))
+    def reach(self, dtype: DTypeName) -> float:
+        """Return how far one rounding of the first weights takes the run; infinite where nobody could measure it."""
+        return max(self.envelope.get(dtype, {"": math.inf}).values())
+
+    def limit(self, dtype: DTypeName, name: str) -> Limit:
+        return self.limits.run(dtype, self.reach(dtype))
 
     def verdict(self, cell: Cell) -> tuple[str, str]:
         status, detail = super().verdict(cell)
         if status != "agree":
             return status, detail
-        if cell.envelope is not None and cell.envelope * 10 > TOLERANCES["training", cell.dtype].at(1):
+        if cell.envelope is not None and cell.envelope * 10 > MOST[cell.dtype]:
             return "vacuous", f"rounding alone takes this run {cell.envelope:.0e} off, so that nothing can be told"
         if len({name for name, _ in self.outputs}) < 2:
             return "vacuous", "a run has nothing to agree with but another framework's; give two backends or more"
@@ -485,12 +477,11 @@ class TrainingCase(_LearningCase):
             key = (cell.backend, cell.dtype)
             if key not in self.outputs:
                 continue
-            tolerance = self.tolerance(cell.dtype)
-            envelope = max(self.envelope.get(cell.dtype, {"": math.inf}).values())
             found = differences(self.read(*key), truth, self.scales)
-            errors = [TapError("", name, error, tolerance) for name, error in found.items()]
-            self.cells[i] = self.judged(dataclasses.replace(cell, envelope=envelope), [*cell.errors, *errors])
-        return self.pairs(dict, lambda dtype, _: self.tolerance(dtype))
+            errors = [TapError("", name, error, self.limit(cell.dtype, name)) for name, error in found.items()]
+            reached = dataclasses.replace(cell, envelope=self.reach(cell.dtype))
+            self.cells[i] = self.judged(reached, [*cell.errors, *errors])
+        return self.pairs(dict)
 
 
 def examples(network: Network, steps: int, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

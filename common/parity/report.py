@@ -17,7 +17,7 @@ from common.catalog import Network, get
 from common.files import atomic_writer
 from common.parity.comparison import TapError
 from common.parity.results import Cell, Report
-from common.parity.tolerances import TOLERANCES, Check
+from common.parity.tolerances import ROOM, Check, reasons
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,17 +28,25 @@ _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error
 _SHORT = {"float64": "f64", "float32": "f32"}
 
 
+_OVER = "yellow"
+
+
 def _number(error: float) -> str:
     return f"{error:.1e}" if math.isfinite(error) else "not comparable"
 
 
+def _measured(error: TapError) -> str:
+    """Return an error with its share of its budget."""
+    return f"{_number(error.error)} {error.share:.0%}" if math.isfinite(error.share) else _number(error.error)
+
+
 _CAPTIONS: Mapping[Check, str] = {
-    "forward": "The largest error of any tap, on real digits and on noise, relative to the tap's largest value in the "
-    "float64 reference; and that tap.",
-    "gradients": "The gradient that is farthest from the median of the frameworks, relative to its largest entry. Taps "
-    "and statistics in training mode agree with the reference, and gradients with its loss's derivatives.",
-    "training": "After ten steps, the loss or weight that is farthest from the median of the frameworks; behind the "
-    "stroke, how far one rounding of the first weights takes the same run.",
+    "forward": "The tap that has used most of its budget, on real digits or on noise: its error, relative to its "
+    "largest value in the float64 reference; and that as a share of what rounding was measured to do.",
+    "gradients": "What has used most of its budget: a tap or statistic in training mode, held to the reference; a "
+    "gradient, held to the median of the frameworks; or a derivative of the loss, held to the reference's.",
+    "training": "After ten steps, the loss or weight that has used most of its budget: how far it is from the median "
+    "of the frameworks, as a share of what one rounding of its first weights makes of the same run.",
 }
 
 
@@ -48,9 +56,12 @@ def cell_text(cell: Cell) -> tuple[str, str]:
         return f"✗ {_number(first.error)}", f"first at {_name(first)}"
     if cell.worst is None:
         return "✗ died" if cell.status == "error" else cell.status, ""
-    envelope = "" if cell.envelope is None else f" / {_number(cell.envelope)}"
     mark = "✓" if cell.status == "agree" else "? vacuous"
-    return f"{mark} {_number(cell.worst.error)}{envelope}", cell.worst.tap.removeprefix("gradient of ")
+    return f"{mark} {_measured(cell.worst)}", _name(cell.worst).removeprefix("gradient of ")
+
+
+def _style(cell: Cell) -> str:
+    return _OVER if cell.over_budget else _STYLES[cell.status]
 
 
 def _name(error: TapError) -> str:
@@ -71,8 +82,10 @@ def _backend_names(report: Report) -> dict[str, str]:
 
 
 def _sentence(report: Report) -> str:
-    counts = {status: count for status, count in report.summary().items() if count}
-    return f"{', '.join(f'{count} {status}' for status, count in counts.items())} in {report.seconds:.0f} s"
+    counts = [f"{count} {status}" for status, count in report.summary().items() if count]
+    if over := report.over_budget():
+        counts[0] += f" ({over} over budget)"
+    return f"{', '.join(counts)} in {report.seconds:.0f} s"
 
 
 def print_table(report: Report, console: Console) -> None:
@@ -89,9 +102,7 @@ def print_table(report: Report, console: Console) -> None:
             cells = report.row(check, network, variant)
             for dtype in dict.fromkeys(cell.dtype for cell in cells):
                 texts = [
-                    Text(" ".join(cell_text(cell)).strip(), style=_STYLES[cell.status])
-                    for cell in cells
-                    if cell.dtype == dtype
+                    Text(" ".join(cell_text(cell)).strip(), style=_style(cell)) for cell in cells if cell.dtype == dtype
                 ]
                 first = _label(network, variant) if dtype == cells[0].dtype else ""
                 table.add_row(first, _SHORT[dtype], *texts)
@@ -107,6 +118,8 @@ def print_table(report: Report, console: Console) -> None:
             )
             console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
     _print_findings(report, console)
+    for where, basis in _bases(report).items():
+        console.print(f"{where}: budgets are {basis}", soft_wrap=True)
     for pair in report.pairs:
         if pair.status != "agree":
             line = (
@@ -116,6 +129,11 @@ def print_table(report: Report, console: Console) -> None:
             )
             console.print(Text(line, style=_STYLES["disagree"]), soft_wrap=True)
     console.print(_sentence(report))
+
+
+def _bases(report: Report) -> dict[str, str]:
+    """Return what budgets rest on where it is not measurements of the network itself, by check and network."""
+    return {f"{cell.check} {cell.network}": cell.basis for cell in report.cells if cell.basis}
 
 
 def _print_findings(report: Report, console: Console) -> None:
@@ -136,9 +154,12 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
     from rich.table import Table
     from rich.text import Text
 
-    def mark(text: str, share: float) -> Text:
-        wrong = share > 1
-        return Text(f"{'✗' if wrong else '✓'} {text}", style=_STYLES["disagree" if wrong else "agree"])
+    def mark(error: TapError | None) -> Text:
+        if error is None:
+            return Text("")
+        if not error.agrees:
+            return Text(f"✗ {_number(error.error)}", style=_STYLES["disagree"])
+        return Text(f"✓ {_measured(error)}", style=_OVER if error.share > 1 else _STYLES["agree"])
 
     for cell in report.cells:
         if cell.status in ("missing", "error"):
@@ -149,10 +170,9 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
         alone = {error.tap: error for error in cell.isolated}
         table = Table(cell.check, "in the network", "alone", pad_edge=False, box=None)
         for tap, (found,) in _tap_rows([cell]):
-            text, share = found or ("", 0.0)
-            error = alone.get(tap)
-            if everything or share > 1 or (error is not None and error.share > 1):
-                table.add_row(tap, mark(text, share), mark(_number(error.error), error.share) if error else "")
+            both = (found, alone.get(tap))
+            if everything or any(error is not None and not error.agrees for error in both):
+                table.add_row(tap, *map(mark, both))
         if table.row_count:
             console.print(table)
         taps = len({error.tap for error in cell.errors})
@@ -168,8 +188,15 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
 def _tap_json(error: TapError | None) -> dict[str, Any] | None:
     if error is None:
         return None
-    finite = error.error if math.isfinite(error.error) else None
-    return {"tap": error.tap, "error": finite, "tolerance": error.tolerance, "input": error.input}
+    finite = math.isfinite(error.error)
+    return {
+        "tap": error.tap,
+        "error": error.error if finite else None,
+        "tolerance": error.limit.tolerance,
+        "input": error.input,
+        "budget": error.limit.budget,
+        "share": error.share if finite else None,
+    }
 
 
 def to_json(report: Report) -> str:
@@ -200,6 +227,8 @@ def to_json(report: Report) -> str:
                     "envelope": cell.envelope,
                     "detail": cell.detail,
                     "findings": list(cell.findings),
+                    "over_budget": cell.over_budget,
+                    "basis": cell.basis,
                 }
                 for cell in report.cells
             ],
@@ -247,14 +276,16 @@ def to_junit(report: Report) -> str:
                 case.result = [Failure(message, cell.status)]
             elif cell.status in ("error", "missing"):
                 case.result = [Error(message, cell.status)]
+            if cell.worst is not None:
+                case.system_out = f"{message}{'; over budget' * cell.over_budget}"
             suite.add_testcase(case)
         document.add_testsuite(suite)
     text: bytes = document.tostring()  # type: ignore[no-untyped-call]
     return text.decode()
 
 
-def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[tuple[str, float] | None]]]:
-    """Return for each tap of a network what each of its cells found there: the worst input's error and its share."""
+def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[TapError | None]]]:
+    """Return for each tap of a network what each of its cells found there, on the worst input."""
     found: dict[str, list[TapError | None]] = {}
     for column, cell in enumerate(cells):
         for error in cell.errors:
@@ -262,9 +293,7 @@ def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[tuple[str, float] |
             before = row[column]
             if before is None or error.share > before.share:
                 row[column] = error
-    return [
-        (tap, [(_number(error.error), error.share) if error else None for error in row]) for tap, row in found.items()
-    ]
+    return list(found.items())
 
 
 def _command(report: Report, check: Check, network: Network, variant: str) -> str:
@@ -310,9 +339,12 @@ def to_html(report: Report) -> str:
         captions={check: _CAPTIONS[check] for check in dict.fromkeys(row["check"] for row in rows)},
         cell_text=cell_text,
         number=_number,
+        measured=_measured,
+        bases=_bases(report),
         label=_label,
         short=_SHORT,
-        tolerances={key: value for key, value in TOLERANCES.items() if key[0] in report.settings.checks},
+        reasons={check: reason for check, reason in reasons().items() if check in report.settings.checks},
+        room=ROOM,
         sentence=_sentence(report),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

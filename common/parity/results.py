@@ -43,6 +43,7 @@ class Cell:
 
     `variant` is the optimiser of a training run; `envelope` is how far rounding alone takes such a run. Where a cell
     disagrees, `isolated` holds every tap once more, each given the reference's own input, and `findings` what is wrong.
+    `basis` says what budgets rest on where it is not measurements of this network at such sizes.
     """
 
     network: str
@@ -58,12 +59,17 @@ class Cell:
     envelope: float | None = None
     isolated: tuple[TapError, ...] = ()
     findings: tuple[str, ...] = ()
+    basis: str = ""
 
     @property
     def worst(self) -> TapError | None:
-        """The tap with the largest error, over all inputs; of gradients, the farthest from the other frameworks'."""
-        gradients = [error for error in self.errors if error.input == "gradient"]
-        return worst(gradients or self.errors) if self.errors else None
+        """What has used most of its budget, over all inputs: a tap, a statistic, a gradient, a derivative."""
+        return worst(self.errors) if self.errors else None
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether it agrees, and is yet farther off than rounding was measured to go."""
+        return self.status == "agree" and self.worst is not None and self.worst.share > 1
 
     @property
     def first_divergence(self) -> TapError | None:
@@ -109,6 +115,10 @@ class Report:
         """Return how many cells have each status."""
         statuses = ("agree", "disagree", "vacuous", "error", "missing")
         return {status: sum(cell.status == status for cell in self.cells) for status in statuses}
+
+    def over_budget(self) -> int:
+        """Return how many cells agree, and are yet farther off than rounding was measured to go."""
+        return sum(cell.over_budget for cell in self.cells)
 
     def exit_status(self) -> int:
         """Return 0 where all agree, 1 where something disagrees or could not have, 3 where a backend is missing."""

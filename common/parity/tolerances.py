@@ -1,72 +1,67 @@
-"""How far from the reference an activation may be: one table, each value with its reason."""
+"""How far rounding takes a network from the truth, as measured, and how far from it anything may therefore be.
+
+What was measured is `budgets.json` beside this file, made by `benchmarks/rounding.py`. It counts roundings, of 2^-53 in
+float64 and of 2^-24 in float32, so that one number is a budget in both: what there is to lose in so many layers. A
+fast path that is less exact than its dtype, such as TF32, cannot get into it, since it is measured in float64.
+
+A tolerance is ROOM times the budget, or ROOM times what the frameworks themselves were measured to lose in that dtype,
+whichever is less: nowhere more than ten times what was seen on the worst seed.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import importlib.resources
+import itertools
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from common import catalog, reference
+from common.catalog import Network
+from common.parity.comparison import Limit
 from common.reference import Description
 from common.weights import DTypeName
 
-__all__ = ["TOLERANCES", "Check", "Tolerance", "depths"]
+__all__ = [
+    "FLOOR",
+    "MOST",
+    "QUOTIENT",
+    "ROOM",
+    "ROUNDING",
+    "SIZED",
+    "Check",
+    "Limits",
+    "Measurement",
+    "depth_of",
+    "depths",
+    "measurements",
+    "reasons",
+]
 
 Check = Literal["forward", "gradients", "training"]
 
+ROUNDING: Mapping[DTypeName, float] = {"float64": 2.0**-53, "float32": 2.0**-24}
+"""Half the distance from 1 to the next number: the largest relative error of one rounding."""
 
-@dataclass(frozen=True)
-class Tolerance:
-    """The largest error allowed at a tap, relative to the tap's largest value: `base * sqrt(min(depth, layers))`.
+ROOM = 8
+"""How many times as far as was measured on the worst seed anything may be.
 
-    The roundings of successive layers add up as the steps of a random walk do, until as much is lost as is added.
-    """
+Another processor, or another number of threads, adds in another order, and another seed has other extremes.
+"""
 
-    base: float
-    layers: int
-    reason: str
+FLOOR = 1.0
+"""Roundings that are always allowed for: that of the one number that is stored. Ten times nothing would be nothing,
+and a pooling that is exact on one machine may round on another."""
 
-    def at(self, depth: int) -> float:
-        """Return the tolerance behind `depth` layers with weights."""
-        return self.base * math.sqrt(min(depth, self.layers))
+MOST: Mapping[DTypeName, float] = {"float64": 1e-7, "float32": 0.1}
+"""Where a training run may be farther off than this by rounding alone, nothing can be told of it."""
 
-
-TOLERANCES: Mapping[tuple[Check, DTypeName], Tolerance] = {
-    ("forward", "float64"): Tolerance(
-        1e-11,
-        1,
-        "What rounding does in float64 was measured as at most 76 roundings, 8.5e-15, in any network, framework and "
-        "size. The smallest mistake worth the name, another epsilon in one batch normalisation, makes over 1e-6. "
-        "The tolerance lies between the two, three orders of magnitude from the one and five from the other.",
-    ),
-    ("forward", "float32"): Tolerance(
-        100 * 2.0**-24,
-        8,
-        "In roundings of 2^-24, the worst measured was 20 behind one layer with weights, 42 behind two, 60 behind "
-        "eight, and at most 77 behind any number (nin, 11 layers); float64 does the same in its own roundings. Allowed "
-        "are 100 behind one layer to 283 behind eight or more: about four times the worst, for processors that add in "
-        "another order. `benchmarks/rounding.py --seeds 2` measures it over four frameworks and three sizes.",
-    ),
-    ("gradients", "float64"): Tolerance(
-        1e-11,
-        1,
-        "In training mode, as forward: a batch norm over few values magnifies rounding, and it stays far below.",
-    ),
-    ("gradients", "float32"): Tolerance(
-        400 * 2.0**-24,
-        8,
-        "In training mode, as forward; but a batch norm over few values magnifies what rounding did before it.",
-    ),
-    ("training", "float64"): Tolerance(
-        1e-7,
-        1,
-        "At most; a run is held to 100 times as far as it gets when its first weights are one unit in the last place "
-        "off, which is measured in the same run, over three seeds.",
-    ),
-    ("training", "float32"): Tolerance(
-        0.1, 1, "At most; held to 100 times what one unit in the last place makes, as in float64."
-    ),
-}
+QUOTIENT = 1e-5
+"""No gradient is farther than this from a difference quotient, relative to the largest derivative of its group."""
 
 
 def depths(description: Description) -> dict[str, int]:
@@ -78,3 +73,184 @@ def depths(description: Description) -> dict[str, int]:
             result[call.path] = depth
     result["logits"] = depth
     return result
+
+
+def depth_of(name: str, by_tap: Mapping[str, int]) -> int:
+    """Return the depth of a tap, or of a statistic of one; what is neither, as the loss, comes after all."""
+    layer = name.rpartition(".")[0] if ".running_" in name else name
+    return by_tap.get(layer, by_tap["logits"])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What rounding was measured to do to one network in one check, on the worst seed and size, in any framework.
+
+    `budget` is by depth and in roundings: what float64 loses where every sum is added term by term and everything that
+    goes in has been rounded, or a framework in float64, whichever is more. `taps` is what the frameworks lose in each
+    dtype, `gradient` the same of gradients. `derivative` is an error of a difference quotient, and `run` how many times
+    as far as one rounding of its first weights a training run gets. `numbers`: fewest and most, as for `Limits`.
+    """
+
+    network: Network
+    numbers: tuple[int, int]
+    budget: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    taps: Mapping[DTypeName, Mapping[int, float]] = dataclasses.field(default_factory=dict)
+    gradient: Mapping[DTypeName, float] = dataclasses.field(default_factory=dict)
+    derivative: float = 0.0
+    run: Mapping[DTypeName, float] = dataclasses.field(default_factory=dict)
+
+
+def _by_depth(entry: Mapping[str, float]) -> dict[int, float]:
+    return {int(depth): roundings for depth, roundings in entry.items()}
+
+
+@functools.cache
+def _data() -> dict[str, Any]:
+    source = importlib.resources.files("common.parity").joinpath("budgets.json")
+    return json.loads(source.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def measurements(check: Check) -> tuple[Measurement, ...]:
+    """Return what was measured in a check, network by network."""
+    return tuple(
+        Measurement(
+            catalog.get(entry["network"], **entry["config"]),
+            tuple(entry.get("numbers", (0, 0))),
+            _by_depth(entry.get("budget", {})),
+            {dtype: _by_depth(entry.get("taps", {}).get(dtype, {})) for dtype in ROUNDING},
+            entry.get("gradient", {}),
+            entry.get("derivative", 0.0),
+            entry.get("run", {}),
+        )
+        for entry in _data()[check]
+    )
+
+
+SIZED = ("num_classes", "in_channels", "input_size", "dropout")
+"""Settings that leave the architecture what it is; how much the sizes matter is for `Limits` to say."""
+
+
+def _architecture(network: Network) -> tuple[str, str]:
+    settings = {name: value for name, value in network.settings().items() if name not in SIZED}
+    return network.family, json.dumps(settings)
+
+
+def _widest(steps: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """Return the most of several that are by depth, at each depth that one of them names."""
+    steps = list(steps)
+    places = sorted(set(itertools.chain.from_iterable(steps)))
+    return {depth: max(_at(one, depth) for one in steps if one) for depth in places}
+
+
+def _worst(entries: Iterable[Mapping[DTypeName, float]]) -> dict[DTypeName, float]:
+    entries = list(entries)
+    return {dtype: max((entry.get(dtype, 0.0) for entry in entries), default=0.0) for dtype in ROUNDING}
+
+
+@functools.cache
+def _of_any(check: Check) -> Measurement:
+    """Return the worst of all networks."""
+    found = measurements(check)
+    return Measurement(
+        found[0].network,
+        (min(one.numbers[0] for one in found), max(one.numbers[1] for one in found)),
+        _widest(one.budget for one in found),
+        {dtype: _widest(one.taps[dtype] for one in found) for dtype in ROUNDING},
+        _worst(one.gradient for one in found),
+        max(one.derivative for one in found),
+        _worst(one.run for one in found),
+    )
+
+
+def _at(steps: Mapping[int, float], depth: int) -> float:
+    """Return what was measured at a depth, or behind the last one at which it grew; 0 before the first."""
+    return max((roundings for place, roundings in steps.items() if place <= depth), default=0.0)
+
+
+def reasons() -> dict[Check, str]:
+    """Return what stands behind the tolerances of each check, with the numbers that were measured."""
+
+    def lost(check: Check, dtype: DTypeName) -> str:
+        return f"{max(max(one.taps[dtype].values()) for one in measurements(check)):.0f}"
+
+    gradients = measurements("gradients")
+    farthest = [max(one.run.values()) for one in measurements("training")]
+    deepest = sorted(max(one.budget.values()) for one in measurements("forward"))
+    return {
+        "forward": f"Frameworks lost at most {lost('forward', 'float64')} roundings in float64 and "
+        f"{lost('forward', 'float32')} in float32. Adding every sum term by term there are {deepest[0]:.0f} to "
+        f"{deepest[-1]:.0f} to lose, by the network, and in each the fewest behind its first layers.",
+        "gradients": "A batch norm over few values magnifies what rounding did before it: "
+        f"{lost('gradients', 'float64')} roundings were lost at a tap. A gradient that all but cancels has errors that "
+        f"are large for its size: up to {max(one.gradient['float64'] for one in gradients):,.0f}. In float32 it may go "
+        "as far as 16 roundings of all that goes in take it, which is tried in the same run: where they decide a "
+        "rectifier or a maximum otherwise, it is another. Difference quotients were off by up to "
+        f"{max(one.derivative for one in gradients):.1e}.",
+        "training": "How far one rounding of its first weights takes a run is measured in that run, three times. "
+        f"The farthest that a framework was from the others' median is {min(farthest):.1f} to {max(farthest):.1f} "
+        "times that, by the network.",
+    }
+
+
+class Limits:
+    """How far a network may be from the truth in one check.
+
+    `numbers` is how many are in an image, or in training, where sums run over the batch, in all images of one.
+    `basis` says what the limits rest on where it is not measurements of this very architecture at such sizes.
+    """
+
+    def __init__(self, check: Check, network: Network, numbers: int) -> None:
+        self.depths = depths(reference.describe(network))
+        architecture = _architecture(network)
+        own = [one for one in measurements(check) if _architecture(one.network) == architecture]
+        self.measured = own[0] if own else _of_any(check)
+        said = [] if own else ["the worst of all networks measured, by depth: of this architecture nothing was"]
+        fewest, most = self.measured.numbers
+        self.wider = 1.0
+        if check != "training" and numbers > most:  # what rounding does to a training run is measured in that run
+            # Sums over the image or the batch are longer, and roundings add up as the steps of a random walk do.
+            self.wider = math.sqrt(numbers / most)
+        elif check == "gradients" and numbers < fewest:
+            # A batch norm over fewer values divides by what is left of their differences.
+            self.wider = fewest / numbers
+        if self.wider > 1:
+            said.append(f"{self.wider:.2g} times what was measured with {fewest} to {most} numbers, not with {numbers}")
+        self.basis = "; ".join(said)
+
+    def _limit(self, dtype: DTypeName, budget: float, measured: float) -> Limit:
+        """Return the limit of a float64 measurement, in roundings, where in a dtype so much was measured."""
+        rounding = ROUNDING[dtype] * self.wider
+        return Limit(rounding * max(budget, FLOOR), ROOM * rounding * max(min(budget, measured), FLOOR))
+
+    def tap(self, name: str, dtype: DTypeName) -> Limit:
+        """Return the limit of a tap, or of a statistic of one; of what is neither, that of the logits."""
+        depth = depth_of(name, self.depths)
+        limit = self._limit(dtype, _at(self.measured.budget, depth), _at(self.measured.taps[dtype], depth))
+        # Deeper than any that was measured: a random walk goes on.
+        return limit * math.sqrt(max(depth / max(self.measured.budget), 1.0))
+
+    def gradient(self, dtype: DTypeName) -> Limit:
+        """Return the limit of a gradient's distance from the frameworks' median."""
+        # The way back is as long as the way there, and the reference, which could add term by term, knows no way back.
+        there_and_back = math.sqrt(2) * max(self.measured.budget.values())
+        budget = max(self.measured.gradient["float64"], there_and_back)
+        return self._limit(dtype, budget, self.measured.gradient[dtype])
+
+    def derivative(self) -> Limit:
+        """Return the limit of a float64 gradient's distance from a difference quotient, the same for all networks.
+
+        It is no rounding but the quotient's own error, largest where a rectifier or a maximum changes over within the
+        step: that is rare, and up to the seed more than to the network.
+        """
+        worst = max(one.derivative for one in measurements("gradients"))
+        return Limit(worst, min(ROOM * worst, QUOTIENT))
+
+    def run(self, dtype: DTypeName, envelope: float) -> Limit:
+        """Return the limit of a training run that one rounding of its first weights takes as far as `envelope`."""
+        reach = max(envelope, ROUNDING[dtype])
+        # In both dtypes the most that was measured in either: it counts what is measured anew in each run.
+        budget = max(self.measured.run.values())
+        measured = self.measured.run.get(dtype, budget)  # deep networks learn in float64 alone
+        tolerance = min(ROOM * min(budget, measured) * reach, MOST[dtype])
+        return Limit(min(budget * reach, tolerance), tolerance)
