@@ -15,7 +15,7 @@ import numpy as np
 
 from common.catalog import Network
 from common.errors import BackendError, unknown
-from common.reference import Call
+from common.reference import Call, Foreign
 from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 
@@ -25,6 +25,7 @@ __all__ = [
     "PROJECT",
     "Backend",
     "BackendInfo",
+    "Calls",
     "Gradients",
     "Interpreter",
     "Trainer",
@@ -63,6 +64,10 @@ BACKENDS: Mapping[str, BackendInfo] = {
 
 
 DEVICES = ("cpu", "gpu")
+
+
+Calls = dict[str, tuple[np.ndarray, np.ndarray]]
+"""What each layer was given and what it made of it, by path."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,9 @@ class Backend(Protocol):
         need not move then. Raises BackendError where the network has a layer that did not run.
         """
 
+    def calls(self, model: Any, x: np.ndarray, training: bool = False) -> Calls:
+        """Return by path what each layer was given and what it made of it; the statistics may move."""
+
     def summary(self, model: Any) -> list[Call]:
         """Return every layer's call on one image, in order: path, the framework's class name, shape in its layout."""
 
@@ -161,10 +169,13 @@ def load(name: str, device: str = "cpu") -> Backend:
     return backend
 
 
-def check_all_ran(layers: Iterable[str], ran: Container[str]) -> None:
-    """Raise BackendError where a network has layers that do not run: no output tells of them, in Keras no weight."""
+def check_all_ran(network: Network, layers: Iterable[str], ran: Container[str]) -> None:
+    """Raise BackendError where a network has layers that do not run: no output tells of them, in Keras no weight.
+
+    A model from outside may have containers, which never run.
+    """
     idle = [path for path in layers if path not in ran]
-    if idle:
+    if idle and not isinstance(network, Foreign):
         raise BackendError(f"layers that were made and did not run: {', '.join(idle)}; expected none")
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Tensor", "nchw_to_nhwc", "nhwc_to_nchw", "to_canonical", "to_channels_last"]
+__all__ = ["Tensor", "canonical_input", "nchw_to_nhwc", "nhwc_to_nchw", "to_canonical", "to_channels_last"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,17 @@ def nchw_to_nhwc(array: np.ndarray) -> np.ndarray:
 def nhwc_to_nchw(array: np.ndarray) -> np.ndarray:
     """(N, H, W, C) -> (N, C, H, W); an array of any other rank has no image and comes back as it is."""
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
+def canonical_input(weight: Tensor | None, array: np.ndarray) -> np.ndarray:
+    """Return what a channels-last layer with this weight was given, as the canonical layer is given it.
+
+    Where that is a flattened image: (N, H * W * C) -> (N, C * H * W).
+    """
+    if weight is None or weight.image is None:
+        return array
+    channels, height, width = weight.image
+    return array.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(array.shape)
 
 
 def to_channels_last(tensor: Tensor, array: np.ndarray) -> np.ndarray:

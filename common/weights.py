@@ -20,6 +20,7 @@ from common.catalog import Network
 from common.errors import ConfigError, WeightsError, shown
 from common.files import DTYPES, atomic_writer, map_safetensors, safetensors_header, write_safetensors
 from common.layout import Tensor
+from common.reference import Foreign
 
 __all__ = [
     "DTypeName",
@@ -27,6 +28,7 @@ __all__ = [
     "WeightsFile",
     "check",
     "initialise",
+    "listed",
     "network_of",
     "read",
     "read_for",
@@ -63,7 +65,7 @@ def _uniform_range(name: str, tensor: Tensor, scheme: Scheme) -> tuple[float, fl
             "bias": (-0.25, 0.25),
             "running_mean": (-0.5, 0.5),
             "running_var": (0.5, 1.5),
-        }[leaf]
+        }.get(leaf, (-0.5, 0.5))
     receptive_field = math.prod(tensor.shape[2:])
     fan_in, fan_out = tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
     # Xavier: Glorot and Bengio, 2010, equation 16. Probe: variance 2 / fan_in, which keeps activations alive through
@@ -159,7 +161,8 @@ def _metadata(network: Network) -> dict[str, str]:
     return {"format": _FORMAT, "version": _VERSION, "network": network.name, "config": network.config_json()}
 
 
-def _listed(names: Iterable[str], sign: str) -> list[str]:
+def listed(names: Iterable[str], sign: str) -> list[str]:
+    """Return names behind a sign, the first few of many, for a message."""
     names = list(names)
     shown = [f"{sign} {name}" for name in names[:6]]
     return shown if len(names) <= 6 else [*shown, f"and {len(names) - 6} more"]
@@ -174,7 +177,7 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
     missing = [name for name in manifest if name not in tensors]
     extra = [name for name in tensors if name not in manifest]
     if missing or extra:
-        differences = ", ".join([*_listed(missing, "-"), *_listed(extra, "+")])
+        differences = ", ".join([*listed(missing, "-"), *listed(extra, "+")])
         raise WeightsError(f"{source}: not the tensors of {network.name} (- missing, + unexpected): {differences}")
     for name, tensor in manifest.items():
         array = tensors[name]
@@ -261,6 +264,8 @@ def read_for(model: object, path: Path | str) -> WeightsFile:
     Raises WeightsError where the file is not valid, or is of another network or configuration.
     """
     network = network_of(model)
+    if isinstance(network, Foreign):
+        raise TypeError("files are of networks of the catalogue, and this model's is not")
     file = read(path)
     if file.network.family != network.family or file.network.config != network.config:
         raise WeightsError(

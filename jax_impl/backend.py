@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 
 from common import layout, reference
-from common.backends import Gradients, check_all_ran, kind_of
+from common.backends import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.reference import Call
@@ -24,7 +26,7 @@ from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, nnx.Module | str, Array], Array | None]
+Observer = Callable[[str, nnx.Module | str, Array | None, Array], Array | None]
 
 
 @contextmanager
@@ -45,28 +47,31 @@ def _wrapped(classes: set[type[nnx.Module]], wrap: Callable[[Callable], Callable
 
 
 def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
-    """Run the model and call `observe(path, module, output)` after each module below it.
+    """Run the model and call `observe(path, module, input, output)` after each module below it.
 
-    What it returns goes on in place of the module's output. An activation is no module: observed is its name.
+    What it returns goes on in place of the module's output. An activation is no module: observed is its name. Modules
+    that do not make one array of another are left out.
     """
     modules = list(nnx.iter_modules(model))
-    paths = {id(module): ".".join(path) for path, module in modules}
+    paths = {id(module): ".".join(map(str, path)) for path, module in modules}
     running: list[str] = []
 
     def wrap(call: Callable) -> Callable:
         @functools.wraps(call)
-        def wrapper(module: nnx.Module, x: Array) -> Array:
+        def wrapper(module: nnx.Module, *given: Array, **options: Any) -> Array:
             path = paths[id(module)]
+            again = running[-1:] == [path]  # by `super().__call__`
             running.append(path)
-            y = call(module, x)
+            y = call(module, *given, **options)
             running.pop()
-            other = observe(path, module, y) if path else None
+            single = len(given) == 1 and isinstance(y, Array)
+            other = observe(path, module, given[0], y) if path and single and not again else None
             return y if other is None else other
 
         return wrapper
 
     def observe_activation(name: str, y: Array) -> None:
-        observe(f"{running[-1]}.{name}" if running[-1] else name, name, y)
+        observe(f"{running[-1]}.{name}" if running[-1] else name, name, None, y)
 
     token = layers.observer.set(observe_activation)
     try:
@@ -97,12 +102,12 @@ def _trace(
     model = nnx.merge(graphdef, state)
     outputs: dict[str, Array] = {}
 
-    def observe(path: str, _: nnx.Module | str, output: Array) -> Array | None:
+    def observe(path: str, _: nnx.Module | str, __: Array | None, output: Array) -> Array | None:
         outputs[path] = output
         return given.get(path)
 
     outputs["logits"] = _observed(model, x, observe)
-    check_all_ran((".".join(path) for path, _ in nnx.iter_modules(model) if path), outputs)
+    check_all_ran(model.network, (".".join(map(str, path)) for path, _ in nnx.iter_modules(model) if path), outputs)
     return [outputs[tap] for tap in reference.describe(model.network).taps], _moved(model)
 
 
@@ -146,10 +151,27 @@ class Backend:
         taps = reference.describe(model.network).taps
         return {tap: layout.nhwc_to_nchw(np.asarray(output)) for tap, output in zip(taps, outputs, strict=True)}
 
+    def calls(self, model: nnx.Module, x: np.ndarray, training: bool = False) -> Calls:
+        found: Calls = {}
+
+        manifest = reference.describe(model.network).manifest
+
+        def observe(path: str, _: nnx.Module | str, given: Array | None, output: Array) -> None:
+            if given is not None:
+                x, y = layout.nhwc_to_nchw(np.asarray(given)), layout.nhwc_to_nchw(np.asarray(output))
+                found[path] = layout.canonical_input(manifest.get(f"{path}.weight"), x), y
+
+        if training:
+            model.train()
+        else:
+            model.eval()
+        _observed(model, jnp.asarray(self._input(nnx.state(model), x)), observe)
+        return found
+
     def summary(self, model: nnx.Module) -> list[Call]:
         calls: list[Call] = []
 
-        def observe(path: str, module: nnx.Module | str, output: Array) -> None:
+        def observe(path: str, module: nnx.Module | str, _: Array | None, output: Array) -> None:
             if isinstance(module, str):
                 calls.append(Call(path, module, output.shape))
             else:

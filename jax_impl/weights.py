@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -15,6 +15,7 @@ from common.catalog import Network
 from common.layout import Tensor
 
 __all__ = [
+    "canonical_name",
     "from_canonical",
     "load_weights",
     "save_weights",
@@ -30,9 +31,14 @@ _ROWS = 16
 """Outputs transposed at a time: as many as fill a line of the processor's cache."""
 
 
+def canonical_name(layer: Iterable[str | int], leaf: str) -> str:
+    """Return what is shared of a variable's name, given the parts of its layer's path and what Flax calls it there."""
+    return ".".join([*map(str, layer), _LEAVES.get(leaf, leaf)])
+
+
 def _variables(network: Network, state: nnx.State) -> dict[str, nnx.Variable]:
     """Return a state's variables by canonical name, in network order."""
-    found = {".".join([*layer, _LEAVES[leaf]]): variable for (*layer, leaf), variable in nnx.to_flat_state(state)}
+    found = {canonical_name(layer, leaf): variable for (*layer, leaf), variable in nnx.to_flat_state(state)}
     # Flax sorts attributes by name, so that `block10` comes before `block2`.
     return {name: found[name] for name in reference.describe(network).manifest if name in found}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -12,7 +12,7 @@ from mxnet import autograd, npx
 from mxnet.gluon import Block, HybridBlock
 
 from common import reference
-from common.backends import Gradients, check_all_ran, kind_of
+from common.backends import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.reference import Call
@@ -21,18 +21,11 @@ from common.weights import DTypeName
 from mxnet_impl import build, uninitialised
 from mxnet_impl.layers import exact_statistics
 from mxnet_impl.training import Trainer, gradients
-from mxnet_impl.weights import from_canonical, to_canonical
+from mxnet_impl.weights import from_canonical, named_blocks, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, HybridBlock, mx.np.ndarray], mx.np.ndarray | None]
-
-
-def _named_blocks(block: HybridBlock, prefix: str = "") -> Iterator[tuple[str, HybridBlock]]:
-    """Iterate over the blocks below a block, with their paths."""
-    for name, child in block._children.items():
-        yield prefix + name, child
-        yield from _named_blocks(child, f"{prefix}{name}.")
+Observer = Callable[[str, HybridBlock, mx.np.ndarray, mx.np.ndarray], mx.np.ndarray | None]
 
 
 def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
@@ -52,20 +45,32 @@ def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
 def _observed(
     model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer, moves: bool = True
 ) -> mx.np.ndarray:
-    """Run the model and call `observe(path, block, output)` after each block below it; what it returns goes on.
+    """Run the model and call `observe(path, block, input, output)` after each block below it; what it returns goes on.
 
-    Unless it `moves` the running statistics, it may run in training mode without a gradient.
+    Blocks that do not make one array of another are left out. Unless it `moves` the running statistics, it may
+    run in training mode without a gradient.
     """
     # A hybridized block runs its recorded graph, and does not call its children.
     active, flags = model._active, dict(model._flags)
     model.hybridize(active=False)
-    paths = {id(block): path for path, block in _named_blocks(model)}
+    paths = {id(block): path for path, block in named_blocks(model)}
+    # An activation that a layer was given is no part of what the layer is seen to do, as in the other frameworks.
+    fused = {id(block.act): block for _, block in named_blocks(model) if getattr(block, "act", None) is not None}
+    with_activation = {id(block) for block in fused.values()}
+    inputs: dict[int, mx.np.ndarray] = {}
     # A hook cannot change what a block hands on; every one of them is called through this method.
     call = Block.__call__
 
     def observed_call(block: Block, *args: mx.np.ndarray) -> mx.np.ndarray:
+        inputs[id(block)] = args[0]
+        if id(block) in fused:
+            layer = fused[id(block)]
+            other = observe(paths[id(layer)], layer, inputs[id(layer)], args[0])
+            return call(block, args[0] if other is None else other)
         output = call(block, *args)
-        other = observe(paths[id(block)], block, output) if id(block) in paths else None
+        single = len(args) == 1 and isinstance(output, mx.np.ndarray)
+        seen = single and id(block) in paths and id(block) not in with_activation
+        other = observe(paths[id(block)], block, args[0], output) if seen else None
         return output if other is None else other
 
     Block.__call__ = observed_call
@@ -116,21 +121,34 @@ class Backend:
     def trace(
         self, model: HybridBlock, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
+        taps = reference.describe(model.network).taps
         outputs: dict[str, np.ndarray] = {}
+        ran = set()
 
-        def observe(path: str, _: HybridBlock, output: mx.np.ndarray) -> mx.np.ndarray | None:
-            outputs[path] = output.asnumpy()
+        def observe(path: str, _: HybridBlock, __: mx.np.ndarray, output: mx.np.ndarray) -> mx.np.ndarray | None:
+            ran.add(path)
+            if path in taps:
+                outputs[path] = output.asnumpy()
             return self._input(model, given[path]) if given and path in given else None
 
         logits = _observed(model, self._input(model, x), training, observe, moves=given is None)
         outputs["logits"] = logits.asnumpy()
-        check_all_ran((path for path, _ in _named_blocks(model)), outputs)
-        return {tap: outputs[tap] for tap in reference.describe(model.network).taps}
+        check_all_ran(model.network, (path for path, _ in named_blocks(model)), ran)
+        return {tap: outputs[tap] for tap in taps}
+
+    def calls(self, model: HybridBlock, x: np.ndarray, training: bool = False) -> Calls:
+        found: Calls = {}
+
+        def observe(path: str, _: HybridBlock, given: mx.np.ndarray, output: mx.np.ndarray) -> None:
+            found[path] = given.asnumpy(), output.asnumpy()
+
+        _observed(model, self._input(model, x), training, observe, moves=False)
+        return found
 
     def summary(self, model: HybridBlock) -> list[Call]:
         calls: list[Call] = []
 
-        def observe(path: str, block: HybridBlock, output: mx.np.ndarray) -> None:
+        def observe(path: str, block: HybridBlock, _: mx.np.ndarray, output: mx.np.ndarray) -> None:
             kind = kind_of(block, "mxnet_impl", (HybridBlock, Block))
             calls.append(Call(path, kind, output.shape, own=type(block).__name__))
 

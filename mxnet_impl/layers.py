@@ -43,25 +43,27 @@ class BatchNorm(nn.BatchNorm):
 
 @contextmanager
 def exact_statistics(model: HybridBlock) -> Iterator[None]:
-    """Let one pass in training mode, forward and backward, move running statistics by a momentum of 0.9 in float64 too.
+    """Let one pass in training mode, forward and backward, move float64 statistics by the momentum that was given.
 
-    With u as MXNet keeps it, a statistic moves by (1 - u) (batch - old): the same way, but too far by 2.4e-7 of it.
+    With u as MXNet keeps it, a statistic moves by (1 - u) (batch - old): the same way, but for 0.9 too far by 2.4e-7 of
+    it.
     """
-    statistics: list[np.ndarray] = []
+    statistics: list[tuple[np.ndarray, float]] = []
 
     def collect(block: HybridBlock) -> None:
-        if isinstance(block, BatchNorm) and block.running_mean.dtype == "float64":
-            statistics.extend([block.running_mean.data(), block.running_var.data()])
+        if isinstance(block, nn.BatchNorm) and block.running_mean.dtype == "float64":
+            keep = block._kwargs["momentum"]
+            missing = (1 - keep) / (1 - float(numpy.float32(keep))) - 1
+            statistics.extend((each.data(), missing) for each in (block.running_mean, block.running_var))
 
     model.apply(collect)
     if not statistics:
         yield
         return
-    old = [statistic.copy() for statistic in statistics]
+    old = [statistic.copy() for statistic, _ in statistics]
     # MXNet orders neither these copies nor the correction with what a graph with static memory does to the statistics.
     npx.waitall()
     yield
     npx.waitall()
-    missing = (1 - BATCH_NORM_MOMENTUM) / (1 - float(numpy.float32(BATCH_NORM_MOMENTUM))) - 1
-    for statistic, before in zip(statistics, old, strict=True):
+    for (statistic, missing), before in zip(statistics, old, strict=True):
         statistic[:] = statistic + missing * (statistic - before)

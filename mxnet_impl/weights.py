@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import mxnet as mx
@@ -12,9 +12,16 @@ from mxnet.gluon import HybridBlock, Parameter
 
 from common import weights
 
-__all__ = ["canonical_parameters", "from_canonical", "load_weights", "save_weights", "to_canonical"]
+__all__ = ["canonical_parameters", "from_canonical", "load_weights", "named_blocks", "save_weights", "to_canonical"]
 
 _LEAVES = {"gamma": "weight", "beta": "bias"}
+
+
+def named_blocks(block: HybridBlock, prefix: str = "") -> Iterator[tuple[str, HybridBlock]]:
+    """Iterate over (path, block) of all blocks below a block, in the order of assignment."""
+    for name, child in block._children.items():
+        yield prefix + name, child
+        yield from named_blocks(child, f"{prefix}{name}.")
 
 
 def canonical_parameters(model: HybridBlock) -> dict[str, Parameter]:

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from common import reference
-from common.backends import Gradients, check_all_ran, kind_of
+from common.backends import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
-from common.layout import nchw_to_nhwc, nhwc_to_nchw
+from common.layout import canonical_input, nchw_to_nhwc, nhwc_to_nchw
 from common.reference import Call
 from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
@@ -25,21 +25,40 @@ from tf_impl.weights import from_canonical, named_layers, to_canonical, values_t
 
 __all__ = ["Backend"]
 
+_WITH_ACTIVATION = (keras.layers.Conv2D, keras.layers.Dense)
+"""Layers that may be given an activation, which is no part of what they are seen to do, as in the other frameworks."""
+
 _LARGE = 1 << 24
 """Parameters from which on it is worth tenths of a second to free what earlier models held."""
 
-Observer = Callable[[str, keras.Layer, tf.Tensor], tf.Tensor | None]
+Observer = Callable[[str, keras.Layer, tf.Tensor, tf.Tensor], tf.Tensor | None]
 
 
 def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
-    """Run the model eagerly and call `observe(path, layer, output)` after each layer; what it returns goes on."""
+    """Run the model eagerly and call `observe(path, layer, input, output)` after each layer; what it returns goes on.
+
+    Layers that do not make one tensor of another are left out.
+    """
     paths = {id(layer): path for path, layer in named_layers(model)}
     # Keras has no hooks on a layer; every one of them is called through this method.
     call = keras.Layer.__call__
 
     def observed_call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        activation = getattr(layer, "activation", None)
+        if id(layer) in paths and isinstance(layer, _WITH_ACTIVATION) and activation is not keras.activations.linear:
+
+            def observed_activation(y: tf.Tensor) -> tf.Tensor:
+                other = observe(paths[id(layer)], layer, args[0], y)
+                return activation(y if other is None else other)
+
+            layer.activation = observed_activation
+            try:
+                return call(layer, *args, **kwargs)
+            finally:
+                layer.activation = activation
         output = call(layer, *args, **kwargs)
-        other = observe(paths[id(layer)], layer, output) if id(layer) in paths else None
+        single = len(args) == 1 and isinstance(args[0], tf.Tensor) and isinstance(output, tf.Tensor)
+        other = observe(paths[id(layer)], layer, args[0], output) if single and id(layer) in paths else None
         return output if other is None else other
 
     keras.Layer.__call__ = observed_call
@@ -90,19 +109,31 @@ class Backend:
     ) -> dict[str, np.ndarray]:
         outputs: dict[str, tf.Tensor] = {}
 
-        def observe(path: str, _: keras.Layer, output: tf.Tensor) -> tf.Tensor | None:
+        def observe(path: str, _: keras.Layer, __: tf.Tensor, output: tf.Tensor) -> tf.Tensor | None:
             outputs[path] = output
             return self._input(model, given[path]) if given and path in given else None
 
         outputs["logits"] = _observed(model, self._input(model, x), training, observe)
-        check_all_ran((path for path, _ in named_layers(model)), outputs)
+        check_all_ran(model.network, (path for path, _ in named_layers(model)), outputs)
         taps = reference.describe(model.network).taps
         return {tap: np.ascontiguousarray(nhwc_to_nchw(outputs[tap].numpy())) for tap in taps}
+
+    def calls(self, model: keras.Model, x: np.ndarray, training: bool = False) -> Calls:
+        found: Calls = {}
+
+        manifest = reference.describe(model.network).manifest
+
+        def observe(path: str, _: keras.Layer, given: tf.Tensor, output: tf.Tensor) -> None:
+            x, y = nhwc_to_nchw(given.numpy()), nhwc_to_nchw(output.numpy())
+            found[path] = canonical_input(manifest.get(f"{path}.weight"), x), y
+
+        _observed(model, self._input(model, x), training, observe)
+        return found
 
     def summary(self, model: keras.Model) -> list[Call]:
         calls: list[Call] = []
 
-        def observe(path: str, layer: keras.Layer, output: tf.Tensor) -> None:
+        def observe(path: str, layer: keras.Layer, _: tf.Tensor, output: tf.Tensor) -> None:
             kind = kind_of(layer, "tf_impl", (keras.Layer,))
             calls.append(Call(path, kind, tuple(output.shape), own=type(layer).__name__))
 

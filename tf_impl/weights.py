@@ -15,6 +15,7 @@ from common.catalog import Network
 from common.layout import Tensor
 
 __all__ = [
+    "all_variables",
     "assign_canonical",
     "from_canonical",
     "load_weights",
@@ -40,23 +41,39 @@ _SLAB = 1 << 19
 """Numbers transposed at a time: as many as a processor's cache holds twice."""
 
 
+def _children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Iterate over the (name, layer) of what a layer holds: attributes, lists of them, or a graph's own layers."""
+    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):  # as a functional model has
+        yield from ((child.name, child) for child in layer.layers)
+        return
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Layer):
+            yield name, value
+        elif isinstance(value, (list, tuple)) and not name.startswith("_"):  # those are Keras's own lists of the same
+            yield from ((f"{name}.{i}", child) for i, child in enumerate(value) if isinstance(child, keras.Layer))
+
+
 def named_layers(layer: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
     """Iterate over (attribute path, layer) of all layers below `layer`, in the order of assignment."""
-    for name, child in vars(layer).items():
-        if isinstance(child, keras.Layer):
-            child_path = f"{path}.{name}" if path else name
-            yield child_path, child
-            yield from named_layers(child, child_path)
+    for name, child in _children(layer):
+        child_path = f"{path}.{name}" if path else name
+        yield child_path, child
+        yield from named_layers(child, child_path)
+
+
+def all_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return every layer's variables by canonical name; those of random generators belong to no layer."""
+    return {
+        f"{path}.{_LEAVES.get(name, name)}": value
+        for path, layer in named_layers(model)
+        for name, value in ((attribute.lstrip("_"), value) for attribute, value in vars(layer).items())
+        if isinstance(value, keras.Variable)
+    }
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Return the model's variables by canonical name, in network order; those of random generators are left out."""
-    found = {
-        f"{path}.{leaf}": getattr(layer, native)
-        for path, layer in named_layers(model)
-        for native, leaf in _LEAVES.items()
-        if isinstance(getattr(layer, native, None), keras.Variable)
-    }
+    """Return the model's variables by canonical name, in network order."""
+    found = all_variables(model)
     return {name: found[name] for name in reference.describe(weights.network_of(model)).manifest}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common import reference
-from common.backends import Gradients, check_all_ran, kind_of
+from common.backends import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.reference import Call
@@ -21,16 +21,23 @@ from torch_impl.weights import from_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-Observer = Callable[[str, nn.Module, Tensor], Tensor | None]
+Observer = Callable[[str, nn.Module, Tensor, Tensor], Tensor | None]
 
 
 def _observed(model: nn.Module, x: Tensor, observe: Observer) -> Tensor:
-    """Run the model and call `observe(path, module, output)` after each module below it; what it returns goes on."""
-    handles = [
-        module.register_forward_hook(lambda module, _, output, path=path: observe(path, module, output))
-        for path, module in model.named_modules()
-        if path
-    ]
+    """Run the model and call `observe(path, module, input, output)` after each module below it.
+
+    What it returns goes on in place of the output. Modules that do not make one tensor of another are left out.
+    """
+
+    def hook(path: str) -> Callable[[nn.Module, tuple, Tensor], Tensor | None]:
+        def call(module: nn.Module, given: tuple, output: Tensor) -> Tensor | None:
+            single = len(given) == 1 and isinstance(given[0], Tensor) and isinstance(output, Tensor)
+            return observe(path, module, given[0], output) if single else None
+
+        return call
+
+    handles = [module.register_forward_hook(hook(path)) for path, module in model.named_modules() if path]
     try:
         return model(x)
     finally:
@@ -73,21 +80,50 @@ class Backend:
     def trace(
         self, model: nn.Module, x: np.ndarray, training: bool = False, given: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
+        taps = reference.describe(model.network).taps
         outputs: dict[str, np.ndarray] = {}
+        ran = set()
 
-        def observe(path: str, _: nn.Module, output: Tensor) -> Tensor | None:
-            outputs[path] = output.numpy(force=True)
+        def observe(path: str, _: nn.Module, __: Tensor, output: Tensor) -> Tensor | None:
+            ran.add(path)
+            if path in taps:
+                # A copy: an activation may be computed in place.
+                outputs[path] = output.numpy(force=True).copy()
             return torch.from_numpy(given[path]).to(output) if given and path in given else None
 
         outputs["logits"] = _observed(model.train(training), self._input(model, x), observe).numpy(force=True)
-        check_all_ran((path for path, _ in model.named_modules() if path), outputs)
-        return {tap: outputs[tap] for tap in reference.describe(model.network).taps}
+        check_all_ran(model.network, (path for path, _ in model.named_modules() if path), ran)
+        return {tap: outputs[tap] for tap in taps}
+
+    @torch.no_grad()
+    def calls(self, model: nn.Module, x: np.ndarray, training: bool = False) -> Calls:
+        inputs: dict[str, np.ndarray] = {}
+        found: Calls = {}
+
+        def remember(path: str) -> Callable[[nn.Module, tuple], None]:
+            def hook(_: nn.Module, given: tuple) -> None:
+                if given and isinstance(given[0], Tensor):
+                    # An activation in place leaves nothing of what it was given.
+                    inputs[path] = given[0].numpy(force=True).copy()
+
+            return hook
+
+        def observe(path: str, _: nn.Module, __: Tensor, output: Tensor) -> None:
+            found[path] = inputs[path], output.numpy(force=True).copy()
+
+        handles = [module.register_forward_pre_hook(remember(path)) for path, module in model.named_modules()]
+        try:
+            _observed(model.train(training), self._input(model, x), observe)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
 
     @torch.no_grad()
     def summary(self, model: nn.Module) -> list[Call]:
         calls: list[Call] = []
 
-        def observe(path: str, module: nn.Module, output: Tensor) -> None:
+        def observe(path: str, module: nn.Module, _: Tensor, output: Tensor) -> None:
             kind = kind_of(module, "torch_impl", (nn.Module,))
             calls.append(Call(path, kind, tuple(output.shape), own=type(module).__name__))
 

@@ -21,7 +21,7 @@ from common.errors import BackendError, RosettaError
 from common.files import map_safetensors, write_safetensors
 from common.parity.comparison import Limit, TapError, compare, first_divergence, spread, worst
 from common.parity.diagnosis import Specimen, findings, told
-from common.parity.processes import Worker
+from common.parity.processes import Asked
 from common.parity.results import Cell, Pair, Settings
 from common.parity.tolerances import Check, Limits
 from common.weights import DTypeName
@@ -87,7 +87,7 @@ class Case:
             return "disagree", divergence.note
         return "agree", ""
 
-    def cell(self, worker: Worker, name: str, dtype: DTypeName) -> Cell:
+    def cell(self, worker: Asked, name: str, dtype: DTypeName) -> Cell:
         """Have one backend do its part in one dtype, and compare it with the truth."""
         blank = self.blank(name, dtype)
         action, outputs, details = self.request(name, dtype)
@@ -118,7 +118,7 @@ class Case:
         """Return the reference's network on the input that mistakes are looked for on; None where there is none."""
         return None
 
-    def diagnosed(self, worker: Worker, cell: Cell) -> Cell:
+    def diagnosed(self, worker: Asked, cell: Cell) -> Cell:
         """Return a cell with what each layer does alone, and what the wrong ones behave like."""
         specimen = self.specimen()
         if specimen is None:
@@ -227,7 +227,7 @@ class ForwardCase(Case):
         outputs = {key: self.folder / f"{name}-{dtype}-{key}.safetensors" for key in self.inputs}
         return "trace", outputs, {"inputs": {key: str(path) for key, path in self.inputs.items()}}
 
-    def specimen(self) -> Specimen:
+    def specimen(self) -> Specimen | None:
         # Noise has no flat regions, in which one mistake looks like another.
         return Specimen(self.network, weights.read(self.weights).tensors, np.load(self.inputs["noise"]))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from common import reference
 from common.catalog import Network
+from common.reference import Foreign
 from common.training.evaluation import cross_entropy
 
 __all__ = ["Derivative", "derivatives", "disagreements", "groups", "projected"]
@@ -71,16 +72,23 @@ def _quotient(loss: Callable[[float], float], centre: float) -> float:
 
 
 def derivatives(
-    network: Network, tensors: Mapping[str, np.ndarray], x: np.ndarray, labels: np.ndarray, directions: int = 2
+    network: Network,
+    tensors: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    labels: np.ndarray,
+    directions: int = 2,
+    logits: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[Derivative]:
-    """Iterate over the derivatives of the loss in training mode, `directions` of each group and of the input."""
-    model = reference.build(network)
-    model.train(True)
+    """Iterate over the derivatives of the loss in training mode, `directions` of each group and of the input.
+
+    `logits(tensors, x)` computes the network, where that is not the reference.
+    """
     values = {**tensors, "input": x}
+    compute = logits or _reference(network)
 
     def loss(moved: Mapping[str, np.ndarray]) -> float:
-        reference.load(model, {name: moved.get(name, array) for name, array in tensors.items()})
-        return cross_entropy(model(moved.get("input", x)), labels)
+        present = {name: moved.get(name, array) for name, array in tensors.items()}
+        return cross_entropy(compute(present, moved.get("input", x)), labels)
 
     centre = loss({})
     for group, names in {**groups(network), "input": ["input"]}.items():
@@ -88,6 +96,20 @@ def derivatives(
             along = {name: _direction(name, values[name], number) for name in names}
             value = _quotient(lambda step: loss({n: values[n] + step * d for n, d in along.items()}), centre)  # noqa: B023 (called at once)
             yield Derivative(group, tuple(names), number, value)
+
+
+def _reference(network: Network) -> Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]:
+    """Return the reference as a function of its tensors and its input, in training mode."""
+    if isinstance(network, Foreign):
+        raise TypeError("a network from outside has no reference; give the function that computes it")
+    model = reference.build(network)
+    model.train(True)
+
+    def compute(tensors: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        reference.load(model, tensors)
+        return model(x)
+
+    return compute
 
 
 def projected(derivative: Derivative, values: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]) -> float:

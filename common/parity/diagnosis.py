@@ -162,6 +162,8 @@ def _mistakes(module: Layer, x: np.ndarray, shape: tuple[int, ...], training: bo
             yield from _of_batch_norm(module, x, training)
         case layers.MaxPool2d() | layers.AvgPool2d():
             yield from _of_pool(module, x, shape)
+        case layers.ReLU() | layers.Sigmoid():
+            yield f"hands on what it is given, unchanged; expected {type(module).__name__}", x
         case layers.GlobalAvgPool2d():
             yield "behaves as a maximum over the image, expected the mean", x.max(axis=(2, 3), keepdims=True)
             yield "behaves as a sum over the image, expected the mean", x.sum(axis=(2, 3), keepdims=True)
@@ -222,17 +224,17 @@ def _of_dense(module: layers.Linear, x: np.ndarray) -> Iterator[Guess]:
     yield "behaves as without its bias", x @ module.weight.T
 
 
-_EPSILONS = (1e-3, 1e-4, 1e-6, 1e-7, 1e-8, 1e-12, 0.0, 2e-5)
+_EPSILONS = (1e-3, 1e-5, 1e-4, 1e-6, 1e-7, 1e-8, 1e-12, 0.0, 2e-5)
 
 
 def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Guess]:
     axes = (0, *range(2, x.ndim))
     across = (slice(None),) + (None,) * (x.ndim - 2)
     own, batch = (module.running_mean, module.running_var), (x.mean(axis=axes), x.var(axis=axes))  # type: ignore[attr-defined]
-    weight, bias = module.weight, module.bias  # type: ignore[attr-defined]
+    weight, bias, expected = module.weight, module.bias, module.epsilon  # type: ignore[attr-defined]
 
     def normalised(
-        statistics: tuple[np.ndarray, np.ndarray], epsilon: float = layers.BATCH_NORM_EPSILON, scaled: bool = True
+        statistics: tuple[np.ndarray, np.ndarray], epsilon: float = expected, scaled: bool = True
     ) -> np.ndarray:
         mean, variance = statistics
         y = (x - mean[across]) / np.sqrt(variance + epsilon)[across]
@@ -240,10 +242,8 @@ def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Gue
 
     right, other = (batch, own) if training else (own, batch)
     for epsilon in _EPSILONS:
-        yield (
-            f"behaves as with an epsilon of {epsilon:g}; expected {layers.BATCH_NORM_EPSILON:g}",
-            normalised(right, epsilon),
-        )
+        if epsilon != expected:
+            yield f"behaves as with an epsilon of {epsilon:g}; expected {expected:g}", normalised(right, epsilon)
     if training:
         yield "behaves as in evaluation: normalised by the running statistics, expected the batch's", normalised(other)
     else:
@@ -257,9 +257,9 @@ def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Gue
         yield "behaves as with a variance divided by n - 1; expected n", normalised(unbiased)
     yield "behaves as without its scale and shift", normalised(right, scaled=False)
     mean, variance = right
-    squared = (x - mean[across]) / (variance + layers.BATCH_NORM_EPSILON)[across]
+    squared = (x - mean[across]) / (variance + expected)[across]
     yield "behaves as if divided by the variance, not by its root", squared * weight[across] + bias[across]
-    outside = (x - mean[across]) / (np.sqrt(variance) + layers.BATCH_NORM_EPSILON)[across]
+    outside = (x - mean[across]) / (np.sqrt(variance) + expected)[across]
     yield "behaves as with epsilon added to the root, not under it", outside * weight[across] + bias[across]
 
 
@@ -396,17 +396,20 @@ def describe_statistics(
 def _statistics(specimen: Specimen, name: str) -> Iterator[Guess]:
     """Iterate over what a running statistic becomes in one step of training, by known mistakes."""
     path, _, leaf = name.rpartition(".")
-    x, old, keep = specimen.inputs[path], specimen.tensors[name], layers.BATCH_NORM_MOMENTUM
+    module, x, old = specimen.modules[path], specimen.inputs[path], specimen.tensors[name]
+    keep: float = module.momentum  # type: ignore[attr-defined]
+    unbiased: bool = module.unbiased  # type: ignore[attr-defined]
     axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]
-    batch = x.mean(axis=axes) if leaf == "running_mean" else x.var(axis=axes)
+    variance = {True: x.var(axis=axes, ddof=int(count > 1)), False: x.var(axis=axes)}
+    batch = x.mean(axis=axes) if leaf == "running_mean" else variance[unbiased]
     yield "does not move in training", old
-    others = (0.99, 0.999, 1 - keep, 0.95, 0.0)
+    others = [kept for kept in (0.9, 0.99, 0.999, 1 - keep, 0.95, 0.0) if kept != keep]
     for kept in others:
         yield f"keeps {kept:g} of the old value; expected {keep:g}", kept * old + (1 - kept) * batch
     if leaf == "running_var" and count > 1:
-        unbiased = batch * count / (count - 1)
-        toward = "moves toward a variance divided by n - 1; expected n"
-        yield toward, keep * old + (1 - keep) * unbiased
+        divisors = ("n", "n - 1") if unbiased else ("n - 1", "n")
+        toward = f"moves toward a variance divided by {divisors[0]}; expected {divisors[1]}"
+        yield toward, keep * old + (1 - keep) * variance[not unbiased]
         for kept in others:
             both = f"{toward}; and keeps {kept:g} of the old value; expected {keep:g}"
-            yield both, kept * old + (1 - kept) * unbiased
+            yield both, kept * old + (1 - kept) * variance[not unbiased]

@@ -12,14 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["MissingBackendError", "Worker", "join", "processors"]
+__all__ = ["Asked", "MissingBackendError", "Worker", "join", "processors"]
+
+
+class Asked(Protocol):
+    """Whoever answers requests as a worker does."""
+
+    def ask(self, action: str, **details: Any) -> dict[str, Any]:
+        """Send one request and return its answer. Raises BackendError where there is none."""
 
 
 class MissingBackendError(BackendError):
@@ -71,6 +78,11 @@ class Worker:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process to ask."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start the process and wait until it has imported its framework.

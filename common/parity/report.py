@@ -18,6 +18,7 @@ from common.files import atomic_writer
 from common.parity.comparison import TapError
 from common.parity.results import Cell, Report
 from common.parity.tolerances import ROOM, Check, reasons
+from common.reference import Foreign
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,21 @@ _CAPTIONS: Mapping[Check, str] = {
     "training": "After ten steps, the loss or weight that has used most of its budget: how far it is from the median "
     "of the frameworks, as a share of what one rounding of its first weights makes of the same run.",
 }
+
+
+_CAPTIONS_OF_TWO: Mapping[Check, str] = {
+    "forward": "The largest error of any tap, relative to the tap's largest value in the reference's float64 run; and "
+    "that tap.",
+    "gradients": "The gradient that is farthest from the reference's, relative to its largest entry. Taps and "
+    "statistics in training mode agree too.",
+    "training": "After ten steps, the loss or weight that is farthest from the reference's; behind the stroke, how far "
+    "one rounding of the first weights takes the same run.",
+}
+
+
+def _captions(report: Report) -> Mapping[Check, str]:
+    """Return what stands under each check's table; models from outside are held to one of them."""
+    return _CAPTIONS_OF_TWO if any(isinstance(each, Foreign) for each in report.settings.networks) else _CAPTIONS
 
 
 def cell_text(cell: Cell) -> tuple[str, str]:
@@ -102,12 +118,13 @@ def print_table(report: Report, console: Console) -> None:
             cells = report.row(check, network, variant)
             for dtype in dict.fromkeys(cell.dtype for cell in cells):
                 texts = [
-                    Text(" ".join(cell_text(cell)).strip(), style=_style(cell)) for cell in cells if cell.dtype == dtype
+                    Text(" ".join(cell_text(cell)).strip(), style=_style(cell)) if cell else Text()
+                    for cell in _across(report, cells, dtype)
                 ]
                 first = _label(network, variant) if dtype == cells[0].dtype else ""
-                table.add_row(first, _SHORT[dtype], *texts)
+                table.add_row(Text(first), _SHORT[dtype], *texts)
         console.print(table)
-        console.print(f"{_CAPTIONS[check]}\n")
+        console.print(f"{_captions(report)[check]}\n")
     for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
         console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
     for cell in report.cells:
@@ -119,7 +136,7 @@ def print_table(report: Report, console: Console) -> None:
             console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
     _print_findings(report, console)
     for where, basis in _bases(report).items():
-        console.print(f"{where}: budgets are {basis}", soft_wrap=True)
+        console.print(f"{where}: budgets are {basis}", soft_wrap=True, markup=False)
     for pair in report.pairs:
         if pair.status != "agree":
             line = (
@@ -134,6 +151,12 @@ def print_table(report: Report, console: Console) -> None:
 def _bases(report: Report) -> dict[str, str]:
     """Return what budgets rest on where it is not measurements of the network itself, by check and network."""
     return {f"{cell.check} {cell.network}": cell.basis for cell in report.cells if cell.basis}
+
+
+def _across(report: Report, cells: Sequence[Cell], dtype: str) -> list[Cell | None]:
+    """Return a row's cells of one dtype, backend by backend; None for one that had no part in it."""
+    found = {cell.backend: cell for cell in cells if cell.dtype == dtype}
+    return [found.get(name) for name in report.settings.backends]
 
 
 def _print_findings(report: Report, console: Console) -> None:
@@ -297,7 +320,9 @@ def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[TapError | None]]]:
 
 
 def _command(report: Report, check: Check, network: Network, variant: str) -> str:
-    """Return the command that runs one row of a report again."""
+    """Return the command that runs one row of a report again; "" where that is the user's own test."""
+    if isinstance(network, Foreign):
+        return ""
     settings = report.settings
     usual = get(network.name).settings()
     config = {name: value for name, value in network.settings().items() if value != usual[name]}
@@ -325,7 +350,9 @@ def to_html(report: Report) -> str:
                 "id": "-".join(filter(None, (check, network, variant))),
                 "entry": entries[network],
                 "cells": cells,
-                "dtypes": list(dict.fromkeys(cell.dtype for cell in cells)),
+                "by_dtype": {
+                    dtype: _across(report, cells, dtype) for dtype in dict.fromkeys(cell.dtype for cell in cells)
+                },
                 "taps": _tap_rows(cells),
                 "command": _command(report, check, entries[network], variant),
                 "failing": any(cell.status not in ("agree", "missing") for cell in cells),
@@ -336,7 +363,7 @@ def to_html(report: Report) -> str:
         backends=_backend_names(report),
         rows=rows,
         failing_first=sorted(rows, key=lambda row: not row["failing"]),
-        captions={check: _CAPTIONS[check] for check in dict.fromkeys(row["check"] for row in rows)},
+        captions={check: _captions(report)[check] for check in dict.fromkeys(row["check"] for row in rows)},
         cell_text=cell_text,
         number=_number,
         measured=_measured,

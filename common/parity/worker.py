@@ -26,14 +26,19 @@ import numpy as np
 
 from common import backends, catalog, weights
 from common.backends import Backend
+from common.catalog import Network
 from common.files import map_safetensors, write_safetensors
 from common.parity import learning, mutation
+from common.parity.foreign import Adopted, resolve
 from common.training.evaluation import cross_entropy
 from common.training.optimizers import OptimizerConfig
 
 __all__ = ["main"]
 
 Request = dict[str, Any]
+
+_ENDS = ("input", "output")
+"""What a file of calls says of each layer."""
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes; what systems count peak memory in differs."""
@@ -47,6 +52,7 @@ class Server:
         self.backend: Backend = backends.load(name)
         self._model: tuple[tuple[str, str, str, str], Any] | None = None
         self._changes: list[dict[str, Any]] = []
+        self._adopted: Adopted | None = None
         self.actions: dict[str, Callable[[Request], dict[str, Any]]] = {
             "run": self.run,
             "trace": self.trace,
@@ -54,6 +60,10 @@ class Server:
             "gradients": self.gradients,
             "train": self.train,
             "mutate": self.mutate,
+            "adopt": self.adopt,
+            "share": self.share,
+            "taps": self.taps,
+            "calls": self.calls,
         }
 
     def versions(self) -> dict[str, str]:
@@ -75,12 +85,12 @@ class Server:
 
     def model(self, request: Request) -> Any:
         """Return the requested network with the requested weights."""
-        network = catalog.get(request["network"], **request["config"])
+        network = self.network(request)
         key = (request["network"], network.config_json(), request["dtype"], request["weights"])
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one's memory before the new one takes its own
             model = self.backend.build(network, request["dtype"])
-            tensors = dict(weights.read(request["weights"]).tensors)
+            tensors = dict(self.tensors(request))
             for change in self._changes:
                 if change["fill"] is None:
                     first, second = change["names"]
@@ -90,6 +100,57 @@ class Server:
             self.backend.load(model, tensors)
             self._model = (key, model)
         return self._model[1]
+
+    def network(self, request: Request) -> Network:
+        """Return the requested network: the foreign one, where one was adopted."""
+        return self._adopted.network if self._adopted else catalog.get(request["network"], **request["config"])
+
+    def tensors(self, request: Request) -> Mapping[str, np.ndarray]:
+        """Return the requested weights."""
+        path = request["weights"]
+        return map_safetensors(Path(path))[1] if self._adopted else weights.read(path).tensors
+
+    def adopt(self, request: Request) -> dict[str, Any]:
+        """Have a model from outside in place of the catalogue's from now on; return what there is to know of it.
+
+        Its own weights go to the file that is asked for.
+        """
+        self._model = None
+        if self._adopted is None:
+            self._plain = self.backend
+        make = request["factory"]
+        if isinstance(make, str):
+            make = resolve(make, request["folder"])
+        details = (request["image"], request["names"], request["flattened"])
+        adopted = Adopted(self.info.name, self._plain, make, *details)
+        self.backend = self._adopted = adopted
+        tensors = adopted.initial(adopted.network, "float64", 0)
+        if tensors:
+            write_safetensors(Path(request["outputs"]["weights"]), tensors, durable=False)
+        return adopted.description()
+
+    def taps(self, request: Request) -> dict[str, Any]:
+        """Return what can be traced of the adopted model."""
+        model = self.model(request)
+        return {"calls": [dataclasses.asdict(call) for call in self.backend.summary(model)]}
+
+    def share(self, request: Request) -> dict[str, Any]:
+        """Trace these taps of the adopted model from now on."""
+        self._model = None
+        self._adopted.share(request["taps"])  # type: ignore[union-attr]  # asked for after `adopt`
+        return {}
+
+    def calls(self, request: Request) -> dict[str, Any]:
+        """Write what each layer was given and what it made of it."""
+        model = self.model(request)
+        found = self.backend.calls(model, np.load(request["images"]), request["training"])
+        arrays = {
+            f"{which} {path}": array for path, pair in found.items() for which, array in zip(_ENDS, pair, strict=True)
+        }
+        if arrays:
+            write_safetensors(Path(request["outputs"]["result"]), arrays, durable=False)
+        self._model = None  # its statistics may have moved
+        return {"paths": list(found)}
 
     def mutate(self, request: Request) -> dict[str, Any]:
         """Have a mistake in the port from now on, or in the weights that it is given, until the next such request."""
@@ -128,7 +189,7 @@ class Server:
         maximum changes over.
         """
         model = self.model(request)
-        tensors = weights.read(request["weights"]).tensors
+        tensors = self.tensors(request)
         x, labels = np.load(request["images"]), np.load(request["labels"])
         result = dict(self.backend.trace(model, x, training=True))
         logits = result["logits"]
@@ -147,7 +208,7 @@ class Server:
         self._model = None  # its statistics have moved
         if "seeds" not in request:
             return {}
-        scales, perturb = learning.gradient_scales(model.network), learning.sixteen_roundings
+        scales, perturb = learning.gradient_scales(self.network(request)), learning.sixteen_roundings
         return {"envelope": learning.envelope(gradients, start, truth, scales, request["seeds"], perturb)}
 
     def train(self, request: Request) -> dict[str, Any]:
@@ -155,7 +216,7 @@ class Server:
 
         Return how far all that moves when the weights start one unit in the last place off, for each of `seeds`.
         """
-        network = catalog.get(request["network"], **request["config"])
+        network = self.network(request)
         dtype = np.dtype(request["dtype"])
         batches, labels = np.load(request["images"]).astype(dtype), np.load(request["labels"])
         config = OptimizerConfig(**request["optimizer"])
@@ -170,7 +231,7 @@ class Server:
             after = {name: np.array(array) for name, array in self.backend.weights(model).items()}
             return {"loss": np.array(losses, dtype), **after, "logits": trainer.logits(batches[0])}
 
-        start = {name: array.astype(dtype) for name, array in weights.read(request["weights"]).tensors.items()}
+        start = {name: array.astype(dtype) for name, array in self.tensors(request).items()}
         truth = run(start)
         write_safetensors(Path(request["outputs"]["result"]), truth, durable=False)
         scales = learning.weight_scales(network)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from common.catalog import Network
+from common.catalog import Config, Network
 from common.errors import ConfigError
 from common.layout import Tensor
 from common.reference import layers
@@ -30,6 +31,7 @@ __all__ = [
     "Call",
     "DenseBlock",
     "Description",
+    "Foreign",
     "Inception",
     "NiNStage",
     "ResNeXtBlock",
@@ -105,6 +107,35 @@ class Description:
         return sum(call.multiply_accumulates for call in self.calls)
 
 
+class Foreign(Network):
+    """A network that is not of the catalogue, and stands for one: what is known of it is what its model tells.
+
+    `image`: (channels, height, width) of one example, or whatever else that is. `about` stands where a paper would.
+    """
+
+    description: Description
+    image: tuple[int, ...]
+
+    def __init__(self, name: str, image: Sequence[int], description: Description, about: str = "") -> None:
+        super().__init__(name, "", Config(), about, "", 0.0)
+        object.__setattr__(self, "image", tuple(image))
+        object.__setattr__(self, "description", description)
+
+    # No two are the same: JAX compiles anew for what is another network.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # one of no pixels may be anything
+        return self.image
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def configured(self, /, **overrides: object) -> Network:
+        raise ConfigError(f"{self.name} is not of the catalogue, and has no settings")
+
+
 def _construct(network: Network) -> Sequential:
     module = _NETWORKS[network.family](**network.settings())
     module.name_paths()
@@ -127,12 +158,16 @@ def _smallest_input(network: Network) -> int | None:
     return sizes[found] if found < len(sizes) else None
 
 
-@functools.lru_cache(maxsize=64)
 def describe(network: Network) -> Description:
     """Return manifest, taps, shapes and costs of `network`, in milliseconds and without its weights.
 
     Raises ConfigError where the input is too small, naming the layer that runs out of pixels.
     """
+    return network.description if isinstance(network, Foreign) else _describe(network)
+
+
+@functools.lru_cache(maxsize=64)
+def _describe(network: Network) -> Description:
     calls: list[Call] = []
     taps: dict[str, tuple[int, ...]] = {}
     manifest: dict[str, Tensor] = {}

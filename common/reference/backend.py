@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from common import reference, weights
-from common.backends import Gradients, Trainer
+from common.backends import Calls, Gradients, Trainer
 from common.catalog import Network
 from common.errors import ConfigError, no_device
 from common.reference import Call
@@ -48,6 +48,10 @@ class Backend:
     ) -> dict[str, np.ndarray]:
         model.train(training)
         return reference.trace(model, x, given)
+
+    def calls(self, model: Sequential, x: np.ndarray, training: bool = False) -> Calls:
+        model.train(training)
+        return reference.calls(model, x)
 
     def summary(self, model: Sequential) -> list[Call]:
         return list(reference.describe(model.network).calls)

@@ -60,8 +60,8 @@ class Module:
 
     path = ""
     training = False
-    network: Network | None = None
-    """The catalogue entry that a whole network was built from."""
+    network: Network
+    """The catalogue entry that a whole network was built from; only such a one has it."""
     summary_expands: ClassVar[tuple[str, ...]] = ()
     """Children for which a summary of the network shows their own children, one row each."""
     summary_ends: ClassVar[tuple[str, ...]] = ()
@@ -254,6 +254,10 @@ class _BatchNorm(WeightedLayer):
     running_mean: np.ndarray
     running_var: np.ndarray
     rank: int
+    epsilon = BATCH_NORM_EPSILON
+    momentum = BATCH_NORM_MOMENTUM
+    unbiased = False
+    """Whether the running variance is divided by n - 1."""
 
     def __init__(self, num_features: int) -> None:
         self.num_features = num_features
@@ -272,13 +276,13 @@ class _BatchNorm(WeightedLayer):
         if self.training:
             axes = (0, *range(2, x.ndim))
             mean, variance = x.mean(axis=axes), x.var(axis=axes)
-            keep = BATCH_NORM_MOMENTUM
+            keep, kept_variance = self.momentum, x.var(axis=axes, ddof=1) if self.unbiased else variance
             self.running_mean = keep * self.running_mean + (1 - keep) * mean
-            self.running_var = keep * self.running_var + (1 - keep) * variance
+            self.running_var = keep * self.running_var + (1 - keep) * kept_variance
         else:
             mean, variance = self.running_mean, self.running_var
         across = (slice(None),) + (None,) * (x.ndim - 2)
-        scale = self.weight / np.sqrt(variance + BATCH_NORM_EPSILON)
+        scale = self.weight / np.sqrt(variance + self.epsilon)
         return (x - mean[across]) * scale[across] + self.bias[across]
 
 

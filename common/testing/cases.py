@@ -1,0 +1,266 @@
+"""Parity's checks between two models, one of which is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.files import map_safetensors
+from common.parity import derivatives
+from common.parity.cases import Case, ForwardCase
+from common.parity.comparison import TapError, spread
+from common.parity.diagnosis import Specimen
+from common.parity.foreign import resolve
+from common.parity.learning import STEPS, GradientCase, Run, TrainingCase, gradient_scales, weight_scales
+from common.parity.results import Cell, Settings
+from common.parity.tolerances import Check
+from common.reference import Foreign, layers
+from common.reference.foreign import Function
+from common.reference.layers import Layer, Linear
+from common.reference.specifications import Specification
+from common.testing.parties import Party
+from common.training.evaluation import cross_entropy
+from common.training.optimizers import OptimizerConfig, Schedule
+from common.weights import DTypeName
+
+__all__ = ["CASES", "Between", "Experiment"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What both models are given: the weights in a file, a batch, its labels, and how to take steps."""
+
+    weights: Path
+    x: np.ndarray
+    labels: np.ndarray
+    optimizer: OptimizerConfig
+    learning_rate: float
+
+
+class Between(Case):
+    """A check of one model against another; the reference answers in float64 what the candidate is held to."""
+
+    def __init__(
+        self, network: Foreign, settings: Settings, folder: Path, reference: Party, experiment: Experiment
+    ) -> None:
+        self.reference_party, self.experiment = reference, experiment
+        super().__init__(network, settings, folder)
+        self.folder.mkdir()
+        self.weights = experiment.weights
+
+    def asked(self, action: str, result: str, dtype: DTypeName = "float64", **details: Any) -> dict[str, Any]:
+        """Ask the reference, and return its answer; what it wrote is at `folder / result`."""
+        return self.reference_party.ask(
+            action,
+            network=self.network.name,
+            config={},
+            dtype=dtype,
+            weights=str(self.weights),
+            outputs={"result": str(self.folder / result)},
+            **details,
+        )
+
+    def saved(self, name: str, array: np.ndarray) -> Path:
+        """Write an array to a file, and return where it is."""
+        path = self.folder / f"{name}.npy"
+        np.save(path, array)
+        return path
+
+    def traced(self, training: bool) -> dict[str, np.ndarray]:
+        """Return the reference's taps."""
+        path = str(self.saved("reference", self.experiment.x))
+        self.asked("trace", "truth", inputs={"result": path}, training=training)
+        return map_safetensors(self.folder / "truth")[1]
+
+    def looked_into(self, training: bool) -> Specimen | None:
+        """Return the reference layer by layer; None where it has no layers."""
+        images = str(self.saved("specimen", self.experiment.x))
+        found = self.asked("calls", "calls", images=images, training=training)["paths"]
+        if not found:
+            return None
+        arrays = map_safetensors(self.folder / "calls")[1]
+        calls = {path: (arrays[f"input {path}"], arrays[f"output {path}"]) for path in found}
+        described = self.reference_party.description["specifications"]
+        specifications = {path: Specification(**each) for path, each in described.items()}
+        tensors = map_safetensors(self.weights)[1]
+        return SeenSpecimen(self.experiment.x, tensors, self.traced(training), calls, specifications, training)
+
+    def diagnosed(self, worker: Any, cell: Cell) -> Cell:
+        cell = super().diagnosed(worker, cell)
+        hint = "; say so in `flattened`, such as flattened={'fc1': (16, 5, 5)}"
+        said = tuple(each + hint if "flattened in the order H, W, C" in each else each for each in cell.findings)
+        return Cell(**{**vars(cell), "findings": said})
+
+
+class SeenSpecimen(Specimen):
+    """A foreign network on one input, as it was seen from outside: the layers that are like one of the reference's."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        tensors: Mapping[str, np.ndarray],
+        taps: Mapping[str, np.ndarray],
+        calls: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        specifications: Mapping[str, Specification],
+        training: bool,
+    ) -> None:
+        self.x, self.tensors, self.taps, self.training = x, tensors, dict(taps), training
+        self.inputs = {path: given for path, (given, _) in calls.items()}
+        self.outputs = {path: output for path, (_, output) in calls.items()}
+        self.modules = {}
+        for path, (given, output) in calls.items():
+            if path not in specifications:
+                continue
+            layer = specifications[path].build(given.ndim)
+            layer.path, layer.training = path, training
+            for leaf, tensor in layer.tensors().items():
+                default = np.zeros(tensor.shape) if leaf in ("bias", "running_mean") else np.ones(tensor.shape)
+                setattr(layer, leaf, np.asarray(tensors.get(f"{path}.{leaf}", default)))
+            self._notice_what_came_before(layer, given)
+            # What the layer is said to be must be what it was seen to do.
+            if np.allclose(layer.compute(given), output, rtol=1e-6, atol=1e-6 * float(np.max(np.abs(output)))):
+                self.modules[path] = layer
+
+    def _notice_what_came_before(self, layer: Layer, given: np.ndarray) -> None:
+        """Find what was flattened, or rectified, to make what a layer is given: a function has no path of its own."""
+        for path, made in self.outputs.items():
+            if path == layer.path:
+                return
+            if isinstance(layer, Linear) and made.ndim == 4 and made.size == given.size:
+                flat = made.reshape(given.shape)
+                if np.array_equal(flat, given) or np.array_equal(np.maximum(flat, 0), given):
+                    layer.image = (made.shape[1], made.shape[2], made.shape[3])
+            elif made.shape == given.shape and not np.array_equal(made, given):
+                for activation in (layers.ReLU(), layers.Sigmoid()):
+                    if np.allclose(activation.compute(made), given, rtol=1e-12, atol=0):
+                        activation.path = f"behind {path}"
+                        self.modules[activation.path], self.inputs[activation.path] = activation, made
+
+
+class ForwardBetween(Between, ForwardCase):
+    """Every tap that both have, in evaluation mode."""
+
+    def prepare(self) -> None:
+        self.inputs = {"input": self.saved("input", self.experiment.x)}
+        self.reference = {"input": self.traced(training=False)}
+        self.vacuous = {tap: spread(values) for tap, values in self.reference["input"].items()}
+
+    def specimen(self) -> Specimen | None:
+        return self.looked_into(training=False)
+
+
+class GradientsBetween(Between, GradientCase):
+    """In training mode: every tap that both have, the statistics, and all gradients.
+
+    Of a function of arrays there are no gradients. The candidate's are held to derivatives of its loss, as they are to
+    the reference's of a network of the catalogue.
+    """
+
+    has_truth = True
+
+    @property
+    def dtypes(self) -> Sequence[DTypeName]:
+        asked = self.settings.dtypes
+        # Differences say nothing of float32.
+        return ("float64",) if self.reference_party.port.backend == "numpy" else asked
+
+    def prepare(self) -> None:
+        self.scales = gradient_scales(self.network)
+        self.x, labels = self.experiment.x, self.experiment.labels
+        self.paths = {"images": self.saved("images", self.x), "labels": self.saved("labels", labels)}
+        tensors = map_safetensors(self.weights)[1]
+        self.values = {**tensors, "input": self.x}
+        self.derivatives = []
+        self.gradients: dict[str, np.ndarray] = {}
+        if self.reference_party.port.backend == "numpy":
+            self.forward = self.traced(training=True)
+            self.forward["loss"] = np.array([cross_entropy(self.forward["logits"], labels)])
+            self.derivatives = list(self._derivatives(tensors, labels))
+            return
+        details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
+        answer = self.asked("gradients", "gradients", "float64", seeds=[1, 2, 3], **details)
+        found = map_safetensors(self.folder / "gradients")[1]
+        self.gradients = {name: array for name, array in found.items() if name.startswith("gradient of ")}
+        self.forward = {name: array for name, array in found.items() if name not in self.gradients}
+        self.envelope["float32"] = answer["envelope"]
+
+    def _derivatives(self, tensors: Mapping[str, np.ndarray], labels: np.ndarray) -> Iterator[derivatives.Derivative]:
+        port = self.reference_party.port
+        compute = resolve(port.factory, str(port.folder)) if isinstance(port.factory, str) else port.factory
+        function = Function(compute, "float64")
+
+        def logits(moved: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+            function.tensors = dict(moved)
+            return function(x, training=True)["logits"]
+
+        return derivatives.derivatives(self.network, tensors, self.x, labels, logits=logits)
+
+    def trained(self) -> set[str]:
+        return super().trained() | {name.removeprefix("gradient of ") for name in self.gradients}
+
+    def judge(
+        self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
+    ) -> list[TapError]:
+        errors = super().judge(name, dtype, outputs, answer)
+        if self.gradients:
+            return errors
+        # A function does not tell its statistics.
+        return [error for error in errors if ".running_" not in error.tap or error.tap in self.forward]
+
+    def _claims(self, name: str, dtype: DTypeName) -> bool:
+        return False
+
+    def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return self.gradients
+
+    def specimen(self) -> Specimen | None:
+        return self.looked_into(training=True)
+
+
+class StepsBetween(Between, TrainingCase):
+    """Ten steps on one batch from the same weights: losses, all weights, and the logits afterwards."""
+
+    has_truth = True
+
+    @property
+    def dtypes(self) -> Sequence[DTypeName]:
+        return ("float64",) if "float64" in self.settings.dtypes else self.settings.dtypes
+
+    def prepare(self) -> None:
+        labels = self.experiment.labels
+        self.scales = weight_scales(self.network)
+        schedule = Schedule("constant", self.experiment.learning_rate, STEPS)
+        self.run = Run(self.experiment.optimizer, schedule)
+        self.rates = [schedule.learning_rate(step) for step in range(STEPS)]
+        repeated = {"images": np.stack([self.experiment.x] * STEPS), "labels": np.stack([labels] * STEPS)}
+        self.paths = {name: self.saved(name, array) for name, array in repeated.items()}
+        self.after: dict[str, np.ndarray] = {}
+        for dtype in self.dtypes:
+            answer = self.asked("train", f"truth-{dtype}", dtype, **self._details([1, 2, 3]))
+            self.envelope[dtype] = answer["envelope"]
+            self.after = map_safetensors(self.folder / f"truth-{dtype}")[1]
+
+    def _details(self, seeds: list[int]) -> dict[str, Any]:
+        return {
+            **{key: str(path) for key, path in self.paths.items()},
+            "optimizer": vars(self.run.optimizer),
+            "learning_rates": self.rates,
+            "seeds": seeds,
+        }
+
+    def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
+        return "train", {"result": self.folder / f"{name}-{dtype}.safetensors"}, self._details([])
+
+    def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return self.after
+
+
+CASES: Mapping[Check, type[Between]] = {
+    "forward": ForwardBetween,
+    "gradients": GradientsBetween,
+    "training": StepsBetween,
+}

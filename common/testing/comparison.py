@@ -1,0 +1,283 @@
+"""Comparing two models: what they share, and parity's checks of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from safetensors import SafetensorError
+
+from common import weights as canonical
+from common.errors import ConfigError, InputError, WeightsError, unknown
+from common.files import map_safetensors, write_safetensors
+from common.parity.foreign import described
+from common.parity.processes import MissingBackendError
+from common.parity.results import Cell, Report, Settings
+from common.parity.tolerances import Check
+from common.reference import Description, Foreign
+from common.testing.cases import CASES, Experiment
+from common.testing.parties import Party, Port, Workers
+from common.training.optimizers import OptimizerConfig
+from common.weights import DTypeName
+
+__all__ = ["assert_same", "compare", "merged", "table"]
+
+_SGD = OptimizerConfig("sgd")
+
+
+def compare(
+    reference: Port,
+    candidate: Port,
+    x: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    checks: Sequence[Check] | None = None,
+    dtypes: Sequence[DTypeName] = ("float64", "float32"),
+    weights: Literal["random", "reference"] | Mapping[str, np.ndarray] | Path | str = "random",
+    flattened: Mapping[str, Sequence[int]] | None = None,
+    optimizer: OptimizerConfig = _SGD,
+    learning_rate: float = 0.01,
+    seed: int = 0,
+    name: str = "",
+    workers: Workers | None = None,
+) -> Report:
+    """Hold one model to another: the same weights, the same batch, the same numbers, tap by tap.
+
+    `x`: (N, C, H, W) or (N, features), in every framework; channels-last ones are given it as such. `labels`: (N,) of
+    class numbers, which gradients and training steps need. `checks`: forward, gradients, training; unless told, all
+    that there are labels for. `weights`: random (every tensor is, since zeros and ones hide mistakes), the reference's
+    own, or tensors by shared name and in torch's layout, or a safetensors file of them. `flattened`: the shared path of
+    a dense layer that reads a flattened image -> that image's (channels, height, width), which a channels-last port
+    flattens in another order. Dropout is off. `workers` keeps processes for the next comparison.
+
+    What the two share is found by name: their tensors must be the same, and every layer that both have is compared.
+    Returns parity's report, whose `exit_status()` is 0 where all agree. Raises ConfigError or InputError for a wrong
+    request, WeightsError where the tensors are not the same, BackendError where a model cannot be made.
+    """
+    x, labels, checks = _checked(x, labels, checks, dtypes)
+    if candidate.backend == "numpy" and set(checks) - {"forward"}:
+        raise ConfigError("a function of arrays computes forward only: make it the reference, or ask for forward alone")
+    if reference.backend == "numpy" and "training" in checks:
+        raise ConfigError("a function of arrays takes no training steps: ask for forward and gradients")
+    start = time.perf_counter()
+    settings = Settings((), [candidate.backend], checks, dtypes, batch=len(x), seed=seed)
+    with contextlib.ExitStack() as stack:
+        workers = workers or stack.enter_context(Workers())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rosetta-")))
+        parties: list[Party] = []
+        absent: dict[str, tuple[str, str]] = {}
+        for port, role in ((reference, "reference"), (candidate, "candidate")):
+            (folder / role).mkdir()
+            party = Party(port, workers.server(port, role), folder / role, x.shape[1:], flattened or {})
+            try:
+                party.start()
+            except MissingBackendError as error:
+                absent[candidate.backend] = ("missing", str(error))
+            parties.append(party)
+        if absent:
+            network = Foreign(name or candidate.model, x.shape[1:], Description({}, {}, (), (), ()))
+            return _without(network, settings, absent, time.perf_counter() - start)
+        first, second = parties
+        network = _same_tensors(first, second, name or candidate.model, x.shape[1:])
+        _check_flattened(network, flattened or {})
+        path = _write_weights(folder / "weights.safetensors", weights, network, first, seed)
+        network = _common_taps(first, second, network, path)
+        report = Report(dataclasses.replace(settings, networks=[network]))
+        report.versions[candidate.backend] = second.server.versions
+        experiment = Experiment(path, x, np.zeros(0, np.int64) if labels is None else labels, optimizer, learning_rate)
+        for check in checks:
+            case = CASES[check](network, report.settings, folder / check, first, experiment)
+            case.prepare()
+            for dtype in case.dtypes:
+                case.add(case.cell(second, candidate.backend, dtype))
+            case.finish()
+            report.cells += case.cells
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def assert_same(
+    reference: Port, candidate: Port, x: np.ndarray, labels: np.ndarray | None = None, **options: Any
+) -> None:
+    """Raise AssertionError unless two models are the same; it says where they part, and why. As for `compare`."""
+    report = compare(reference, candidate, x, labels, **options)
+    if report.exit_status():
+        raise AssertionError(table(report))
+
+
+def merged(reports: Sequence[Report]) -> Report:
+    """Return several comparisons as one report."""
+    first, *_ = reports
+    settings = dataclasses.replace(
+        first.settings,
+        networks=[network for report in reports for network in report.settings.networks],
+        backends=list(dict.fromkeys(name for report in reports for name in report.settings.backends)),
+        checks=list(dict.fromkeys(check for report in reports for check in report.settings.checks)),
+        dtypes=list(dict.fromkeys(dtype for report in reports for dtype in report.settings.dtypes)),
+    )
+    total = Report(settings, seconds=sum(report.seconds for report in reports))
+    for report in reports:
+        total.cells += report.cells
+        total.versions |= report.versions
+        total.unavailable |= report.unavailable
+    return total
+
+
+def table(report: Report, width: int = 120) -> str:
+    """Return a report as text: what agrees and what does not, and what was found of that."""
+    from rich.console import Console
+
+    from common.parity.report import print_table
+
+    text = io.StringIO()
+    print_table(report, Console(file=text, width=width, color_system=None))
+    return text.getvalue().rstrip()
+
+
+def _checked(
+    x: np.ndarray, labels: np.ndarray | None, checks: Sequence[Check] | None, dtypes: Sequence[DTypeName]
+) -> tuple[np.ndarray, np.ndarray | None, tuple[Check, ...]]:
+    """Return batch, labels and checks, as they are used. Raises InputError or ConfigError where they cannot be."""
+    x = np.asarray(x)
+    if x.ndim < 2 or not len(x) or not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all():
+        raise InputError(
+            f"`x` has shape {x.shape} and dtype {x.dtype}; expected a batch (N, C, H, W) or (N, features) of finite "
+            "floats, with N of 1 or more"
+        )
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(
+                f"`labels` has shape {labels.shape} and dtype {labels.dtype}; expected ({len(x)},) of integers"
+            )
+        labels = labels.astype(np.int64)
+    known = get_args(Check)
+    chosen = tuple(checks) if checks is not None else known if labels is not None else ("forward",)
+    for check in chosen:
+        if check not in known:
+            raise unknown("check", check, known)
+        if check != "forward" and labels is None:
+            raise ConfigError(f"the check of {check} needs `labels`: (N,) of class numbers")
+    for dtype in dtypes:
+        if dtype not in get_args(DTypeName):
+            raise unknown("dtype", dtype, get_args(DTypeName))
+    if not chosen or not dtypes:
+        raise ConfigError("`checks` and `dtypes` must name one or more each")
+    return x.astype(np.float64), labels, chosen
+
+
+def _without(network: Foreign, settings: Settings, absent: Mapping[str, tuple[str, str]], seconds: float) -> Report:
+    """Return the report of a comparison for which a framework is missing: its cells are, and never a pass."""
+    report = Report(dataclasses.replace(settings, networks=[network]), unavailable=dict(absent), seconds=seconds)
+    for check in settings.checks:
+        for dtype in settings.dtypes:
+            status, detail = absent[settings.backends[0]]
+            report.cells.append(Cell(network.name, check, "", dtype, settings.backends[0], status, detail))
+    return report
+
+
+def _same_tensors(reference: Party, candidate: Party, name: str, image: Sequence[int]) -> Foreign:
+    """Return the network that both are, by its tensors. Raises WeightsError where theirs are not the same."""
+    functions = [party for party in (reference, candidate) if party.port.backend == "numpy"]
+    if len(functions) == 2:
+        raise ConfigError("two functions of arrays have no layers to take weights from; compare one with a framework's")
+    of_tensors = candidate if reference in functions else reference
+    network = described(of_tensors.description, image, name)
+    if not functions:
+        theirs = described(candidate.description, image)
+        _check_tensors(reference, candidate, network, theirs)
+    return network
+
+
+def _check_flattened(network: Foreign, flattened: Mapping[str, Sequence[int]]) -> None:
+    """Raise ConfigError where an image is said to be flattened before a layer that cannot read it."""
+    manifest = network.description.manifest
+    dense = {name.removesuffix(".weight"): tensor.shape for name, tensor in manifest.items() if tensor.kind == "dense"}
+    for path, image in flattened.items():
+        if path not in dense:
+            raise unknown("dense layer (in `flattened`)", path, dense)
+        if len(image) != 3 or math.prod(image) != dense[path][1]:
+            raise ConfigError(
+                f"`flattened` says that {path} reads an image {tuple(image)}; expected (channels, height, width) of "
+                f"{dense[path][1]} numbers together"
+            )
+
+
+def _common_taps(reference: Party, candidate: Party, network: Foreign, weights: Path) -> Foreign:
+    """Return the network with the taps that both have, in the reference's order, and have both trace these."""
+    request = {"network": network.name, "config": {}, "dtype": "float64", "weights": str(weights)}
+    taps = {
+        party: {call["path"]: tuple(call["shape"]) for call in party.ask("taps", **request)["calls"]}
+        for party in (reference, candidate)
+    }
+    common = {tap: shape for tap, shape in taps[reference].items() if tap in taps[candidate]}
+    for party in (reference, candidate):
+        party.share(list(common))
+    alone = {party: [tap for tap in taps[party] if tap not in common] for party in (reference, candidate)}
+    about = f"{candidate.said()} against {reference.said()}"
+    for party, own in alone.items():
+        if own:
+            about += f"; only {party.said()} has {', '.join(own[:8])}{' and more' if len(own) > 8 else ''}"
+    old = network.description
+    description = Description(old.manifest, {**common, "logits": old.taps["logits"]}, old.calls, (), ())
+    return Foreign(network.name, network.image, description, about)
+
+
+def _check_tensors(reference: Party, candidate: Party, network: Foreign, theirs: Foreign) -> None:
+    ours, found = network.description.manifest, theirs.description.manifest
+    missing, extra = [n for n in ours if n not in found], [n for n in found if n not in ours]
+    if missing or extra:
+        differences = [*canonical.listed(missing, "-"), *canonical.listed(extra, "+")]
+        raise WeightsError(
+            f"{candidate.said()}: not the tensors of {reference.said()} (- missing, + unexpected): "
+            f"{', '.join(differences)}; give its `names`, own path to shared path, for those that are the same"
+        )
+    for tensor, own in ours.items():
+        if found[tensor].shape != own.shape:
+            raise WeightsError(
+                f"{candidate.said()}: {tensor} has shape {found[tensor].shape}, in torch's layout; that of "
+                f"{reference.said()} has {own.shape}"
+            )
+
+
+def _write_weights(
+    path: Path,
+    weights: str | Mapping[str, np.ndarray] | Path,
+    network: Foreign,
+    reference: Party,
+    seed: int,
+) -> Path:
+    """Write the weights that both are given, and return the file."""
+    manifest = network.description.manifest
+    if weights == "random":
+        tensors: Mapping[str, np.ndarray] = canonical.initialise(network, "probe", seed, "float64")
+    elif weights == "reference":
+        if not reference.initial.exists():
+            raise ConfigError("`weights` (='reference'): a function of arrays has none of its own; give them by name")
+        tensors = map_safetensors(reference.initial)[1]
+    elif isinstance(weights, Mapping):
+        tensors = weights
+    else:
+        try:
+            tensors = map_safetensors(Path(weights))[1]
+        except (OSError, SafetensorError, ValueError) as error:
+            raise WeightsError(
+                f"`weights` (={str(weights)!r}): neither random, reference nor a file: {error}"
+            ) from None
+    missing, extra = [n for n in manifest if n not in tensors], [n for n in tensors if n not in manifest]
+    if missing or extra:
+        differences = [*canonical.listed(missing, "-"), *canonical.listed(extra, "+")]
+        raise WeightsError(f"`weights`: not the network's (- missing, + unexpected): {', '.join(differences)}")
+    for name, tensor in manifest.items():
+        if np.shape(tensors[name]) != tensor.shape:
+            raise WeightsError(f"`weights`: {name} has shape {np.shape(tensors[name])}, expected {tensor.shape}")
+    write_safetensors(path, {name: np.asarray(tensors[name], np.float64) for name in manifest}, durable=False)
+    return path

@@ -1,0 +1,10 @@
+"""Hold the first try of the Flax port to torch's network: `python examples/squeezenet/first_try.py`."""
+
+from __future__ import annotations
+
+from ports import FLAX_FIRST_TRY, IMAGES, LABELS, TORCH
+
+from common.testing import compare, table
+
+if __name__ == "__main__":
+    print(table(compare(TORCH, FLAX_FIRST_TRY, IMAGES, LABELS, name="squeezenet")))
