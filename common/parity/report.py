@@ -135,8 +135,8 @@ def print_table(report: Report, console: Console) -> None:
             )
             console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
     _print_findings(report, console)
-    for where, basis in _bases(report).items():
-        console.print(f"{where}: budgets are {basis}", soft_wrap=True, markup=False)
+    for basis, where in _bases(report).items():
+        console.print(f"{', '.join(where)}: budgets are {basis}", soft_wrap=True, markup=False)
     for pair in report.pairs:
         if pair.status != "agree":
             line = (
@@ -148,9 +148,14 @@ def print_table(report: Report, console: Console) -> None:
     console.print(_sentence(report))
 
 
-def _bases(report: Report) -> dict[str, str]:
-    """Return what budgets rest on where it is not measurements of the network itself, by check and network."""
-    return {f"{cell.check} {cell.network}": cell.basis for cell in report.cells if cell.basis}
+def _bases(report: Report) -> dict[str, list[str]]:
+    """Return what budgets rest on where it is not measurements of the network itself, and where that is so."""
+    found: dict[str, list[str]] = {}
+    for cell in report.cells:
+        where = f"{cell.network} {cell.check}"
+        if cell.basis and where not in found.setdefault(cell.basis, []):
+            found[cell.basis].append(where)
+    return found
 
 
 def _across(report: Report, cells: Sequence[Cell], dtype: str) -> list[Cell | None]:
