@@ -453,3 +453,13 @@ def test_a_built_model_trains_as_any_other(native_ways, port, backend, name: str
 
 def test_a_model_can_be_printed(port) -> None:
     assert "LeNet" in repr(port.build("lenet"))
+
+
+@pytest.mark.parametrize("name", ["bn_lenet", "bn_lenet_scratch"])
+def test_batch_normalisation_begins_as_the_identity(backend, name: str) -> None:
+    first = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
+    drawn = backend.initial(catalog.get(name), "float32", 0)
+    norms = [tensor for tensor in drawn if tensor.startswith("bn")]
+    assert len(norms) == 16
+    for tensor in norms:
+        assert (drawn[tensor] == first[tensor.rpartition(".")[2]]).all(), tensor

@@ -170,6 +170,7 @@ def of_sources(backend: str) -> Iterator[Mutant]:
 _WITHOUT_EFFECT = {
     ("tf", "training"): "Keras hands it down to the layers within",
     ("tf", "name"): "nothing looks a weight up by this name",
+    ("tf", "initializer"): "weights are loaded over it",
     ("mxnet", "init"): "weights are loaded over it",
     ("mxnet", "strict"): "it refuses lists of different lengths, which MXNet never hands over",
     ("mxnet", "shape"): "Gluon takes it from the first input",
