@@ -190,7 +190,7 @@ def pieces(seeds: int) -> Iterator[tuple[str, Check, int, list[Network]]]:
 
 def piece(check: Check, seed: int, chosen: list[Network], names: list[str]) -> dict[str, Any]:
     """Return what one piece finds, by network, and the versions that it was found with."""
-    jobs = 1 if seed % 2 else processors()
+    jobs = 1 if seed % 2 and check != "training" else processors()
     report = harness.run(harness.Settings(chosen, names, (check,), seed=seed, jobs=jobs, diagnose=False))
     found = of_frameworks(report)
     if check != "training":
