@@ -1,11 +1,12 @@
 """Measure what rounding does to every network: the numbers in `common/parity/budgets.json`, and a table of them.
 
-    python benchmarks/rounding.py --seeds 3 -o common/parity/budgets.json
+    python benchmarks/rounding.py --seeds 2 -o common/parity/budgets.json
 
 For each seed, parity runs over all frameworks and over several input sizes, each framework on one thread or, with every
-other seed, one after another on all of them. Beside it the reference runs in float64 as badly as a network may be
-computed: every sum added term by term, and everything that goes in rounded. The first says what frameworks lose in
-float64 and in float32; the second, what there is to lose. A budget is the larger of what float64 lost in the two.
+other seed, one after another on all threads; training on one always. Beside it the reference runs in float64 as badly
+as a network may be computed: every sum added term by term, and everything that goes in rounded. The first says what
+frameworks lose in float64 and in float32; the second, what there is to lose. A budget is the larger of what float64 lost
+in the two.
 
 Frameworks in float64 alone would set too small a budget, since some add in blocks there and term by term in float32:
 alexnet's second convolution loses 12 roundings in float64 and 42 in float32. Term by term, the reference loses 36.
@@ -290,7 +291,7 @@ def print_tables(document: Mapping[str, Any]) -> None:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--backends", default="torch,jax,tf,mxnet")
     parser.add_argument("--keep", type=Path, help="a folder for what each piece finds; what is there is not done again")
     parser.add_argument("-o", "--output", type=Path)

@@ -114,7 +114,7 @@ OTHER = {"arch": [[1, 8], [1, 24]]}
 
 def test_an_architecture_that_was_not_measured_has_the_worst_of_all_and_says_so() -> None:
     limits = Limits("forward", catalog.get("vgg", **OTHER, input_size=[64, 64]), 64 * 64)
-    assert limits.basis.startswith("the worst of all networks measured, by depth")
+    assert limits.basis.startswith("the worst of all networks by depth")
     depth = limits.depths["stage2.pool"]
     worst = max(at(one.budget, depth) for one in measurements("forward"))
     assert limits.tap("stage2.pool", "float64").budget == worst * ROUNDING["float64"]
@@ -142,7 +142,7 @@ def test_larger_batches_than_were_measured_have_wider_limits_and_so_have_smaller
     _, most = usual.measured.numbers
     larger = Limits("forward", network, 4 * most)
     assert larger.tap("fc3", "float64").budget == 2 * usual.tap("fc3", "float64").budget
-    assert larger.basis.endswith(f"not with {4 * most}")
+    assert larger.basis.endswith(f"for {4 * most} of them")
     assert Limits("forward", network, 1).wider == 1
     assert Limits("gradients", catalog.get("bn_lenet"), 2 * 784).wider == 2
 

@@ -205,7 +205,7 @@ class Limits:
         architecture = _architecture(network)
         own = [one for one in measurements(check) if _architecture(one.network) == architecture]
         self.measured = own[0] if own else _of_any(check)
-        said = [] if own else ["the worst of all networks measured, by depth: of this architecture nothing was"]
+        said = [] if own else ["the worst of all networks by depth, since nothing was measured of this architecture"]
         fewest, most = self.measured.numbers
         self.wider = 1.0
         if check != "training" and numbers > most:  # what rounding does to a training run is measured in that run
@@ -215,7 +215,9 @@ class Limits:
             # A batch norm over fewer values divides by what is left of their differences.
             self.wider = fewest / numbers
         if self.wider > 1:
-            said.append(f"{self.wider:.2g} times what was measured with {fewest} to {most} numbers, not with {numbers}")
+            said.append(
+                f"{self.wider:.2g} times what was measured on {fewest} to {most} numbers, for {numbers} of them"
+            )
         self.basis = "; ".join(said)
 
     def _limit(self, dtype: DTypeName, budget: float, measured: float) -> Limit:
