@@ -229,6 +229,6 @@ def test_the_full_budget_is_not_over_it() -> None:
 
 def test_what_a_budget_rests_on_is_said() -> None:
     report = report_of(0.5, basis="the worst of all networks")
-    assert "forward lenet: budgets are the worst of all networks" in printed(report)
+    assert "lenet: budgets are the worst of all networks" in printed(report)
     assert "budgets are the worst of all networks" in reports.to_html(report)
     assert json.loads(reports.to_json(report))["results"][0]["basis"] == "the worst of all networks"

@@ -37,8 +37,8 @@ def _number(error: float) -> str:
 
 
 def _measured(error: TapError) -> str:
-    """Return an error with its share of its budget."""
-    return f"{_number(error.error)} {error.share:.0%}" if math.isfinite(error.share) else _number(error.error)
+    """Return an error with its share of its budget; of one that is wrong, no share says anything."""
+    return f"{_number(error.error)} {error.share:.0%}" if error.agrees else _number(error.error)
 
 
 _CAPTIONS: Mapping[Check, str] = {
@@ -52,12 +52,12 @@ _CAPTIONS: Mapping[Check, str] = {
 
 
 _CAPTIONS_OF_TWO: Mapping[Check, str] = {
-    "forward": "The largest error of any tap, relative to the tap's largest value in the reference's float64 run; and "
-    "that tap.",
-    "gradients": "The gradient that is farthest from the reference's, relative to its largest entry. Taps and "
-    "statistics in training mode agree too.",
-    "training": "After ten steps, the loss or weight that is farthest from the reference's; behind the stroke, how far "
-    "one rounding of the first weights takes the same run.",
+    "forward": "The tap that has used most of its budget: its error, relative to its largest value in the reference's "
+    "float64 run; and that as a share of what rounding may do.",
+    "gradients": "What has used most of its budget: a tap or statistic in training mode, or a gradient, held to the "
+    "reference's.",
+    "training": "After ten steps, the loss or weight that is farthest from the reference's; and that as a share of how "
+    "far rounding takes such a run.",
 }
 
 
@@ -152,9 +152,8 @@ def _bases(report: Report) -> dict[str, list[str]]:
     """Return what budgets rest on where it is not measurements of the network itself, and where that is so."""
     found: dict[str, list[str]] = {}
     for cell in report.cells:
-        where = f"{cell.network} {cell.check}"
-        if cell.basis and where not in found.setdefault(cell.basis, []):
-            found[cell.basis].append(where)
+        if cell.basis and cell.network not in found.setdefault(cell.basis, []):
+            found[cell.basis].append(cell.network)
     return found
 
 
