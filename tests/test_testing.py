@@ -199,7 +199,7 @@ def refused(**changes: Any) -> dict[str, Any]:
         (refused(labels=LABELS[:2]), r"`labels` has shape \(2,\)"),
         (refused(labels=LABELS / 2), "of integers"),
         (refused(checks=["backward"]), "no check 'backward'"),
-        (refused(checks=["gradients"], labels=None), "needs `labels`"),
+        (refused(checks=["gradients"], labels=None), "need `labels`"),
         (refused(checks=[]), "one or more"),
         (refused(dtypes=["float16"]), "no dtype 'float16'; did you mean"),
         (refused(checks=["gradients"]), "computes forward only"),

@@ -53,20 +53,23 @@ def compare(
 
     `x`: (N, C, H, W) or (N, features), in every framework; channels-last ones are given it as such. `labels`: (N,) of
     class numbers, which gradients and training steps need. `checks`: forward, gradients, training; unless told, all
-    that there are labels for. `weights`: random (every tensor is, since zeros and ones hide mistakes), the reference's
-    own, or tensors by shared name and in torch's layout, or a safetensors file of them. `flattened`: the shared path of
-    a dense layer that reads a flattened image -> that image's (channels, height, width), which a channels-last port
-    flattens in another order. Dropout is off. `workers` keeps processes for the next comparison.
+    that can be done: a function of arrays takes no steps, and has gradients only as the reference. `weights`: random
+    (every tensor is, since zeros and ones hide mistakes), the reference's own, or tensors by shared name and in torch's
+    layout, or a safetensors file of them. `flattened`: the shared path of a dense layer that reads a flattened image ->
+    that image's (channels, height, width), which a channels-last port flattens in another order. Dropout is off.
+    `workers` keeps processes for the next comparison.
 
     What the two share is found by name: their tensors must be the same, and every layer that both have is compared.
     Returns parity's report, whose `exit_status()` is 0 where all agree. Raises ConfigError or InputError for a wrong
     request, WeightsError where the tensors are not the same, BackendError where a model cannot be made.
     """
-    x, labels, checks = _checked(x, labels, checks, dtypes)
-    if candidate.backend == "numpy" and set(checks) - {"forward"}:
-        raise ConfigError("a function of arrays computes forward only: make it the reference, or ask for forward alone")
-    if reference.backend == "numpy" and "training" in checks:
-        raise ConfigError("a function of arrays takes no training steps: ask for forward and gradients")
+    x, labels = _checked(x, labels)
+    checks = _possible(reference, candidate, checks, labels)
+    if not dtypes:
+        raise ConfigError("`dtypes` must name one or more")
+    for dtype in dtypes:
+        if dtype not in get_args(DTypeName):
+            raise unknown("dtype", dtype, get_args(DTypeName))
     start = time.perf_counter()
     settings = Settings((), [candidate.backend], checks, dtypes, batch=len(x), seed=seed)
     with contextlib.ExitStack() as stack:
@@ -142,10 +145,8 @@ def table(report: Report, width: int = 120) -> str:
     return text.getvalue().rstrip()
 
 
-def _checked(
-    x: np.ndarray, labels: np.ndarray | None, checks: Sequence[Check] | None, dtypes: Sequence[DTypeName]
-) -> tuple[np.ndarray, np.ndarray | None, tuple[Check, ...]]:
-    """Return batch, labels and checks, as they are used. Raises InputError or ConfigError where they cannot be."""
+def _checked(x: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return batch and labels, as they are used. Raises InputError where they cannot be."""
     x = np.asarray(x)
     if x.ndim < 2 or not len(x) or not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all():
         raise InputError(
@@ -159,19 +160,34 @@ def _checked(
                 f"`labels` has shape {labels.shape} and dtype {labels.dtype}; expected ({len(x)},) of integers"
             )
         labels = labels.astype(np.int64)
-    known = get_args(Check)
-    chosen = tuple(checks) if checks is not None else known if labels is not None else ("forward",)
-    for check in chosen:
+    return x.astype(np.float64), labels
+
+
+def _possible(
+    reference: Port, candidate: Port, checks: Sequence[Check] | None, labels: np.ndarray | None
+) -> tuple[Check, ...]:
+    """Return the checks that were asked for, or all that can be done. Raises ConfigError where one cannot be."""
+    known: tuple[Check, ...] = get_args(Check)
+    impossible: dict[Check, str] = {}
+    if reference.backend == "numpy":
+        impossible["training"] = "a function of arrays takes no training steps: ask for forward and gradients"
+    if candidate.backend == "numpy":
+        forward_only = "a function of arrays computes forward only: make it the reference, or ask for forward alone"
+        impossible |= dict.fromkeys(("gradients", "training"), forward_only)
+    if labels is None:
+        impossible |= dict.fromkeys(
+            ("gradients", "training"), "gradients and training need `labels`: class numbers (N,)"
+        )
+    if checks is None:
+        return tuple(check for check in known if check not in impossible)
+    if not checks:
+        raise ConfigError("`checks` must name one or more")
+    for check in checks:
         if check not in known:
             raise unknown("check", check, known)
-        if check != "forward" and labels is None:
-            raise ConfigError(f"the check of {check} needs `labels`: (N,) of class numbers")
-    for dtype in dtypes:
-        if dtype not in get_args(DTypeName):
-            raise unknown("dtype", dtype, get_args(DTypeName))
-    if not chosen or not dtypes:
-        raise ConfigError("`checks` and `dtypes` must name one or more each")
-    return x.astype(np.float64), labels, chosen
+        if check in impossible:
+            raise ConfigError(impossible[check])
+    return tuple(checks)
 
 
 def _without(network: Foreign, settings: Settings, absent: Mapping[str, tuple[str, str]], seconds: float) -> Report:
