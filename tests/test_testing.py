@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
+from own import own_numpy
 
 from common.errors import BackendError, ConfigError, InputError, RosettaError, WeightsError
 from common.parity.results import Report
 from common.testing import Port, Workers, assert_same, compare, table
-from tests.own import own_numpy
 
 OWN = Path(__file__).parent / "own"
 IMAGES = np.random.default_rng(0).standard_normal((4, 3, 12, 16))
@@ -30,7 +31,7 @@ FUNCTION = Port("numpy", own_numpy.network)
 
 @pytest.fixture(scope="module")
 def own(backend_name: str, port: ModuleType) -> ModuleType:
-    return importlib.import_module(f"tests.own.own_{backend_name}")
+    return importlib.import_module(f"own.own_{backend_name}")
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,7 @@ from functools import partial
 
 import numpy as np
 from common.testing import Port
-from tests.own import own_numpy, own_{backend} as own
+from own import own_numpy, own_{backend} as own
 
 RIGHT = Port("{backend}", own.make, names=own.NAMES)
 WRONG = Port("{backend}", partial(own.make, epsilon=1e-5), names=own.NAMES)
@@ -280,7 +281,7 @@ def test_the_pytest_plugin(backend_name: str, tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(PLUGIN.format(backend=backend_name, other=other.upper()))
     command = [sys.executable, "-m", "pytest", tmp_path, "-p", "no:cacheprovider", "-c", os.devnull]
     command += ["--parity-html", tmp_path / "all.html", "--parity-json", tmp_path / "all.json"]
-    environment = {**os.environ, "PYTHONPATH": str(OWN.parent.parent), "COLUMNS": "160"}
+    environment = {**os.environ, "PYTHONPATH": f"{OWN.parent}{os.pathsep}{ROOT}", "COLUMNS": "160"}
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
