@@ -5,8 +5,8 @@
 For each seed, parity runs over all frameworks and over several input sizes, each framework on one thread or, with every
 other seed, one after another on all threads; training on one always. Beside it the reference runs in float64 as badly
 as a network may be computed: every sum added term by term, and everything that goes in rounded. The first says what
-frameworks lose in float64 and in float32; the second, what there is to lose. A budget is the larger of what float64
-lost in the two.
+frameworks lose in float64 and in float32; the second, what there is to lose. A budget is the larger of the two, in
+float64.
 
 Frameworks in float64 alone would set too small a budget, since some add in blocks there and term by term in float32:
 alexnet's second convolution loses 12 roundings in float64 and 42 in float32. Term by term, the reference loses 36.

@@ -121,6 +121,22 @@ def test_an_architecture_that_was_not_measured_has_the_worst_of_all_and_says_so(
     assert limits.tap("stage2.pool", "float64").tolerance <= ROOM * worst * ROUNDING["float64"]
 
 
+def test_gradients_of_an_architecture_that_was_not_measured_have_the_worst_of_its_family() -> None:
+    network = catalog.get("vgg", **OTHER)
+    kin = [one.gradient for one in measurements("gradients") if one.network.family == "vgg"]
+    assert len(kin) == 3
+    expected = ROOM * max(gradient["float64"] for gradient in kin) * ROUNDING["float64"]
+    assert Limits("gradients", network, 5000).gradient("float64").tolerance == expected
+
+
+def test_what_was_measured_in_float64_alone_stands_for_float32() -> None:
+    for network in (catalog.get("vgg11"), catalog.get("vgg", **OTHER)):
+        limits = Limits("training", network, 1)
+        assert "float32" not in limits.measured.run
+        single, double = limits.run("float32", 1e-5), limits.run("float64", 1e-12)
+        assert single.tolerance == pytest.approx(double.tolerance * 1e7)
+
+
 def test_a_family_in_the_architecture_of_the_catalogue_has_its_measurements() -> None:
     assert Limits("forward", catalog.get("resnet"), 20000).measured.network.name == "resnet18"
     assert Limits("forward", catalog.get("resnet18", num_classes=3, input_size=[57, 83]), 14193).basis == ""

@@ -144,22 +144,27 @@ def _widest(steps: Iterable[Mapping[int, float]]) -> dict[int, float]:
 
 
 def _worst(entries: Iterable[Mapping[DTypeName, float]]) -> dict[DTypeName, float]:
-    entries = list(entries)
-    return {dtype: max((entry.get(dtype, 0.0) for entry in entries), default=0.0) for dtype in ROUNDING}
+    """Return the most of several in each dtype in which any was measured."""
+    found: dict[DTypeName, float] = {}
+    for entry in entries:
+        for dtype, value in entry.items():
+            found[dtype] = max(found.get(dtype, 0.0), value)
+    return found
 
 
 @functools.cache
-def _of_any(check: Check) -> Measurement:
-    """Return the worst of all networks."""
+def _of_any(check: Check, family: str) -> Measurement:
+    """Return the worst of all networks by depth; of gradients and runs, which have none, that of the same family."""
     found = measurements(check)
+    kin = [one for one in found if one.network.family == family] or found
     return Measurement(
         found[0].network,
         (min(one.numbers[0] for one in found), max(one.numbers[1] for one in found)),
         _widest(one.budget for one in found),
         {dtype: _widest(one.taps[dtype] for one in found) for dtype in ROUNDING},
-        _worst(one.gradient for one in found),
+        _worst(one.gradient for one in kin),
         max(one.derivative for one in found),
-        _worst(one.run for one in found),
+        _worst(one.run for one in kin),
     )
 
 
@@ -204,7 +209,7 @@ class Limits:
         self.depths = depths(reference.describe(network))
         architecture = _architecture(network)
         own = [one for one in measurements(check) if _architecture(one.network) == architecture]
-        self.measured = own[0] if own else _of_any(check)
+        self.measured = own[0] if own else _of_any(check, network.family)
         said = [] if own else ["the worst of all networks by depth, since nothing was measured of this architecture"]
         fewest, most = self.measured.numbers
         self.wider = 1.0
