@@ -184,9 +184,8 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
     def mark(error: TapError | None) -> Text:
         if error is None:
             return Text("")
-        if not error.agrees:
-            return Text(f"✗ {_number(error.error)}", style=_STYLES["disagree"])
-        return Text(f"✓ {_measured(error)}", style=_OVER if error.share > 1 else _STYLES["agree"])
+        style = _STYLES["disagree"] if not error.agrees else _OVER if error.share > 1 else _STYLES["agree"]
+        return Text(f"{'✓' if error.agrees else '✗'} {_number(error.error)}", style=style)
 
     for cell in report.cells:
         if cell.status in ("missing", "error"):
