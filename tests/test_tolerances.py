@@ -160,7 +160,7 @@ def test_larger_batches_than_were_measured_have_wider_limits_and_so_have_smaller
     assert larger.tap("fc3", "float64").budget == 2 * usual.tap("fc3", "float64").budget
     assert larger.basis.endswith(f"for {4 * most} of them")
     assert Limits("forward", network, 1).wider == 1
-    assert Limits("gradients", catalog.get("bn_lenet"), 2 * 784).wider == 2
+    assert Limits("gradients", catalog.get("bn_lenet"), 2 * 784).wider == 16
 
 
 def test_a_float32_gradient_may_go_as_far_as_roundings_that_were_tried_in_the_same_run(tmp_path) -> None:
