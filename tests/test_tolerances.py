@@ -171,7 +171,17 @@ def test_a_float32_gradient_may_go_as_far_as_roundings_that_were_tried_in_the_sa
     case.envelope["float32"] = {"gradient of input": 1e-9, "gradient of conv1.weight": 1e-3}
     expected = Limit(plain.budget + 1e-3 / ROOM, plain.tolerance + 1e-3)
     assert case.limit("float32", "gradient of input") == expected
-    assert case.limit("float64", "gradient of input") == case.limits.gradient("float64")
+
+
+def test_a_float64_gradient_may_go_as_far_as_its_own_roundings_take_it_and_no_farther_than_ever(tmp_path) -> None:
+    settings = Settings([catalog.get("lenet")], ["a"], ("gradients",))
+    case = GradientCase(settings.networks[0], settings, tmp_path)
+    plain = case.limits.gradient("float64")
+    assert case.limit("float64", "gradient of input") == plain
+    case.envelope["float32"] = {"gradient of input": 2.0**-10, "gradient of conv1.weight": 1.0}
+    assert case.limit("float64", "gradient of input") == Limit(2.0**-39 / ROOM, 2.0**-39)
+    assert case.limit("float64", "gradient of conv1.bias") == plain
+    assert case.limit("float64", "gradient of conv1.weight").tolerance == 1e-10
 
 
 def test_a_run_that_nobody_measured_has_a_limit_and_a_share(tmp_path) -> None:

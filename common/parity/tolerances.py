@@ -27,6 +27,7 @@ from common.reference import Description
 from common.weights import DTypeName
 
 __all__ = [
+    "CANCELLED",
     "FLOOR",
     "MOST",
     "QUOTIENT",
@@ -59,6 +60,9 @@ and a pooling that is exact on one machine may round on another."""
 
 MOST: Mapping[DTypeName, float] = {"float64": 1e-7, "float32": 0.1}
 """Where a training run may be farther off than this by rounding alone, nothing can be told of it."""
+
+CANCELLED = 1e-10
+"""No float64 gradient is farther than this from the others' median, however much of it cancels."""
 
 QUOTIENT = 1e-5
 """No gradient is farther than this from a difference quotient, relative to the largest derivative of its group."""
@@ -188,10 +192,10 @@ def reasons() -> dict[Check, str]:
         f"{deepest[-1]:.0f} to lose, by the network, and in each the fewest behind its first layers.",
         "gradients": "A batch norm over few values magnifies what rounding did before it: "
         f"{lost('gradients', 'float64')} roundings were lost at a tap. A gradient that all but cancels has errors that "
-        f"are large for its size: up to {max(one.gradient['float64'] for one in gradients):,.0f}. In float32 it may go "
-        "as far as 16 roundings of all that goes in take it, which is tried in the same run: where they decide a "
-        "rectifier or a maximum otherwise, it is another. Difference quotients were off by up to "
-        f"{max(one.derivative for one in gradients):.1e}.",
+        f"are large for its size: up to {max(one.gradient['float64'] for one in gradients):,.0f}. It may go as far as "
+        "16 roundings of all that goes in take it, which is tried in the same run; in float32 as far as any goes, "
+        "since where they decide a rectifier or a maximum otherwise, it is another. Difference quotients were off by "
+        f"up to {max(one.derivative for one in gradients):.1e}.",
         "training": "How far one rounding of its first weights takes a run is measured in that run, three times. "
         f"The farthest that a framework was from the others' median is {min(farthest):.1f} to {max(farthest):.1f} "
         "times that, by the network.",
