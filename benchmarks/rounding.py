@@ -129,7 +129,7 @@ def note(found: Found, kind: str, depth: int | str, value: float) -> None:
 
 
 def of_reference(check: Check, network: Network, seed: int) -> Found:
-    """Return by depth what there is to lose, on what parity gives the network, and how many numbers that is."""
+    """Return by depth what there is to lose, on what parity gives the network, and how large that is."""
     training = check == "gradients"
     network = small(network) if training else network
     tensors = weights.initialise(network, "probe", seed, "float64")
@@ -138,6 +138,7 @@ def of_reference(check: Check, network: Network, seed: int) -> Found:
     for batch_of in (images.noise_batch,) if training else (images.real_batch, images.noise_batch):
         x = batch_of(network, GradientCase.batch if training else 1, seed)
         note(found, "numbers", "", x.size)
+        note(found, "images", "", len(x))
         for tap, value in losses(network, tensors, x, training).items():
             note(found, "budget", by_tap[tap], value)
     return found
@@ -241,7 +242,9 @@ def entry_of(key: str, found: list[Found]) -> dict[str, Any]:
                     note(whole, "budget", depth, value)
     sizes = [int(part["numbers"][""]) for part in found if "numbers" in part]
     entry: dict[str, Any] = json.loads(key)
-    entry |= {"numbers": [min(sizes), max(sizes)], "budget": rising(whole["budget"])} if sizes else {}
+    if sizes:
+        entry |= {"numbers": [min(sizes), max(sizes)], "images": int(whole["images"][""])}
+        entry["budget"] = rising(whole["budget"])
     for kind in ("taps", "gradient", "run"):
         by_dtype = {dtype: whole[f"{kind} {dtype}"] for dtype in ROUNDING if f"{kind} {dtype}" in whole}
         if by_dtype:

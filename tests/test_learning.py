@@ -107,7 +107,7 @@ def test_large_networks_learn_small_and_without_dropout_unless_asked_otherwise()
 
 
 def run_limit(envelope: float) -> Limit:
-    return Limits("training", catalog.get("lenet"), 4 * 784).run("float64", envelope)
+    return Limits("training", catalog.get("lenet"), 4).run("float64", envelope)
 
 
 def finished(values: dict[str, dict[str, float]], tmp_path, envelope: float = 1e-13) -> dict[str, Cell]:

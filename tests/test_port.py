@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +50,7 @@ def traces(
 
 def assert_agrees(network: catalog.Network, dtype: str, expected: dict, found: dict, check: Check = "forward") -> None:
     assert list(found) == list(expected)
-    images = 1 if check == "forward" else len(expected["logits"])
-    limits = Limits(check, network, images * math.prod(network.input_shape))
+    limits = Limits(check, network, len(expected["logits"]))
     divergence = first_divergence(compare(expected, found, dtype, lambda tap: limits.tap(tap, dtype)))
     assert divergence is None, f"{divergence.tap}: {divergence.error:.2e}, {divergence.limit} {divergence.note}"
 

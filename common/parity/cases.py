@@ -52,8 +52,7 @@ class Case:
         self.pending = len(settings.backends) * len(self.dtypes)
         self.cells: list[Cell] = []
         self.outputs: dict[tuple[str, DTypeName], dict[str, Path]] = {}
-        together = 1 if self.check == "forward" else self.images  # images over which a sum runs
-        self.limits = Limits(self.check, network, together * math.prod(network.input_shape))
+        self.limits = Limits(self.check, network, self.images)
 
     @property
     def dtypes(self) -> Sequence[DTypeName]:

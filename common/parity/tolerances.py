@@ -92,11 +92,13 @@ class Measurement:
     `budget` is by depth and in roundings: what float64 loses where every sum is added term by term and everything that
     goes in has been rounded, or a framework in float64, whichever is more. `taps` is what the frameworks lose in each
     dtype, `gradient` the same of gradients. `derivative` is an error of a difference quotient, and `run` how many times
-    as far as one rounding of its first weights a training run gets. `numbers`: fewest and most, as for `Limits`.
+    as far as one rounding of its first weights a training run gets. `numbers`: the fewest and the most in an image, or
+    in training, where sums run over the batch, in all of its `images`.
     """
 
     network: Network
     numbers: tuple[int, int]
+    images: int
     budget: Mapping[int, float] = dataclasses.field(default_factory=dict)
     taps: Mapping[DTypeName, Mapping[int, float]] = dataclasses.field(default_factory=dict)
     gradient: Mapping[DTypeName, float] = dataclasses.field(default_factory=dict)
@@ -121,6 +123,7 @@ def measurements(check: Check) -> tuple[Measurement, ...]:
         Measurement(
             catalog.get(entry["network"], **entry["config"]),
             tuple(entry.get("numbers", (0, 0))),
+            entry.get("images", 1),
             _by_depth(entry.get("budget", {})),
             {dtype: _by_depth(entry.get("taps", {}).get(dtype, {})) for dtype in ROUNDING},
             entry.get("gradient", {}),
@@ -164,6 +167,7 @@ def _of_any(check: Check, family: str) -> Measurement:
     return Measurement(
         found[0].network,
         (min(one.numbers[0] for one in found), max(one.numbers[1] for one in found)),
+        max(one.images for one in found),
         _widest(one.budget for one in found),
         {dtype: _widest(one.taps[dtype] for one in found) for dtype in ROUNDING},
         _worst(one.gradient for one in kin),
@@ -203,32 +207,36 @@ def reasons() -> dict[Check, str]:
 
 
 class Limits:
-    """How far a network may be from the truth in one check.
+    """How far a network may be from the truth in one check, on so many images at a time.
 
-    `numbers` is how many are in an image, or in training, where sums run over the batch, in all images of one.
     `basis` says what the limits rest on where it is not measurements of this very architecture at such sizes.
     """
 
-    def __init__(self, check: Check, network: Network, numbers: int) -> None:
+    def __init__(self, check: Check, network: Network, images: int) -> None:
         self.depths = depths(reference.describe(network))
         architecture = _architecture(network)
         own = [one for one in measurements(check) if _architecture(one.network) == architecture]
         self.measured = own[0] if own else _of_any(check, network.family)
         said = [] if own else ["the worst of all networks by depth, since nothing was measured of this architecture"]
-        fewest, most = self.measured.numbers
-        self.wider = 1.0
-        if check != "training" and numbers > most:  # what rounding does to a training run is measured in that run
-            # Sums over the image or the batch are longer, and roundings add up as the steps of a random walk do.
-            self.wider = math.sqrt(numbers / most)
-        elif check == "gradients" and numbers < fewest:
-            # A batch norm over fewer values divides by what is left of their differences: in bn_lenet, a batch of two
-            # in place of four loses 16 times as much.
-            self.wider = (fewest / numbers) ** 4
+        self.wider = 1.0 if check == "training" else self._widened(check, network, images)
         if self.wider > 1:
-            said.append(
-                f"{self.wider:.2g} times what was measured on {fewest} to {most} numbers, for {numbers} of them"
-            )
+            said.append(f"{self.wider:.2g} times what was measured at other sizes")
         self.basis = "; ".join(said)
+
+    def _widened(self, check: Check, network: Network, images: int) -> float:
+        """Return how many times as much as was measured there is to lose at sizes that were not.
+
+        What there is in a training run is measured in that run.
+        """
+        fewest, most = self.measured.numbers
+        numbers = math.prod(network.input_shape) * (images if check == "gradients" else 1)
+        # Where sums over an image, or in training over a batch, are longer, roundings go on as a random walk.
+        longer = math.sqrt(max(numbers / most, 1.0))
+        if check == "forward":
+            return longer
+        # A batch norm over fewer values divides by what is left of their differences: in bn_lenet, 2 images in place
+        # of 4 lose 16 times as much.
+        return longer * max(fewest / numbers, self.measured.images / images, 1.0) ** 4
 
     def _limit(self, dtype: DTypeName, budget: float, measured: float) -> Limit:
         """Return the limit of a float64 measurement, in roundings, where in a dtype so much was measured."""
