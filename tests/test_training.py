@@ -11,6 +11,7 @@ from common import backends, catalog, images, reference, weights
 from common.errors import BackendError
 from common.parity import derivatives
 from common.parity.learning import shifted_away
+from common.parity.tolerances import QUOTIENT
 from common.training.evaluation import cross_entropy
 from common.training.optimizers import OptimizerConfig, update
 
@@ -96,7 +97,7 @@ def test_gradients_are_the_derivatives_of_the_references_loss(backend, name: str
     errors = derivatives.disagreements(
         derivatives.derivatives(network, tensors, x, LABELS), {**tensors, "input": x}, by_name
     )
-    assert max(errors.values()) < derivatives.TOLERANCE, errors
+    assert max(errors.values()) < QUOTIENT, errors
 
 
 def test_the_statistics_move_once_with_the_gradients(backend) -> None:
