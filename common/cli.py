@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -485,6 +486,39 @@ def summary(network: str, backend: str, config: str | None) -> int:
         f"{description.parameters:,} parameters, {description.statistics:,} statistics, "
         f"{description.multiply_accumulates:,} multiply-accumulates in convolutions and dense layers for one image"
     )
+    return 0
+
+
+@cli.command(
+    epilog=example(
+        "rosetta show lenet",
+        "rosetta show resnet18.stage2.block1 --backends torch,jax",
+        "rosetta show googlenet.stage1.block1.branch3.conv2",
+        'rosetta show resnet.stage1 --config \'{"arch": [[3, 16]], "in_channels": 3}\'',
+        "rosetta show training.step --backends tf,mxnet",
+        "rosetta show layers.batch_norm",
+        "rosetta show operators",
+    )
+)
+@click.argument("what", metavar="NETWORK[.PART]")
+@click.option("--backends", default=",".join(BACKENDS), show_default=True, help="Which to show, in this order.")
+@config_option
+def show(what: str, backends: str, config: str | None) -> int:
+    """Show how each framework writes a network, block or layer: the source, aligned, with the shapes it makes.
+
+    A part is named by its attribute path, as in a weights file. In place of a network: layers, operators or training,
+    with or without one of their parts. As many stand side by side as the terminal has room for; away from a terminal
+    they follow one another, unless COLUMNS gives a width.
+    """
+    from common.view.parts import find
+    from common.view.show import print_view
+
+    names = parse_list("--backends", backends, BACKENDS, "backend")
+    view = find(what, **parse_config(config))
+    screen = console()
+    columns = os.environ.get("COLUMNS", "")
+    given = int(columns) if columns.isdecimal() else 0
+    print_view(view, names, screen, screen.width if screen.is_terminal else given or None)
     return 0
 
 

@@ -139,6 +139,14 @@ REFUSED = [
     (("diagnose", "lenet", "--backend", "tf", "--checks", "training"), "there is no check of layers 'training'"),
     (("diagnose", "resnet19", "--backend", "tf"), "did you mean resnet18"),
     (("mutants", "--kinds", "swop"), "did you mean swap"),
+    (("show", "resnet19.stem"), "no network or file 'resnet19'; did you mean resnet18"),
+    (("show", "resnet18.stage2.block1.conv3"), "no part of resnet18.stage2.block1 'conv3'; did you mean conv"),
+    (("show", "lenet.stage1"), "no part of lenet 'stage1'"),
+    (("show", "googlenet.stage1.xyz"), "no part of googlenet.stage1 'xyz'; choose from block1, block2, pool"),
+    (("show", "layers.batchnrm"), "no part of layers 'batchnrm'; did you mean batch_norm"),
+    (("show", "training.setp"), "no part of training 'setp'"),
+    (("show", "lenet", "--backends", "torch,flax"), "no backend 'flax'"),
+    (("show", "layers", "--config", '{"num_classes": 7}'), "layers is a file and has no settings"),
     (("mutants", "--sample", "0"), "0 is not in the range x>=1"),
     (("mutants", "--json", "nowhere/x.json"), "there is no folder nowhere"),
 ]
@@ -270,7 +278,7 @@ LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]
     "verb",
     [
         (),
-        *((verb,) for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants", "summary")),
+        *((verb,) for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants", "summary", "show")),
         *LEARNING,
     ],
 )

@@ -28,7 +28,10 @@ def test_the_command_starts_without_anything_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["common.weights", "common.images", "common.reference.backend", "common.parity.harness", "common.parity.worker"],
+    [
+        *("common.weights", "common.images", "common.reference.backend", "common.parity.harness"),
+        *("common.parity.worker", "common.view.show"),
+    ],
 )
 def test_common_imports_no_framework(module: str) -> None:
     assert not modules_after(f"import {module}") & FRAMEWORKS

@@ -8,7 +8,6 @@ modules by path, each with its shape and with the lines that make and run it in 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import itertools
 import re
@@ -25,6 +24,7 @@ __all__ = [
     "ABSENT",
     "CHANNELS_LAST",
     "FILES",
+    "FRAMEWORKS_OWN",
     "Part",
     "Row",
     "Section",
@@ -56,7 +56,7 @@ _LEAVES = {
 }
 """What Flax and Keras call the weights that a layer makes."""
 
-_FRAMEWORKS_OWN = {
+FRAMEWORKS_OWN = {
     "conv": {"torch": "nn.Conv2d", "mxnet": "nn.Conv2D"},
     "max_pool": {"torch": "nn.MaxPool2d", "mxnet": "nn.MaxPool2D"},
     "avg_pool": {"torch": "nn.AvgPool2d", "tf": "keras.layers.AveragePooling2D", "mxnet": "nn.AvgPool2D"},
@@ -67,6 +67,8 @@ _FRAMEWORKS_OWN = {
     "sigmoid": {"torch": "nn.Sigmoid", "tf": "keras.layers.Activation", "mxnet": "nn.Activation"},
     "dropout": {"torch": "nn.Dropout", "jax": "nnx.Dropout", "tf": "keras.layers.Dropout", "mxnet": "nn.Dropout"},
 }
+"""Layers that a framework has in the suite's sense, so that its port needs none of its own."""
+
 _PORTS = tuple(name for name in BACKENDS if name != "numpy")
 _NO_TRAINING = "the reference runs forward only; what its ports train by is defined in common/training/optimizers.py"
 _OWN_MODULES = "the framework brings its own"
@@ -79,7 +81,7 @@ def _all_but(*having: str) -> tuple[str, ...]:
 ABSENT: Mapping[tuple[str, str], str] = {
     **{
         (f"layers.{layer}", backend): f"{own} already means it, and models use it as it is"
-        for layer, names in _FRAMEWORKS_OWN.items()
+        for layer, names in FRAMEWORKS_OWN.items()
         for backend, own in names.items()
     },
     **{
@@ -142,7 +144,7 @@ class Row:
     """Lines that correspond, by implementation; one that has none may have a note of what takes their place.
 
     `key` says what they do: a method's name, or that of what they make, with {} for a number. `parts` are the paths of
-    the parts that they make, in a section that stands for a part; of several alike, those of the first.
+    the parts that they make: those in the first of the section's paths that has any.
     """
 
     key: str
@@ -222,7 +224,7 @@ def find(query: str, **config: object) -> View:
         return of_file(name, part)
     known = {**catalog.FAMILIES, **catalog.NETWORKS}
     if name not in known:
-        raise unknown("network or file to show called", name, [*known, *FILES])
+        raise unknown("network or file", name, [*known, *FILES])
     return of_network(catalog.get(name, **config), part)
 
 
@@ -236,53 +238,74 @@ class _Group:
     definitions: dict[str, list[Definition]]
     paths: list[str]
 
+    @property
+    def title(self) -> str:
+        """The class's name: the one that most implementations have, the earlier of equals."""
+        names = [own[0].name for own in self.definitions.values() if own]
+        return max(names, key=names.count)
+
+
+@dataclass(frozen=True, eq=False)
+class _Anatomy:
+    """All parts of a network by path, in network order; where each stands in its parent; the classes they are of."""
+
+    roots: dict[str, Definition]
+    parts: dict[str, Part]
+    places: dict[str, dict[str, Place]]
+    groups: list[_Group]
+
 
 def of_network(network: Network, path: str = "") -> View:
     """Return the view of a network, or of the part at `path`.
 
     Raises ConfigError, naming the nearest, where there is no such part.
     """
-    calls = {call.path: call for call in reference.describe(network).calls}
-    paths = ["", *_in_network_order("", [each for each in calls if each])]
-    if path not in calls:
-        raise _no_part(network, path, paths)
-    places: dict[str, dict[str, Place]] = {"": {}}
-    classes: dict[str, dict[str, Definition]] = {"": {name: root(name, network.family) for name in BACKENDS}}
-    for each in paths[1:]:
-        parent, _, name = each.rpartition(".")
-        found = {backend: owner.place(name) for backend, owner in classes[parent].items() if owner.is_class}
-        places[each] = {backend: place for backend, place in found.items() if place is not None}
-        classes[each] = {backend: place.definition for backend, place in places[each].items() if place.definition}
-
-    groups = _groups(paths, classes)
-    titles = {each: _title(group) for group in groups for each in group.paths}
-    parts = {
-        each: Part(
-            each,
-            calls[each].own or calls[each].kind,
-            calls[each].shape,
-            {name: place.kind for name, place in places[each].items()}
-            or {name: definition.name for name, definition in classes[each].items()},
-            {name: tuple(_made(place)) for name, place in places[each].items()},
-            {name: tuple(_run(place)) for name, place in places[each].items()},
-            titles.get(each, ""),
-        )
-        for each in paths
-    }
-    shown = [each for each in paths if _is_within(each, path)]
-    alone = {definition for group in groups for own in group.definitions.values() for definition in own}
-    alone |= _classes_of("layers")
-    sections = [_statements(network, path, places[path]) if path else _docstrings(network, classes[""])]
-    for group in groups:
+    whole = _anatomy(network)
+    if path not in whole.parts:
+        raise _no_part(network, path, list(whole.parts))
+    sections = [_statements(network, path, whole.places[path]) if path else _docstrings(network, whole.roots)]
+    alone = {each for group in whole.groups for own in group.definitions.values() for each in own}
+    for group in whole.groups:
         within = [each for each in group.paths if _is_within(each, path)]
         if within:
-            sections += _sections(titles[within[0]], group.definitions, alone, within, paths)
-    if path not in titles:
-        layer = _display("layers", calls[path].kind)
-        if layer in _file_parts("layers"):
-            sections += of_file("layers", layer).sections
+            sections += _sections(group.title, group.definitions, alone | _classes_of("layers"), within, whole.parts)
+    layer = _display("layers", whole.parts[path].kind)
+    if not whole.parts[path].section and layer in _file_parts("layers"):
+        sections += of_file("layers", layer).sections
     title = f"{network.name}.{path}" if path else network.name
-    return View(title, tuple(sections), tuple(parts[each] for each in shown))
+    return View(title, tuple(sections), tuple(part for each, part in whole.parts.items() if _is_within(each, path)))
+
+
+@functools.lru_cache(maxsize=64)
+def _anatomy(network: Network) -> _Anatomy:
+    """Follow every path of a network through the code of every implementation."""
+    calls = {call.path: call for call in reference.describe(network).calls}
+    paths = ["", *_in_network_order("", [path for path in calls if path])]
+    roots = {name: root(name, network.family) for name in BACKENDS}
+    places: dict[str, dict[str, Place]] = {"": {}}
+    classes: dict[str, dict[str, Definition]] = {"": roots}
+    for path in paths[1:]:
+        parent, _, attribute = path.rpartition(".")
+        found = {name: owner.place(attribute) for name, owner in classes[parent].items() if owner.is_class}
+        places[path] = {name: place for name, place in found.items() if place is not None}
+        classes[path] = {name: place.definition for name, place in places[path].items() if place.definition}
+    groups = _groups(paths, classes)
+    titles = {path: group.title for group in groups for path in group.paths}
+    kinds = {path: {name: place.kind for name, place in places[path].items()} for path in paths[1:]}
+    kinds[""] = {name: definition.name for name, definition in roots.items()}
+    parts = {
+        path: Part(
+            path,
+            calls[path].own,
+            calls[path].shape,
+            kinds[path],
+            {name: tuple(_made(place)) for name, place in places[path].items()},
+            {name: tuple(_run(place)) for name, place in places[path].items()},
+            titles.get(path, ""),
+        )
+        for path in paths
+    }
+    return _Anatomy(roots, parts, places, groups)
 
 
 def _parent(path: str) -> str:
@@ -303,16 +326,19 @@ def _in_network_order(parent: str, paths: Sequence[str]) -> Iterator[str]:
         yield from _in_network_order(path, below)
 
 
-def _no_part(network: Network, path: str, paths: Sequence[str]) -> Exception:
-    """Return the error that names the nearest parts, or else those of the nearest part around it."""
-    kind, parts = f"part of {network.name} called", [each for each in paths if each]
-    if difflib.get_close_matches(path, parts, cutoff=0.5):
-        return unknown(kind, path, parts)
-    around = path
-    while around not in paths:
-        around = around.rpartition(".")[0]
-    inner = [each for each in parts if each.rpartition(".")[0] == around]
-    return unknown(kind, path, inner or parts)
+def _no_part(network: Network, path: str, paths: Sequence[str]) -> ConfigError:
+    """Return the error that names the first step of a path which leads nowhere, and the nearest that do not."""
+    around, missing = "", path
+    for step in path.split("."):
+        missing = f"{around}.{step}".lstrip(".")
+        if missing not in paths:
+            break
+        around = missing
+    whole = f"{network.name}.{around}".rstrip(".")
+    inner = [each.rpartition(".")[2] for each in paths if each and _parent(each) == around]
+    if not inner:
+        return ConfigError(f"{whole} is one layer and has no part '{missing.rpartition('.')[2]}'")
+    return unknown(f"part of {whole}", missing.rpartition(".")[2], inner)
 
 
 def _groups(paths: Iterable[str], classes: Mapping[str, Mapping[str, Definition]]) -> list[_Group]:
@@ -333,12 +359,6 @@ def _groups(paths: Iterable[str], classes: Mapping[str, Mapping[str, Definition]
             if definition not in group.definitions[name]:
                 group.definitions[name].append(definition)
     return groups
-
-
-def _title(group: _Group) -> str:
-    """Return the class's name: the one that most implementations have, the earlier of equals."""
-    names = [own[0].name for own in group.definitions.values() if own]
-    return max(names, key=names.count)
 
 
 def _made(place: Place) -> Iterator[Snippet]:
@@ -372,7 +392,7 @@ def _statements(network: Network, path: str, places: Mapping[str, Place]) -> Sec
         for name, place in places.items()
         if not place.making
     }
-    rows.append(Row("made", made, (path,), notes))
+    rows.append(Row("made", made, (), notes))
     runs = {name: list(dict.fromkeys(run.enclosing for run in place.runs)) for name, place in places.items()}
     for i in range(max(map(len, runs.values()), default=0)):
         cells = {
@@ -405,7 +425,7 @@ def of_file(name: str, part: str = "") -> View:
     wanted = _normal(_SHORT_NAMES.get(f"{name}.{part}", part))
     title = next((each for each in parts if _normal(each) == wanted), None)
     if title is None:
-        raise unknown(f"part of {name} called", part, parts)
+        raise unknown(f"part of {name}", part, parts)
     return View(f"{name}.{title}", tuple(_sections(f"{name}.{title}", parts[title], _classes_of(name))))
 
 
@@ -450,7 +470,7 @@ def _sections(
     definitions: Mapping[str, Sequence[Definition]],
     alone: set[Definition],
     paths: Sequence[str] = (),
-    all_paths: Sequence[str] = (),
+    all_paths: Iterable[str] = (),
 ) -> Iterator[Section]:
     """Iterate over the section of classes or functions that correspond, and those of what they use in their files.
 
@@ -489,7 +509,7 @@ def _section(
     definitions: Mapping[str, Sequence[Definition]],
     named: Mapping[str, Sequence[Definition]],
     paths: Sequence[str] = (),
-    all_paths: Sequence[str] = (),
+    all_paths: Iterable[str] = (),
 ) -> Section:
     columns = {
         name: [piece for definition in _in_file_order(own) for piece in _pieces(definition)]
@@ -497,14 +517,13 @@ def _section(
         if own
     }
     in_order = {name: _in_order(own[-1]) for name, own in definitions.items() if own and own[-1].runs_in_order}
-    inside = {path.rpartition(".")[2]: path for path in all_paths if paths and path and _parent(path) == paths[0]}
     rows = []
     for key, aligned in _align(columns):
         rows.append(
             Row(
                 key,
                 {name: piece.snippet for name, piece in aligned.items()},
-                tuple(path for name, path in inside.items() if any(piece.makes(name) for piece in aligned.values())),
+                _made_by(aligned.values(), paths, all_paths),
                 {name: note for name, note in in_order.items() if key == "forward" and name not in aligned},
             )
         )
@@ -515,6 +534,16 @@ def _section(
         tuple(paths),
         {name: ABSENT[title, name] for name in BACKENDS if (title, name) in ABSENT and not definitions.get(name)},
     )
+
+
+def _made_by(pieces: Iterable[_Piece], owners: Iterable[str], paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of what pieces make, in the first of the owners in which they make anything."""
+    for owner in owners:
+        inside = [path for path in paths if path and _parent(path) == owner]
+        made = tuple(path for path in inside if any(piece.makes(path.rpartition(".")[2]) for piece in pieces))
+        if made:
+            return made
+    return ()
 
 
 def _in_file_order(definitions: Iterable[Definition]) -> list[Definition]:

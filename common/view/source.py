@@ -105,15 +105,19 @@ class Definition:
 
     @functools.cached_property
     def uses(self) -> tuple[Definition, ...]:
-        """The definitions of its file that it refers to, in that order, but for its bases and in type hints."""
+        """The definitions of its file, and the constants of its package, that it refers to, in that order.
+
+        Its bases, and what only a type hint names, are not among them.
+        """
         found: dict[Definition, None] = {}
         for statement in self.statements:
             for node in _without_hints(statement):
-                name = node.id if isinstance(node, ast.Name) else None
-                used = self.file.definitions.get(name) if name else None
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                used = None
+                if isinstance(node, ast.Name):
+                    used = self.file.names.get(node.id)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     used = self.file.registered.get(node.value)
-                if used is not None and used is not self:
+                if used is not None and used is not self and (used.file is self.file or used.is_constant):
                     found[used] = None
         return tuple(found)
 
