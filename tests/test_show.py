@@ -347,6 +347,13 @@ def test_the_examples_of_the_help_work(rosetta) -> None:
         assert result.stdout.startswith(shlex.split(example)[2].replace("training.step", "training.train_step"))
 
 
+def test_the_readme_shows_what_is_printed(rosetta) -> None:
+    command = ("show", "densenet.transition1", "--backends", "torch,jax")
+    block = next(each for each in (ROOT / "README.md").read_text().split("```") if "── Transition" in each)
+    assert f"rosetta {' '.join(command)}" in " ".join((ROOT / "README.md").read_text().split())
+    assert block.removeprefix("text\n") in rosetta(*command, COLUMNS="131").stdout
+
+
 def test_showing_imports_nothing_that_it_does_not_need() -> None:
     code = "import sys\nfrom common.cli import main\nmain(['show', 'lenet'])\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -374,13 +381,14 @@ SMALL = {
 
 @pytest.mark.port
 @pytest.mark.parametrize("name", SMALL)
-def test_the_attributes_found_in_the_code_are_those_of_the_model(backend, backend_name: str, name: str) -> None:
-    network = catalog.get(name, **SMALL[name])
-    calls = {call.path: call for call in backend.summary(backend.build(network, "float32")) if call.own}
+def test_the_attributes_found_in_the_code_are_those_of_the_model(port, backend, backend_name: str, name: str) -> None:
+    model = port.build(name, **SMALL[name])
+    calls = {call.path: call for call in backend.summary(model) if call.path and call.own}
     found = {part.path: part for part in find(name, **SMALL[name]).parts}
     # A block without a projection has the identity for a shortcut, which the reference does without.
     identities = {path for path, call in calls.items() if call.own == "Identity"}
-    made = {path for path, part in found.items() if not path or part.made[backend_name]}
+    made = {path for path, part in found.items() if path and part.made[backend_name]}
+    assert found[""].kinds[backend_name] == type(model).__name__
     assert made == set(calls) - identities
     for path in made:
         assert found[path].kinds[backend_name].rpartition(".")[2] == calls[path].own, path
