@@ -52,9 +52,11 @@ def test_every_part_is_made_and_run_in_every_implementation(name: str) -> None:
             for snippet in part.run[backend]:
                 ran = re.search(rf"\b{called}(\d|\{{\w}})?\b|self\.children", snippet.source)
                 assert ran, f"{part.path} in {backend}: {snippet.source}"
-        # These have no containers that run their parts by themselves.
-        assert part.run["jax"], part.path
-        assert part.run["tf"], part.path
+        # Only a container runs its parts without saying so.
+        parent = next(s for s in view.sections if s.title == view.part(part.path.rpartition(".")[0]).section)
+        passes = {backend for row in parent.rows if row.key == "forward" for backend in row.cells}
+        assert passes >= {"jax", "tf"}
+        assert {backend for backend in BACKENDS if part.run[backend]} == passes, part.path
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *FILES])
@@ -123,6 +125,21 @@ def test_what_makes_an_attribute_stands_in_one_row(name: str) -> None:
         for paths in ([path for row in rows for path in row.parts], [part.path for part in view.parts[1:]])
     )
     assert shown == there
+
+
+def test_steps_of_the_forward_pass_are_aligned_by_what_all_run() -> None:
+    def steps(query: str) -> list[tuple[str, set[str]]]:
+        rows = [row for section in find(query).sections[1:] for row in section.rows if row.key.startswith("forward: ")]
+        return [(row.key.removeprefix("forward: "), set(row.cells)) for row in rows]
+
+    both = {"jax", "tf"}
+    # JAX flattens inside the next step.
+    assert steps("lenet") == [
+        *(("pool1", both), ("pool2", both), ("flatten", {"tf"})),
+        *(("fc1", both), ("fc2", both), ("fc3", both)),
+    ]
+    assert steps("resnet18.stage1.block1") == [(name, set(BACKENDS)) for name in ("bn1", "bn2", "shortcut")]
+    assert steps("densenet.stage1")[:2] == [("block{}", set(BACKENDS)), ("return", set(BACKENDS))]
 
 
 @pytest.mark.parametrize("name", FILES)

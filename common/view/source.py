@@ -165,8 +165,7 @@ class Definition:
 
     def place(self, name: str) -> Place | None:
         """Return where an attribute of this class is made and run, or None where the code does not say so."""
-        made = [(owner, making) for owner, making in self.makings if making.name == name]
-        made = made or [(owner, making) for owner, making in self.makings if making.pattern.fullmatch(name)]
+        made = [(owner, making) for owner, making in self.makings if making.pattern.fullmatch(name)]
         if not made:
             return self._called_function(name)
         owner, making = made[0]
