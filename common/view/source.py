@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import backends
+from common.view.model import Snippet
 
-__all__ = ["METHODS", "Definition", "File", "Making", "Place", "Run", "exists", "file", "root"]
+__all__ = ["METHODS", "Definition", "File", "Making", "Place", "Run", "end", "exists", "file", "root"]
 
 METHODS: Mapping[str, str] = {
     "__init__": "__init__",
@@ -122,12 +123,10 @@ class Definition:
         return tuple(found)
 
     @property
-    def runs_in_order(self) -> bool:
-        """Whether its attributes run in the order in which they are made, as a sequential container's do."""
-        lineage = (self, *self.bases)
-        return self.method("forward") is None and any(
-            name.endswith("Sequential") for each in lineage for name in each.base_names
-        )
+    def container(self) -> str:
+        """The base that runs its attributes in the order in which they are made, "" where a forward pass does."""
+        names = [name for each in (self, *self.bases) for name in each.base_names if name.endswith("Sequential")]
+        return names[0] if names and self.method("forward") is None else ""
 
     def method(self, role: str) -> tuple[Definition, ast.FunctionDef] | None:
         """Return the method of a role (a value of METHODS), its own or inherited from a model file, and whose it is."""
@@ -279,6 +278,14 @@ class File:
                     for alias in statement.names:
                         yield module.rstrip("."), alias
 
+    def snippet(self, first: int, last: int) -> Snippet:
+        """Return the lines from first to last, counted from 1."""
+        return Snippet(self.backend, self.path, first, "\n".join(self.lines[first - 1 : last]))
+
+    def snippet_of(self, statement: ast.stmt) -> Snippet:
+        """Return the lines of a statement."""
+        return self.snippet(statement.lineno, end(statement))
+
     def resolve(self, expression: ast.expr) -> Definition | None:
         """Return what a name, or a name of an imported module, means if it is of the same package."""
         if isinstance(expression, ast.Name):
@@ -317,6 +324,13 @@ def root(backend: str, family: str) -> Definition:
             if found is not None:
                 return found
     raise KeyError(f"{package.path}: _NETWORKS has no {family}")
+
+
+def end(statement: ast.stmt) -> int:
+    """Return the last line of a statement."""
+    if statement.end_lineno is None:
+        raise TypeError("a statement that was parsed has an end")
+    return statement.end_lineno
 
 
 def _targets(statement: ast.stmt) -> list[str]:
