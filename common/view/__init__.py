@@ -1,1 +1,1 @@
-"""What people look at: summaries of networks."""
+"""What people look at: summaries of networks, and the same code in every framework."""

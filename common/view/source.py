@@ -115,7 +115,7 @@ class Definition:
             for node in _without_hints(statement):
                 used = None
                 if isinstance(node, ast.Name):
-                    used = self.file.names.get(node.id)
+                    used = self.file.lookup(node.id)
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     used = self.file.registered.get(node.value)
                 if used is not None and used is not self and (used.file is self.file or used.is_constant):
@@ -180,7 +180,7 @@ class Definition:
         """Return the place of what is no attribute here but a function: relu2 is the second call of `relu`."""
         stem, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches any string
         runs = [run for _, run in self.runs if run.name == stem and not run.of_self]
-        what = self.file.names.get(stem)
+        what = self.file.lookup(stem)
         index = int(number or 1) - 1
         if what is None or what.is_class or not runs:
             return None
@@ -248,16 +248,6 @@ class File:
         return tuple(ast.literal_eval(found.node.value)) if found and isinstance(found.node, ast.Assign) else ()
 
     @functools.cached_property
-    def names(self) -> Mapping[str, Definition]:
-        """The definitions that a name of this file means, its own and those imported from the same package."""
-        imported = {
-            alias.asname or alias.name: file(self.backend, module).definitions[alias.name]
-            for module, alias in self._imports()
-            if module and alias.name in file(self.backend, module).definitions
-        }
-        return {**imported, **self.definitions}
-
-    @functools.cached_property
     def registered(self) -> Mapping[str, Definition]:
         """The definitions whose decorator registers them by a string, by that string."""
         return {
@@ -269,14 +259,25 @@ class File:
             if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
         }
 
-    def _imports(self) -> Iterator[tuple[str, ast.alias]]:
-        """Iterate over the names imported from the same package, each with its module, "" for the package itself."""
+    @functools.cached_property
+    def _imports(self) -> Mapping[str, tuple[str, str]]:
+        """What is imported from the same package, by the name here: its module, "" for the package, and its name."""
+        found = {}
         for statement in self.tree.body:
             if isinstance(statement, ast.ImportFrom) and statement.module:
                 package, _, module = f"{statement.module}.".partition(f"{self.package}.")
                 if not package:
                     for alias in statement.names:
-                        yield module.rstrip("."), alias
+                        found[alias.asname or alias.name] = (module.rstrip("."), alias.name)
+        return found
+
+    def lookup(self, name: str) -> Definition | None:
+        """Return the definition that a name of this file means, if it is of the same package."""
+        if name in self.definitions:
+            return self.definitions[name]
+        # Only now is the other file read: the package itself imports all of them.
+        module, original = self._imports.get(name, ("", ""))
+        return file(self.backend, module).definitions.get(original) if module else None
 
     def snippet(self, first: int, last: int) -> Snippet:
         """Return the lines from first to last, counted from 1."""
@@ -289,11 +290,11 @@ class File:
     def resolve(self, expression: ast.expr) -> Definition | None:
         """Return what a name, or a name of an imported module, means if it is of the same package."""
         if isinstance(expression, ast.Name):
-            return self.names.get(expression.id)
+            return self.lookup(expression.id)
         if isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name):
-            for module, alias in self._imports():
-                if not module and (alias.asname or alias.name) == expression.value.id:
-                    return file(self.backend, alias.name).definitions.get(expression.attr)
+            module, name = self._imports.get(expression.value.id, ("", ""))
+            if name and not module:
+                return file(self.backend, name).definitions.get(expression.attr)
         return None
 
 
