@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -46,13 +46,18 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 class Shape(tuple[int, ...]):
-    """The shape of an activation, standing in for it; `image` remembers what a flattened one was: (C, H, W)."""
+    """The shape of an activation, standing in for it; `image` remembers what a flattened one was: (C, H, W).
+
+    One that `add` or `concatenate` made is `joined_by` that function, by name, of `parts`.
+    """
 
     image: tuple[int, int, int] | None = None
+    joined_by: Literal["", "add", "concatenate"] = ""
+    parts: tuple[Shape, ...] = ()
 
 
 Value = TypeVar("Value", np.ndarray, Shape)
-Observer = Callable[["Module", "np.ndarray | Shape", "np.ndarray | Shape"], "np.ndarray | None"]
+Observer = Callable[["Module", "np.ndarray | Shape", "np.ndarray | Shape"], "np.ndarray | Shape | None"]
 
 
 class Module:
@@ -72,7 +77,7 @@ class Module:
         """Compute the output for an array, or only its shape for a Shape."""
         y = self.forward(x)
         other = None if self._observer is None else self._observer(self, x, y)
-        return y if other is None else other  # type: ignore[return-value]  # an observer of shapes returns nothing
+        return y if other is None else other  # type: ignore[return-value]  # an observer returns what it is given
 
     def forward(self, x: Value) -> Value:
         """Compute the output; every module defines it."""
@@ -413,15 +418,21 @@ def add(x: Value, y: Value) -> Value:
     """Add two activations of the same shape."""
     if _shape(x) != _shape(y):
         raise InputError(f"cannot add activations of shapes {_shape(x)} and {_shape(y)}")
-    return x if isinstance(x, Shape) else x + y
+    return _joined("add", [x, y], x) if isinstance(x, Shape) else x + y
 
 
 def concatenate(parts: list[Value]) -> Value:
     """Join activations along their channels."""
     if isinstance(parts[0], Shape):
         batch, _, *image = parts[0]
-        return Shape((batch, sum(part[1] for part in parts), *image))
+        return _joined("concatenate", parts, (batch, sum(part[1] for part in parts), *image))
     return np.concatenate(parts, axis=1)
+
+
+def _joined(by: Literal["add", "concatenate"], parts: list[Shape], shape: tuple[int, ...]) -> Shape:
+    joined = Shape(shape)
+    joined.joined_by, joined.parts = by, tuple(parts)
+    return joined
 
 
 def _shape(x: np.ndarray | Shape) -> tuple[int, ...]:
