@@ -163,41 +163,44 @@ class _Tracer:
     def graph(self) -> Graph:
         """Return what was found, with a path for every join."""
         nodes: dict[str, Node] = {}
-        for node in self.nodes:
-            if isinstance(node, Shape):
-                sign, owner = JOINS[node.joined_by], self.owners[id(node)]
-                names = (f"{sign}{count}" for count in itertools.chain([""], itertools.count(2)))
-                paths = (f"{owner}.{name}" if owner else name for name in names)
-                path = next(path for path in paths if path not in nodes)
-                self.makers[id(node)] = path
-                self.arrivals += [(part, path) for part in node.parts]
-                node = Node(path, node.joined_by, sign, "", (), tuple(node[1:]))
+        for found in self.nodes:
+            node = self._named(found, nodes) if isinstance(found, Shape) else found
             nodes[node.path] = node
         order = {path: position for position, path in enumerate(nodes)}
         edges = [(self.makers[id(shape)], target) for shape, target in self.arrivals]
         return Graph(nodes, tuple(sorted(edges, key=lambda edge: order[edge[1]])))
 
+    def _named(self, joined: Shape, taken: Mapping[str, Node]) -> Node:
+        """Return the node of a join; its path is its sign in the composite, from the second on with a number."""
+        sign, owner = JOINS[joined.joined_by], self.owners[id(joined)]
+        names = (f"{sign}{count}" for count in itertools.chain([""], itertools.count(2)))
+        paths = (f"{owner}.{name}" if owner else name for name in names)
+        path = next(path for path in paths if path not in taken)
+        self.makers[id(joined)] = path
+        self.arrivals += [(part, path) for part in joined.parts]
+        return Node(path, joined.joined_by, sign, "", (), tuple(joined[1:]))
+
 
 def _operation(module: Module) -> tuple[str, str]:
     """Return what a module does in a few words, and its settings but for channels."""
+    kind = type(module).__name__
+    words, setting = kind.lower() if isinstance(module, Layer) else kind, ""
     match module:
         case layers.Conv2d():
-            return f"conv {_square(module.kernel)}", _window(module.stride, 1, module.padding)
+            words, setting = f"conv {_square(module.kernel)}", _window(module.stride, 1, module.padding)
         case layers.MaxPool2d():
-            return f"max pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
+            words, setting = f"max pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
         case layers.AvgPool2d():
-            return f"avg pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
+            words, setting = f"avg pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
         case layers.GlobalAvgPool2d():
-            return "global avg pool", ""
+            words = "global avg pool"
         case layers.Linear():
-            return "dense", ""
+            words = "dense"
         case layers.BatchNorm1d() | layers.BatchNorm2d():
-            return "bn", ""
+            words = "bn"
         case layers.Dropout():
-            return "dropout", f"p = {module.rate:g}"
-        case Layer():
-            return type(module).__name__.lower(), ""
-    return type(module).__name__, ""
+            setting = f"p = {module.rate:g}"
+    return words, setting
 
 
 def _square(size: int) -> str:
