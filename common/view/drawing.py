@@ -344,7 +344,7 @@ class _Drawing:
         order = {"nchw": "channels × height × width", "nhwc": "height × width × channels"}
         notes = ["Higher: more pixels. Wider: more channels. Boxes that touch pass the same shape on."]
         if any(len(kind.paths) > 1 for kind in self.kinds):
-            notes.append("A detail has the shapes of the first block below it.")
+            notes.append("A detail has the shapes of the first block in its list.")
         svg.text(root, "note", MARGIN, y, {layout: f"Shapes: {axes}." for layout, axes in order.items()}, left=True)
         for note in notes:
             y += LINE

@@ -305,7 +305,8 @@ class Flow:
         elif not self._is_join(segment.end):
             yield 0, ""
         elif self.nodes[segment.end].kind == "add":
-            yield STUB, "" if segment.units else "identity"
+            forked = len(self.leaving[segment.start]) > 1
+            yield STUB, "identity" if forked and not segment.units else ""
         else:
             yield STUB, [shape]
 
