@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import matplotlib
+import numpy as np
 import pytest
 from PIL import ImageFont
 
@@ -276,6 +277,39 @@ def test_layers_alike_are_stacked_in_a_deep_chain_alone() -> None:
     ]
 
 
+def test_a_shortcut_says_whether_it_is_the_identity() -> None:
+    for detail in (element for element in parse(catalog.get("resnet18")).iter() if "data-detail" in element.attrib):
+        words = [text.text for text in detail.iter(f"{NAMESPACE}text")]
+        assert ("identity" in words) == ("Residual A × 5" in words)
+        assert ("conv 1×1" in words) == ("Residual B × 3" in words)
+
+
+def test_blocks_of_one_kind_say_where_their_groups_differ() -> None:
+    def says(network: Network) -> list[str]:
+        return [text.text or "" for text in parse(network).iter(f"{NAMESPACE}text") if "groups" in (text.text or "")]
+
+    # 32 and 80 channels in groups of 16; in ResNeXt-50 (32x4d) there are 32 groups throughout.
+    assert says(catalog.get("regnetx32")) == [
+        *("2 groups", "stage1.block1, 2 groups", "stage2.block1, 5 groups"),
+        *("2 groups", "stage1.block2–4, 2 groups", "stage2.block2–6, 5 groups"),
+    ]
+    assert set(says(catalog.get("resnext"))) == {"32 groups"}
+
+
+def test_boxes_hint_at_resolution_and_channels() -> None:
+    def boxes(network: Network) -> dict[str, Area]:
+        return {part.get("data-path", ""): box_area(part[0], "") for part in parts(parse(network))}
+
+    tall = boxes(catalog.get("alexnet"))
+    heights = [tall[path].bottom - tall[path].top for path in (INPUT, "conv1", "pool1", "pool2", "pool3", "fc1")]
+    assert heights == sorted(set(heights), reverse=True)
+    wide, narrow = boxes(catalog.get("vgg11")), boxes(catalog.get("vgg11_small"))
+    assert all(
+        wide[f"stage{i}"].right - wide[f"stage{i}"].left > narrow[f"stage{i}"].right - narrow[f"stage{i}"].left
+        for i in range(1, 6)
+    )
+
+
 @over_networks
 def test_the_drawing_is_small_and_quick(network: Network) -> None:
     seconds = []
@@ -438,11 +472,32 @@ def test_text_is_large_enough_and_takes_no_more_than_was_thought(network: Networ
 # Colours
 
 
+def linear(colour: str) -> np.ndarray:
+    """Linear red, green and blue, from sRGB."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+TO_XYZ = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+SIGHT = {
+    "usual": np.eye(3),
+    # Machado, Oliveira and Fernandes, 2009, table 1, severity 1.
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def lab(colour: str, sight: str) -> np.ndarray:
+    """CIE L*a*b*, in which a distance of about 2 is just seen."""
+    xyz = TO_XYZ @ np.clip(np.asarray(SIGHT[sight]) @ linear(colour), 0, 1) / TO_XYZ.sum(axis=1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
 def luminance(colour: str) -> float:
     """Of WCAG 2, 1.4.3."""
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return float(TO_XYZ[1] @ linear(colour))
 
 
 def contrast(one: str, other: str) -> float:
@@ -450,9 +505,26 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("colours", [drawing.LIGHT, drawing.DARK], ids=["light", "dark"])
+over_schemes = pytest.mark.parametrize("colours", [drawing.LIGHT, drawing.DARK], ids=["light", "dark"])
+
+
+@over_schemes
 def test_text_and_marks_stand_out_from_every_colour(colours: dict[str, str]) -> None:
     for name, colour in colours.items():
         if name not in ("ink", "mark"):
             assert contrast(colours["ink"], colour) >= 4.5, name
     assert contrast(colours["mark"], colours["paper"]) >= 3
+
+
+@over_schemes
+@pytest.mark.parametrize("sight", SIGHT)
+def test_kinds_of_layers_differ_in_colour_to_every_eye(colours: dict[str, str], sight: str) -> None:
+    for one, other in itertools.combinations(["conv", "pool", "norm", "dense"], 2):
+        assert np.linalg.norm(lab(colours[one], sight) - lab(colours[other], sight)) >= 15, (one, other)
+
+
+def test_a_page_can_set_every_colour_and_the_layout() -> None:
+    for name, colour in (*drawing.LIGHT.items(), *drawing.DARK.items()):
+        assert f"var(--{name}, {colour})" in drawing.STYLE
+        assert f"var(--_{name})" in drawing.STYLE
+    assert "[data-layout=nhwc] .nchw { display: none; }" in drawing.STYLE

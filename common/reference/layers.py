@@ -77,7 +77,7 @@ class Module:
         """Compute the output for an array, or only its shape for a Shape."""
         y = self.forward(x)
         other = None if self._observer is None else self._observer(self, x, y)
-        return y if other is None else other  # type: ignore[return-value]  # an observer returns what it is given
+        return y if other is None else other  # type: ignore[return-value]  # arrays for arrays
 
     def forward(self, x: Value) -> Value:
         """Compute the output; every module defines it."""

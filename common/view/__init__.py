@@ -1,1 +1,1 @@
-"""What people look at: summaries of networks, and the same code in every framework."""
+"""What there is to see of a network: its source in every framework, its architecture drawn, its summary."""

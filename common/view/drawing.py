@@ -2,10 +2,10 @@
 
 All of it is found from the reference by `common.view.graph`: a network that the reference builds is drawn without a
 line more. A page does the rest by CSS. The colours are custom properties (`--ink`, `--paper`, `--conv`, `--pool`,
-`--norm`, `--dense`, `--join`, `--block`, `--mark`) with defaults for light, dark and print; `data-layout="nhwc"` on the
-drawing or around it writes shapes as height, width, channels; the class `marked` on a part marks it, as focus does.
-Each part has in `data-path` the paths that it stands for, separated by spaces; the detail of a kind of block has those
-of its blocks in `data-detail`.
+`--norm`, `--dense`, `--join`, `--block`, `--mark`), by default `LIGHT`, or `DARK` where the reader prefers that; a page
+with a switch of its own sets all of them. `data-layout="nhwc"` on the drawing or around it writes shapes as height,
+width, channels; the class `marked` on a part marks it, as focus does. Each part has in `data-path` the paths that it
+stands for, separated by spaces; the detail of a kind of block has those of its blocks in `data-detail`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.view.flow import LANES, LINE, PADDING, Cluster, Flow, Frame, Plate, 
 from common.view.graph import INPUT, OUTPUT, Edges, Node, graph
 from common.view.svg import Shapes, label_width, text_width
 
-__all__ = ["draw"]
+__all__ = ["DARK", "LIGHT", "draw"]
 
 MARGIN = 20.0
 WIDEST = 1500.0
@@ -34,10 +34,10 @@ WIDEST = 1500.0
 LIGHT = {
     "ink": "#1b1f24",
     "paper": "#ffffff",
-    "conv": "#c4dcf3",
-    "pool": "#f9d9a8",
-    "norm": "#c9ead9",
-    "dense": "#ecd0e4",
+    "conv": "#9bbcf4",
+    "pool": "#fbe3ac",
+    "norm": "#c2f2dc",
+    "dense": "#e3a8cd",
     "join": "#fff3a8",
     "block": "#eef1f4",
     "mark": "#b3261e",
@@ -45,10 +45,10 @@ LIGHT = {
 DARK = {
     "ink": "#e6edf3",
     "paper": "#0d1117",
-    "conv": "#1c4674",
-    "pool": "#6b4410",
-    "norm": "#17513c",
-    "dense": "#5e2a53",
+    "conv": "#0c5395",
+    "pool": "#7a4e10",
+    "norm": "#183b24",
+    "dense": "#5a0a50",
     "join": "#5a5000",
     "block": "#1f2731",
     "mark": "#ffb4ab",

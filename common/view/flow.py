@@ -231,6 +231,10 @@ class Segment:
         """From one point to the other."""
         return sum(unit.width for unit in self.units) + sum(length for length, _ in self.arrows)
 
+    def is_beside(self, other: Segment) -> bool:
+        """Whether one of the two would run into the other in one lane."""
+        return self.x < other.x + other.width and other.x < self.x + self.width
+
     @property
     def above(self) -> float:
         """How far it reaches above its axis, where the writing on its arrows is too."""
@@ -336,9 +340,11 @@ class Flow:
     def _rows(self) -> tuple[dict[str, float], float]:
         """Return where each point is from top to bottom, and how high it all is."""
         lanes: list[list[Segment]] = []
-        # Each segment is in the first lane that is free there, a bare shortcut below the branches beside it.
-        for segment in sorted(self.segments, key=lambda segment: (segment.x, not segment.units)):
-            free = [lane for lane in lanes if lane[-1].x + lane[-1].width <= segment.x]
+        # Each segment is in the first lane that is free there; bare shortcuts come last, and so below what they pass.
+        bare = [segment for segment in self.segments if not segment.units]
+        others = [segment for segment in self.segments if segment.units]
+        for segment in [*sorted(others, key=lambda each: each.x), *sorted(bare, key=lambda each: each.width)]:
+            free = [lane for lane in lanes if not any(segment.is_beside(other) for other in lane)]
             if not free:
                 free = [[]]
                 lanes += free

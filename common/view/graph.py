@@ -28,7 +28,8 @@ class Node:
     """A layer, a block or other composite, a join, the input or the output.
 
     `kind` is the class, or for what has none `input`, `output`, or the function that joins. `label` and `detail` say
-    what it does whatever its channels; `given` and `shape` are its input's and output's for one example.
+    what it does whatever its channels; `given` and `shape` are its input's and output's for one example, and `given` is
+    empty where there is not one input.
     """
 
     path: str
