@@ -427,7 +427,8 @@ def check_geometry(root: ET.Element) -> None:
     ):
         assert not one.meets(other), f"{one} and {other} overlap"
     for text, box in seen.held:
-        assert box.holds(text), f"{text} is clipped by {box}"
+        room = Area(box.left + 4, box.top + 1, box.right - 4, box.bottom - 1, box.what)
+        assert room.holds(text), f"{text} is clipped by {box}"
     inside = {text for text, _ in seen.held}
     for text, box in itertools.product(seen.texts, [*seen.boxes, *seen.sheets]):
         assert text in inside or not text.meets(box), f"{text} lies over {box}"
@@ -450,6 +451,7 @@ def test_a_network_that_the_reference_has_anew_is_drawn(firenet: Network) -> Non
     (detail,) = [element for element in root.iter() if "data-detail" in element.attrib]
     joins = [join.get("aria-label", "") for join in detail.iter() if join.get("class") == "join"]
     assert joins == ["concatenated: 8 x 28 x 28", "added: 8 x 28 x 28", "added: 8 x 28 x 28"]
+    assert [text.text for text in detail.iter(f"{NAMESPACE}text")].count("identity") == 2
 
 
 def test_the_geometry_is_checked() -> None:
