@@ -20,7 +20,7 @@ from common.reference.anynet import AnyNet
 from common.reference.batch_norm import BNLeNet
 from common.reference.densenet import DenseBlock, DenseNet, Transition
 from common.reference.googlenet import GoogLeNet, Inception
-from common.reference.layers import Layer, Module, Sequential, Shape
+from common.reference.layers import Field, Layer, Module, Sequential, Shape
 from common.reference.lenet import LeNet
 from common.reference.nin import NiN, NiNStage
 from common.reference.resnet import Residual, ResNet
@@ -31,6 +31,7 @@ __all__ = [
     "Call",
     "DenseBlock",
     "Description",
+    "Field",
     "Foreign",
     "Inception",
     "NiNStage",
@@ -66,6 +67,8 @@ class Call:
     """One module's run: its path ("" for the network), class, output shape, parameters and multiply-accumulates.
 
     `kind` is the class in the framework's terms, `own` the one that the port calls it by, "" for a function.
+    `activations` is how many numbers a layer hands on, 0 for what has layers below it; `fields` are the receptive
+    fields of the output along height and width. Costs and fields are known of the reference alone.
     """
 
     path: str
@@ -75,6 +78,8 @@ class Call:
     statistics: int = 0
     multiply_accumulates: int = 0
     own: str = ""
+    activations: int = 0
+    fields: tuple[Field, Field] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,11 @@ class Description:
     def multiply_accumulates(self) -> int:
         """Multiplications of the convolutions and dense layers for one image."""
         return sum(call.multiply_accumulates for call in self.calls)
+
+    @property
+    def activations(self) -> int:
+        """Numbers that all layers together hand on for one image."""
+        return sum(call.activations for call in self.calls)
 
 
 class Foreign(Network):
@@ -187,6 +197,8 @@ def _describe(network: Network) -> Description:
                 statistics,
                 module.multiply_accumulates(output) if isinstance(module, Layer) else 0,
                 type(module).__name__,
+                math.prod(output) if isinstance(module, Layer) else 0,
+                output.fields,
             )
         )
         if _is_tap(module):

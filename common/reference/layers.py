@@ -7,9 +7,10 @@ are had from the one definition that also computes it.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,6 +25,7 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
+    "Field",
     "Flatten",
     "GlobalAvgPool2d",
     "Layer",
@@ -45,13 +47,44 @@ BATCH_NORM_MOMENTUM = 0.9
 """Fraction of the old running statistic kept at each training step."""
 
 
-class Shape(tuple[int, ...]):
-    """The shape of an activation, standing in for it; `image` remembers what a flattened one was: (C, H, W).
+class Field(NamedTuple):
+    """A receptive field along one axis: the pixels of the network's input that an activation depends on.
 
-    One that `add` or `concatenate` made is `joined_by` that function, by name, of `parts`.
+    Position i depends on the `size` pixels from `start + i * stride` on and no others; those beyond the image are
+    padding. `stride` is 0 behind a layer that reads all positions, where one is left.
+    """
+
+    size: int = 1
+    stride: int = 1
+    start: int = 0
+
+    def window(self, kernel: int, stride: int, padding: int) -> Field:
+        """Return the field behind a window moved over these positions."""
+        return Field(self.size + (kernel - 1) * self.stride, self.stride * stride, self.start - padding * self.stride)
+
+    def across(self, positions: int) -> Field:
+        """Return the field behind a layer that reads so many positions at once."""
+        return Field(self.size + (positions - 1) * self.stride, 0, self.start)
+
+    def union(self, other: Field) -> Field:
+        """Return the field of what two paths make together; they have the same stride."""
+        start = min(self.start, other.start)
+        return Field(max(self.start + self.size, other.start + other.size) - start, self.stride, start)
+
+
+Fields = tuple[Field, Field]
+"""Along height and width."""
+
+
+class Shape(tuple[int, ...]):
+    """The shape of an activation, standing in for it.
+
+    `image` remembers what a flattened one was: (C, H, W); `fields` are its receptive fields along height and width. One
+    that `add` or `concatenate` made is `joined_by` that function, by name, of `parts`.
     """
 
     image: tuple[int, int, int] | None = None
+    fields: Fields = (Field(), Field())
     joined_by: Literal["", "add", "concatenate"] = ""
     parts: tuple[Shape, ...] = ()
 
@@ -135,12 +168,20 @@ class Layer(Module):
 
     def forward(self, x: Value) -> Value:
         """Check the input's shape, then compute, or return the output's shape."""
-        shape = self.infer(x if isinstance(x, Shape) else Shape(x.shape))
-        return shape if isinstance(x, Shape) else self.compute(x)
+        if not isinstance(x, Shape):
+            self.infer(Shape(x.shape))
+            return self.compute(x)
+        shape = self.infer(x)
+        shape.fields = self.fields(x)
+        return shape
 
     def infer(self, shape: Shape) -> Shape:
         """Return the output's shape; it is the input's unless a layer says otherwise."""
         return shape
+
+    def fields(self, shape: Shape) -> Fields:
+        """Return the output's receptive fields; they are the input's unless a layer reads several positions."""
+        return shape.fields
 
     def compute(self, x: np.ndarray) -> np.ndarray:
         """Return the output."""
@@ -170,6 +211,16 @@ class WeightedLayer(Layer):
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     """Return how many windows fit along one axis: floor((size + 2 padding - kernel) / stride) + 1, or 0 if none."""
     return max((size + 2 * padding - kernel) // stride + 1, 0)
+
+
+def _window_fields(shape: Shape, kernel: int, stride: int, padding: int) -> Fields:
+    vertical, horizontal = shape.fields
+    return vertical.window(kernel, stride, padding), horizontal.window(kernel, stride, padding)
+
+
+def _fields_across(shape: Shape, height: int, width: int) -> Fields:
+    vertical, horizontal = shape.fields
+    return vertical.across(height), horizontal.across(width)
 
 
 def _windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
@@ -207,6 +258,9 @@ class Conv2d(WeightedLayer):
             raise InputError(f"{self.path or 'Conv2d'} takes {self.in_channels} channels, and was given {channels}")
         return Shape((batch, self.out_channels, *_image_size(self, image, self.kernel, self.stride, self.padding)))
 
+    def fields(self, shape: Shape) -> Fields:
+        return _window_fields(shape, self.kernel, self.stride, self.padding)
+
     def compute(self, x: np.ndarray) -> np.ndarray:
         # One matrix product an example: the weight rows by the example's windows laid out in columns (im2col).
         batch, _, height, width = self.infer(Shape(x.shape))
@@ -241,6 +295,9 @@ class Linear(WeightedLayer):
             raise InputError(f"{self.path or 'Linear'} takes {self.in_features} features, and was given {shape[1]}")
         self.image = shape.image or self.image
         return Shape((shape[0], self.out_features))
+
+    def fields(self, shape: Shape) -> Fields:
+        return _fields_across(shape, *shape.image[1:]) if shape.image else shape.fields
 
     def compute(self, x: np.ndarray) -> np.ndarray:
         return x @ self.weight.T + self.bias
@@ -326,6 +383,9 @@ class _Pool(Layer):
         batch, channels, *image = shape
         return Shape((batch, channels, *_image_size(self, image, self.kernel, self.stride, self.padding)))
 
+    def fields(self, shape: Shape) -> Fields:
+        return _window_fields(shape, self.kernel, self.stride, self.padding)
+
     def _slices(self, x: np.ndarray) -> Iterator[np.ndarray]:
         """Iterate over the windows' pixels: the first of every window, the second of every window, and so on."""
         windows = _windows(x, self.kernel, self.stride)
@@ -366,6 +426,9 @@ class GlobalAvgPool2d(Layer):
     def infer(self, shape: Shape) -> Shape:
         self._check_rank(shape, 4)
         return Shape((*shape[:2], 1, 1))
+
+    def fields(self, shape: Shape) -> Fields:
+        return _fields_across(shape, *shape[2:])
 
     def compute(self, x: np.ndarray) -> np.ndarray:
         return x.mean(axis=(2, 3), keepdims=True)
@@ -430,8 +493,13 @@ def concatenate(parts: list[Value]) -> Value:
 
 
 def _joined(by: Literal["add", "concatenate"], parts: list[Shape], shape: tuple[int, ...]) -> Shape:
+    """Return the shape of what several paths make together."""
     joined = Shape(shape)
     joined.joined_by, joined.parts = by, tuple(parts)
+    vertical, horizontal = (
+        functools.reduce(Field.union, axis) for axis in zip(*(part.fields for part in parts), strict=True)
+    )
+    joined.fields = (vertical, horizontal)
     return joined
 
 
