@@ -19,6 +19,7 @@ from common.options import (
     BACKENDS,
     CHECKS,
     DTYPES,
+    FORMATS,
     MUTANTS,
     OPTIMIZERS,
     check_choice,
@@ -457,35 +458,73 @@ def mutants(backends: str, kinds: str, sample: int | None, seed: int, json_path:
     return report.exit_status(outcomes)
 
 
-@cli.command(epilog=example("rosetta summary resnet18", "rosetta summary lenet --backend tf"))
+_SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json"}
+
+
+@cli.command(
+    epilog=example(
+        "rosetta summary resnet18",
+        "rosetta summary googlenet --backend tf --all",
+        "rosetta summary vgg11 --batch 32 -o vgg11.md",
+    )
+)
 @click.argument("network")
 @click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(BACKENDS)}.")
+@click.option("--all", "everything", is_flag=True, help="Show every stage, block and layer, not only the direct parts.")
 @config_option
-def summary(network: str, backend: str, config: str | None) -> int:
-    """Print NETWORK layer by layer: class name and output shape in the backend's own terms and layout."""
-    from rich.table import Table
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the activations: float32 or float64.")
+@click.option(
+    "--format",
+    "form",
+    help=f"One of {', '.join(FORMATS)}  [default: what FILE's suffix says, .md, .csv or .json; table]",
+)
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there.")
+def summary(
+    network: str,
+    backend: str,
+    everything: bool,
+    config: str | None,
+    batch: int,
+    dtype: str,
+    form: str | None,
+    output: Path | None,
+) -> int:
+    """Show NETWORK layer by layer: what each is, makes, costs and sees, in the backend's own terms and layout.
 
+    Multiply-accumulates are for one image, activation bytes are of the outputs of a row's layers for the whole batch.
+    Of the receptive field: its size in pixels (height x width), by how many pixels it moves from one output to the
+    next, and where that of the first output begins, which is negative in the padding.
+    """
     from common import reference
+    from common.files import atomic_writer, check_writable
     from common.parity.harness import run_one
-    from common.view.summary import rows
+    from common.view import summary as view
 
     check_choice("backend", backend, BACKENDS)
+    check_choice("dtype", dtype, DTYPES)
+    form = form or _SUFFIXES.get(output.suffix if output else "", "table")
+    check_choice("format", form, FORMATS)
     entry = get(network, **parse_config(config))
     description = reference.describe(entry)
+    if output is not None:
+        check_writable(output)
     if backend == "numpy":
         calls, container = description.calls, "Sequential"
     else:
         answer = run_one(backend, "summary", entry, "float32")
         calls, container = tuple(reference.Call(**call) for call in answer["calls"]), answer["container"]
-    table = Table("path", "layer", "output shape", box=None, pad_edge=False)
-    for row in rows(calls, description, container):
-        table.add_row(row.path, row.kind, ", ".join(map(str, row.shape)))
-    screen = console()
-    screen.print(table)
-    screen.print(
-        f"{description.parameters:,} parameters, {description.statistics:,} statistics, "
-        f"{description.multiply_accumulates:,} multiply-accumulates in convolutions and dense layers for one image"
-    )
+    rows = view.rows(calls, description, container, everything)
+    found = view.Summary(entry, description, backend, dtype, batch, rows)  # type: ignore[arg-type]  # it was checked
+    if output is not None:
+        with atomic_writer(output) as file:
+            file.write(view.FORMATS[form](found).encode())
+        click.echo(f"{output}: {entry.name}, {len(rows)} rows")
+    elif form == "table":
+        for part in view.to_table(found):
+            console().print(part)
+    else:
+        click.echo(view.FORMATS[form](found), nl=False)
     return 0
 
 

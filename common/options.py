@@ -19,6 +19,7 @@ __all__ = [
     "BACKENDS",
     "CHECKS",
     "DTYPES",
+    "FORMATS",
     "MUTANTS",
     "OPTIMIZERS",
     "SCHEDULES",
@@ -35,6 +36,7 @@ __all__ = [
 BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
 CHECKS = ("forward", "gradients", "training")
 DTYPES = ("float64", "float32")
+FORMATS = ("table", "markdown", "csv", "json")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 MUTANTS = ("pitfall", "constant", "keyword", "activation", "swap", "zero")
 SCHEDULES = ("constant", "step", "cosine")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from common.mutants.generic import Kind
 from common.parity.learning import RUNS
 from common.parity.tolerances import ROUNDING, reasons
 from common.training.optimizers import OptimizerName, ScheduleName
+from common.view.summary import FORMATS
 
 
 def test_list_shows_the_catalogue_with_the_facts(rosetta) -> None:
@@ -39,8 +43,11 @@ def test_list_shows_the_catalogue_with_the_facts(rosetta) -> None:
 @pytest.mark.parametrize("name", ["lenet", "googlenet", "resnet18"])
 def test_summary_prints_the_rows_of_the_facts(rosetta, name: str) -> None:
     lines = rosetta("summary", name).stdout.splitlines()[1:-1]
-    shapes = [[int(size) for size in line.split(maxsplit=2)[2].split(",")] for line in lines]
+    shapes = [[int(size) for size in SHAPE.search(line)[0].split(",")] for line in lines]
     assert shapes == [shape for _, shape in FACTS[name]["summary"]]
+
+
+SHAPE = re.compile(r"1(, \d+)+")
 
 
 @pytest.mark.port
@@ -50,8 +57,73 @@ def test_summary_in_a_framework_has_the_rows_of_the_facts(rosetta, backend_name:
     lines = result.stdout.splitlines()
     assert len(lines) == 1 + len(FACTS["lenet"]["summary"]) + 1
     image = "1, 28, 28, 6" if backend_name in ("jax", "tf") else "1, 6, 28, 28"
-    assert lines[1].split(maxsplit=2)[2].strip() == image
+    assert SHAPE.search(lines[1])[0] == image
+    assert lines[1].split()[-8:] == ["156", "117,600", "18,816", "5", "x", "5", "1", "-2"]
     assert lines[-1].startswith("61,706 parameters")
+
+
+def test_summary_says_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
+    asked = ("summary", "bn_lenet", "--batch", "3", "--dtype", "float64")
+    found = json.loads(rosetta(*asked, "--format", "json").stdout)
+    description = reference.describe(catalog.get("bn_lenet"))
+    assert found["totals"] == {
+        "parameters": description.parameters,
+        "statistics": description.statistics,
+        "multiply_accumulates": description.multiply_accumulates,
+        "activation_bytes": 3 * 8 * description.activations,
+    }
+    conv, norm = found["rows"][:2]
+    assert (conv["path"], conv["layer"], conv["output_shape"]) == ("conv1", "Conv2d", [3, 6, 24, 24])
+    assert conv["activation_bytes"] == 3 * 8 * 6 * 24 * 24
+    assert conv["receptive_field"] == {"size": [5, 5], "stride": [1, 1], "offset": [0, 0], "whole_image": False}
+    assert (norm["parameters"], norm["statistics"]) == (12, 12)
+    last = found["rows"][-1]["receptive_field"]
+    assert last == {"size": [28, 28], "stride": None, "offset": [0, 0], "whole_image": True}
+
+    lines = list(csv.DictReader(io.StringIO(rosetta(*asked, "--format", "csv").stdout)))
+    assert [line["path"] for line in lines] == [*(row["path"] for row in found["rows"]), "total"]
+    assert lines[0]["output_shape"] == "3 6 24 24"
+    assert (lines[0]["receptive_field_height"], lines[0]["stride_width"], lines[0]["offset_width"]) == ("5", "1", "0")
+    for cost, total in found["totals"].items():
+        assert sum(int(line[cost]) for line in lines[:-1]) == int(lines[-1][cost]) == total
+
+    rosetta(*asked, "-o", "s.md")
+    markdown = (tmp_path / "s.md").read_text().splitlines()
+    assert len(markdown) == 2 + len(found["rows"]) + 2
+    assert {line.count("|") for line in markdown[:-2]} == {11}
+    assert "| conv1 | Conv2d | 3, 6, 24, 24 | 156 |  | 86,400 | 82,944 | 5 x 5 | 1 | 0 |" in markdown
+    assert "| whole image |" in markdown[-3]
+
+    table = rosetta(*asked).stdout.splitlines()
+    rosetta(*asked, "-o", "s.txt")
+    assert (tmp_path / "s.txt").read_text().splitlines() == [line.rstrip() for line in table]
+    assert table[-1] == markdown[-1]
+
+
+def test_summary_says_which_pixels_are_seen_where_pooling_left_some_out(rosetta) -> None:
+    asked = ("summary", "lenet", "--config", '{"input_size": [28, 31]}')
+    rows = json.loads(rosetta(*asked, "--format", "json").stdout)["rows"]
+    seen = {row["path"]: row["receptive_field"] for row in rows}
+    # Of 11 columns behind conv2, pool2 takes 10, which end at pixel 29 of 0 to 30.
+    assert seen["fc1"] == {"size": [28, 30], "stride": None, "offset": [0, 0], "whole_image": False}
+    assert re.search(r"^fc1 .* 28 x 30 *$", rosetta(*asked).stdout, re.MULTILINE)
+
+
+def test_summary_of_everything_lists_every_layer(rosetta) -> None:
+    rows = json.loads(rosetta("summary", "resnet18", "--all", "--format", "json").stdout)["rows"]
+    paths = [row["path"] for row in rows]
+    assert set(paths) == {call.path for call in reference.describe(catalog.get("resnet18")).calls} - {""}
+    assert paths[:3] == ["stem", "stem.conv", "stem.bn"]
+
+
+@pytest.mark.port
+def test_summary_of_everything_in_a_framework_has_the_references_paths(rosetta, backend_name: str) -> None:
+    config = ("--config", '{"arch": [[2, 8]]}', "--all", "--format", "json")
+    asked = {name: rosetta("summary", "resnet", "--backend", name, *config) for name in ("numpy", backend_name)}
+    ours, theirs = (json.loads(result.stdout)["rows"] for result in asked.values())
+    assert [row["path"] for row in theirs] == [row["path"] for row in ours]
+    for key in ("parameters", "statistics", "multiply_accumulates", "activation_bytes", "receptive_field"):
+        assert [row[key] for row in theirs] == [row[key] for row in ours]
 
 
 def test_init_writes_a_file_that_can_be_read(rosetta, tmp_path: Path) -> None:
@@ -126,6 +198,11 @@ REFUSED = [
     (("init", "alexnet", "-o", "out", "--config", '{"input_size": [64, 64]}'), "pool3 runs out of pixels"),
     (("summary", "resnet19"), "no network 'resnet19'; did you mean resnet18"),
     (("summary", "lenet", "--backend", "pytorch"), "no backend 'pytorch'; did you mean torch"),
+    (("summary", "lenet", "--format", "yaml"), "no format 'yaml'; choose from table, markdown, csv, json"),
+    (("summary", "lenet", "--dtype", "float16"), "no dtype 'float16'"),
+    (("summary", "lenet", "--batch", "0"), "Invalid value for '--batch'"),
+    (("summary", "lenet", "-o", "absent/s.md"), "there is no folder absent"),
+    (("summary", "alexnet", "--config", '{"input_size": [64, 64]}'), "pool3 runs out of pixels"),
     (("parity", "lenet", "--backends", "torch,tensorflow"), "no backend to compare 'tensorflow'"),
     (("parity", "lenet", "--backends", ","), "--backends is empty"),
     (("parity", "lenet", "--checks", "backward"), "no check 'backward'; did you mean forward"),
@@ -296,6 +373,7 @@ def test_the_commands_choices_are_those_of_the_modules_that_define_them() -> Non
     assert get_args(ScheduleName) == options.SCHEDULES
     assert tuple(RUNS) == options.OPTIMIZERS
     assert get_args(Kind) == options.MUTANTS
+    assert tuple(FORMATS) == options.FORMATS
 
 
 def test_two_outputs_need_two_names(rosetta, lenet: Path) -> None:
