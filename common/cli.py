@@ -275,6 +275,7 @@ def _with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backe
         "rosetta parity --checks gradients,training bn_lenet resnet18",
         "rosetta parity lenet --checks training --optimizers sgd,adamw --dtype float64",
         "rosetta parity --html report.html --json report.json --junit report.xml",
+        "rosetta parity resnet18 --plot errors.svg",
     )
 )
 @click.argument("networks", nargs=-1, metavar="[NETWORK]...")
@@ -303,6 +304,7 @@ def _with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backe
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write it as one self-contained page.")
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write it as JUnit XML.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw error against depth, as .png or .svg.")
 def parity(
     networks: tuple[str, ...],
     backends: str,
@@ -317,6 +319,7 @@ def parity(
     json_path: Path | None,
     html_path: Path | None,
     junit_path: Path | None,
+    plot_path: Path | None,
 ) -> int:
     """Run every NETWORK (all, unless some are named) in every backend and compare every tap with the reference.
 
@@ -326,6 +329,7 @@ def parity(
     from common import reference
     from common.files import check_writable
     from common.parity import harness, report
+    from common.view import plots
 
     overrides = parse_config(config)
     chosen = [get(name, **overrides) for name in dict.fromkeys(networks or NETWORKS)]
@@ -346,7 +350,9 @@ def parity(
         **limits,
     )
     outputs = {json_path: report.to_json, html_path: report.to_html, junit_path: report.to_junit}
-    for path in outputs:
+    if plot_path is not None:
+        plots.check_picture(plot_path)
+    for path in (*outputs, plot_path):
         if path is not None:
             check_writable(path)
     shown = ["numpy", *(name for name in settings.backends if name != "numpy")]
@@ -356,6 +362,11 @@ def parity(
         if path is not None:
             report.save(path, render(result))
             click.echo(f"report: {path}")
+    if plot_path is not None:
+        found = [each for each in report.to_record(result)["results"] if each["errors"]]
+        if found:
+            plots.save_plot(plots.draw_errors(found), plot_path)
+        click.echo(f"plot: {plot_path}" if found else "plot: no backend gave anything to draw", err=not found)
     status: int = result.exit_status()
     return status
 

@@ -209,6 +209,8 @@ REFUSED = [
     (("parity", "lenet", "--dtype", "float16"), "no dtype 'float16'; did you mean float"),
     (("parity", "lenet", "--json", "absent/r.json"), "there is no folder absent"),
     (("parity", "lenet", "--batch", "0"), "Invalid value for '--batch'"),
+    (("parity", "lenet", "--plot", "errors.pdf"), "a picture is written as .png or .svg"),
+    (("parity", "lenet", "--plot", "absent/errors.svg"), "there is no folder absent"),
     (("pariti",), "no verb 'pariti'; did you mean parity"),
     (("list", "--jsn"), "No such option"),
     (("diagnose", "lenet"), "Missing option '--backend'"),
@@ -333,8 +335,12 @@ def _bare_python(folder: Path) -> str:
 def test_reports_say_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
     # Every framework absent: the forms of a report need none.
     bare = {f"ROSETTA_PYTHON_{name}": "/bin/false" for name in ("TORCH", "JAX", "TF", "MXNET")}
-    result = rosetta("parity", "lenet", "--json", "r.json", "--html", "r.html", "--junit", "r.xml", **bare)
+    result = rosetta(
+        *("parity", "lenet", "--json", "r.json", "--html", "r.html", "--junit", "r.xml", "--plot", "r.svg"), **bare
+    )
     assert result.returncode == 3
+    assert not (tmp_path / "r.svg").exists()
+    assert "no backend gave anything to draw" in result.stderr
     assert "8 error" in result.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["schema"] == 1
@@ -346,6 +352,22 @@ def test_reports_say_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
     for elsewhere in ("http:", "https:", "src=", "<link", "<script", "url(", "@import"):
         assert elsewhere not in page
     assert (tmp_path / "r.xml").read_text().count("<error") == 8
+
+
+@pytest.mark.port
+def test_a_report_holds_every_error_and_a_plot_shows_them(rosetta, tmp_path: Path, backend_name: str) -> None:
+    asked = ("parity", "lenet", "--backends", backend_name, "--dtype", "float64")
+    result = rosetta(*asked, "--json", "r.json", "--plot", "r.svg")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (cell,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    taps = list(reference.describe(catalog.get("lenet")).taps)
+    assert [(error["tap"], error["input"]) for error in cell["errors"]] == [
+        (tap, name) for tap in taps for name in ("digits", "noise")
+    ]
+    assert all(0 <= error["error"] <= error["tolerance"] for error in cell["errors"])
+    assert max(error["error"] / error["budget"] for error in cell["errors"]) == cell["worst"]["share"]
+    svg = (tmp_path / "r.svg").read_text()
+    assert all(f">{tap}<" in svg for tap in taps)
 
 
 LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]

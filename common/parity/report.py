@@ -23,7 +23,7 @@ from common.reference import Foreign
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_diagnosis", "print_table", "save", "to_html", "to_json", "to_junit"]
+__all__ = ["print_diagnosis", "print_table", "save", "to_html", "to_json", "to_junit", "to_record"]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
@@ -225,61 +225,77 @@ def _tap_json(error: TapError | None) -> dict[str, Any] | None:
     }
 
 
-def to_json(report: Report) -> str:
-    """Return the report as JSON, schema 1. An error that is not a finite number is null."""
-    return json.dumps(
-        {
-            "schema": 1,
-            "backends": {
-                name: dict(
-                    zip(("status", "detail"), report.unavailable.get(name, ("ready", "")), strict=True),
-                    versions=report.versions.get(name, {}),
-                )
-                for name in report.settings.backends
-            },
-            "results": [
-                {
-                    "network": cell.network,
-                    "check": cell.check,
-                    "variant": cell.variant,
-                    "dtype": cell.dtype,
-                    "backend": cell.backend,
-                    "status": cell.status,
-                    "worst": _tap_json(cell.worst),
-                    "first_divergence": cell.first_divergence.tap if cell.first_divergence else None,
-                    "taps": len({error.tap for error in cell.errors}),
-                    "seconds": round(cell.seconds, 3),
-                    "peak_bytes": cell.peak_bytes,
-                    "envelope": cell.envelope,
-                    "detail": cell.detail,
-                    "findings": list(cell.findings),
-                    "over_budget": cell.over_budget,
-                    "basis": cell.basis,
-                }
-                for cell in report.cells
-            ],
-            "pairs": [
-                {
-                    "network": pair.network,
-                    "check": pair.check,
-                    "variant": pair.variant,
-                    "dtype": pair.dtype,
-                    "backends": list(pair.backends),
-                    "status": pair.status,
-                    "worst": _tap_json(pair.worst),
-                }
-                for pair in report.pairs
-            ],
-            "summary": report.summary(),
-            "settings": {
-                "batch": report.settings.batch,
-                "seed": report.settings.seed,
-                "networks": {network.name: network.settings() for network in report.settings.networks},
-            },
-            "seconds": round(report.seconds, 3),
+def _error_json(error: TapError) -> dict[str, Any]:
+    return {
+        "tap": error.tap,
+        "input": error.input,
+        "error": error.error if math.isfinite(error.error) else None,
+        "budget": error.limit.budget,
+        "tolerance": error.limit.tolerance,
+    }
+
+
+def to_record(report: Report) -> dict[str, Any]:
+    """Return the report as what its JSON holds, schema 1. An error that is not a finite number is None.
+
+    A result's `errors` are those of every tap and input, and of every gradient or weight, in network order.
+    """
+    return {
+        "schema": 1,
+        "backends": {
+            name: dict(
+                zip(("status", "detail"), report.unavailable.get(name, ("ready", "")), strict=True),
+                versions=report.versions.get(name, {}),
+            )
+            for name in report.settings.backends
         },
-        indent=1,
-    )
+        "results": [
+            {
+                "network": cell.network,
+                "check": cell.check,
+                "variant": cell.variant,
+                "dtype": cell.dtype,
+                "backend": cell.backend,
+                "status": cell.status,
+                "worst": _tap_json(cell.worst),
+                "first_divergence": cell.first_divergence.tap if cell.first_divergence else None,
+                "taps": len({error.tap for error in cell.errors}),
+                "seconds": round(cell.seconds, 3),
+                "peak_bytes": cell.peak_bytes,
+                "envelope": cell.envelope,
+                "detail": cell.detail,
+                "findings": list(cell.findings),
+                "over_budget": cell.over_budget,
+                "basis": cell.basis,
+                "errors": [_error_json(error) for error in cell.errors],
+            }
+            for cell in report.cells
+        ],
+        "pairs": [
+            {
+                "network": pair.network,
+                "check": pair.check,
+                "variant": pair.variant,
+                "dtype": pair.dtype,
+                "backends": list(pair.backends),
+                "status": pair.status,
+                "worst": _tap_json(pair.worst),
+            }
+            for pair in report.pairs
+        ],
+        "summary": report.summary(),
+        "settings": {
+            "batch": report.settings.batch,
+            "seed": report.settings.seed,
+            "networks": {network.name: network.settings() for network in report.settings.networks},
+        },
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON."""
+    return json.dumps(to_record(report), indent=1)
 
 
 def to_junit(report: Report) -> str:
