@@ -9,7 +9,7 @@ import sys
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -43,12 +43,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """Where a backend's code is and what it needs: its package, the modules that it imports, whose versions matter."""
+    """Where a backend's code is, what it needs (modules that it imports, whose versions matter), its image layout."""
 
     name: str
     package: str
     modules: tuple[str, ...]
     distributions: tuple[str, ...]
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
 
 
 BACKENDS: Mapping[str, BackendInfo] = {
@@ -56,8 +57,8 @@ BACKENDS: Mapping[str, BackendInfo] = {
     for info in (
         BackendInfo("numpy", "common.reference", ("numpy",), ("numpy",)),
         BackendInfo("torch", "torch_impl", ("torch",), ("torch", "numpy")),
-        BackendInfo("jax", "jax_impl", ("jax", "flax"), ("jax", "flax", "numpy")),
-        BackendInfo("tf", "tf_impl", ("tensorflow", "keras"), ("tensorflow-cpu", "keras", "numpy")),
+        BackendInfo("jax", "jax_impl", ("jax", "flax"), ("jax", "flax", "numpy"), "NHWC"),
+        BackendInfo("tf", "tf_impl", ("tensorflow", "keras"), ("tensorflow-cpu", "keras", "numpy"), "NHWC"),
         BackendInfo("mxnet", "mxnet_impl", ("mxnet",), ("mxnet", "numpy")),
     )
 }

@@ -152,6 +152,18 @@ def init(network: str, output: Path, seed: int, scheme: str, config: str | None,
     return 0
 
 
+def _network_of(path: Path, name: str, config: str | None) -> Network:
+    """Return the network that a weights file is of. Raises ConfigError where it is not the one that was asked for."""
+    from common import weights
+
+    asked, found = get(name, **parse_config(config)), weights.read(path).network
+    if found.family != asked.family or (config is not None and found.config != asked.config):
+        raise ConfigError(
+            f"{path}: weights of {found.name} {found.config_json()}; asked for was {asked.name} {asked.config_json()}"
+        )
+    return found
+
+
 def _read_input(path: Path, network: Network) -> np.ndarray:
     """Read and check the input array of `rosetta run`."""
     import numpy as np
@@ -208,20 +220,13 @@ def run(
 
     import numpy as np
 
-    from common import weights
     from common.files import atomic_writer, check_writable, map_safetensors, write_safetensors
     from common.parity.harness import run_one
 
     check_choice("backend", backend, BACKENDS)
     check_choice("dtype", dtype, DTYPES)
-    asked = get(network, **parse_config(config))
-    file = weights.read(weights_path)
-    if file.network.family != asked.family or (config is not None and file.network.config != asked.config):
-        raise ConfigError(
-            f"{weights_path}: weights of {file.network.name} {file.network.config_json()}; "
-            f"asked for was {asked.name} {asked.config_json()}"
-        )
-    x = _read_input(input_path, file.network)
+    entry = _network_of(weights_path, network, config)
+    x = _read_input(input_path, entry)
     if trace_path is not None and trace_path.resolve() == output.resolve():
         raise InputError(f"--output and --trace are both {output}; give two names")
     for path in (output, trace_path):
@@ -233,7 +238,7 @@ def run(
         run_one(
             backend,
             "run" if trace_path is None else "trace",
-            file.network,
+            entry,
             dtype,  # type: ignore[arg-type]
             weights=str(weights_path.resolve()),
             inputs={"x": str(source)},
@@ -244,8 +249,84 @@ def run(
         np.save(target, taps["logits"])
     if trace_path is not None:
         write_safetensors(trace_path, taps)
-    click.echo(f"{output}: logits {taps['logits'].shape}, {taps['logits'].dtype}, of {file.network.name} in {backend}")
+    click.echo(f"{output}: logits {taps['logits'].shape}, {taps['logits'].dtype}, of {entry.name} in {backend}")
     return 0
+
+
+@cli.command(
+    epilog=example(
+        "rosetta activations lenet digit:7 --weights runs/lenet -o maps.png",
+        "rosetta activations resnet18 cat.jpg --weights w.safetensors --layers stem.conv,stage1 -o maps.png",
+        "rosetta activations lenet seven.png --weights w.safetensors --backends numpy,jax --dtype float64 -o maps.png",
+    )
+)
+@click.argument("network")
+@click.argument("image")
+@click.option(
+    "--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights, or a run."
+)
+@click.option("--backends", default=",".join(BACKENDS[1:]), show_default=True, help="In which frameworks.")
+@click.option(
+    "--layers", help="Which taps to show  [default: the first convolution, and each part that makes an image]"
+)
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float64 (numpy: always float64).")
+@config_option
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The PNG to write.")
+def activations(
+    network: str,
+    image: str,
+    weights_path: Path,
+    backends: str,
+    layers: str | None,
+    dtype: str,
+    config: str | None,
+    output: Path,
+) -> int:
+    """Draw what NETWORK makes of IMAGE: feature maps and first filters, side by side in each framework.
+
+    IMAGE is a PNG or JPEG file, or digit:N, one of the 1797 digits that come with rosetta. It is prepared as for
+    `rosetta predict`, normalised as in training where the weights are those of a run, and left from 0 to 1 else.
+    """
+    from common import reference
+    from common.files import check_writable
+    from common.training.batches import prepare
+    from common.training.curves import save_figure
+    from common.training.verbs import trained
+    from common.view import activations as view
+
+    names = parse_list("--backends", backends, BACKENDS, "backend")
+    check_choice("dtype", dtype, DTYPES)
+    check_writable(output)
+    mean = std = None
+    if weights_path.is_dir():
+        experiment, checkpoint = trained(weights_path)
+        mean, std, weights_path = experiment.mean, experiment.std, checkpoint.path / "weights.safetensors"
+    entry = _network_of(weights_path, network, config)
+    shown = view.layers_shown(entry)
+    if layers is not None:
+        taps = list(reference.describe(entry).taps)
+        asked = parse_list("--layers", layers, taps, f"layer of {entry.name}")
+        shown = [tap for tap in taps if tap in asked]
+    channels = 3 if entry.config.in_channels == 3 else 1
+    x = prepare(_picture(image), entry.input_shape, mean or [0.0] * channels, std or [1.0] * channels, dtype)
+    rows = view.gather(entry, names, weights_path, x, shown, dtype)  # type: ignore[arg-type]  # it was checked
+    save_figure(view.draw(rows, f"{entry.name} on {image}, {dtype}"), output)
+    click.echo(f"{output}: {', '.join(row.name for row in rows)} of {entry.name} in {', '.join(names)}")
+    return 0
+
+
+def _picture(given: str) -> np.ndarray:
+    """Return the bytes of an image file or of a digit that comes with rosetta."""
+    from common.images import digits
+    from common.training.datasets import open_image
+
+    kind, _, number = given.partition(":")
+    if kind != "digit" or Path(given).exists():
+        return open_image(Path(given))
+    images, _ = digits()
+    if not number.isdecimal() or int(number) >= len(images):
+        raise InputError(f"{given}: there is no such digit; give digit:0 to digit:{len(images) - 1}")
+    return images[int(number)]
 
 
 def _progress_lines(name: str, done: int, total: int) -> None:

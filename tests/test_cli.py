@@ -377,7 +377,10 @@ LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]
     "verb",
     [
         (),
-        *((verb,) for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants", "summary", "show")),
+        *(
+            (verb,)
+            for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants", "summary", "activations", "show")
+        ),
         *LEARNING,
     ],
 )

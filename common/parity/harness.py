@@ -12,7 +12,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from common.parity.results import Cell, Pair, Report, Settings
 from common.parity.tolerances import Check
 from common.weights import DTypeName
 
-__all__ = ["Cell", "Pair", "Report", "Settings", "run", "run_one"]
+__all__ = ["Cell", "Pair", "Report", "Settings", "run", "run_each", "run_one"]
 
 
 class _Gate:
@@ -227,3 +227,41 @@ def run_one(name: str, action: str, network: Network, dtype: DTypeName, **detail
     """
     with _temporary_folder() as folder, Worker(name, folder / name, processors()) as worker:
         return worker.ask(action, network=network.name, config=network.settings(), dtype=dtype, **details)
+
+
+def run_each(
+    names: Sequence[str],
+    network: Network,
+    dtype: DTypeName,
+    requests: Callable[[str], Sequence[Mapping[str, Any]]],
+    **details: Any,
+) -> dict[str, list[dict[str, Any]]]:
+    """Have several backends carry out their `requests` side by side, each in its own process; return their answers.
+
+    Raises BackendError where one is missing, fails or dies.
+    """
+    answers: dict[str, list[dict[str, Any]]] = {}
+    errors: dict[str, RosettaError] = {}
+    room = threading.Semaphore(processors())
+    stopping = threading.Event()
+
+    def ask(name: str, folder: Path) -> None:
+        with room, Worker(name, folder, max(processors() // len(names), 1)) as worker:
+            try:
+                for request in requests(name) if not stopping.is_set() else ():
+                    answer = worker.ask(
+                        network=network.name, config=network.settings(), dtype=dtype, **details, **request
+                    )
+                    answers.setdefault(name, []).append(answer)
+            except RosettaError as error:
+                errors[name] = error
+                stopping.set()  # those who have not begun need not
+
+    with _temporary_folder() as folder:
+        threads = [threading.Thread(target=ask, args=(name, folder / name), name=name) for name in names]
+        for thread in threads:
+            thread.start()
+        join(threads, stopping.set)
+    for error in errors.values():
+        raise error
+    return answers

@@ -56,6 +56,7 @@ class Server:
         self.actions: dict[str, Callable[[Request], dict[str, Any]]] = {
             "run": self.run,
             "trace": self.trace,
+            "weights": self.weights,
             "summary": self.summary,
             "gradients": self.gradients,
             "train": self.train,
@@ -179,6 +180,13 @@ class Server:
             write_safetensors(Path(request["outputs"][name]), taps, durable=False)
         if training:
             self._model = None  # its statistics have moved
+        return {}
+
+    def weights(self, request: Request) -> dict[str, Any]:
+        """Write the weights of these names as the model has them."""
+        own = self.backend.weights(self.model(request))
+        chosen = {name: own[name] for name in request["names"]}
+        write_safetensors(Path(request["outputs"]["result"]), chosen, durable=False)
         return {}
 
     def gradients(self, request: Request) -> dict[str, Any]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from common.training.datasets import Dataset
     from common.training.experiment import Experiment
 
-__all__ = ["compare", "evaluate", "predict", "train"]
+__all__ = ["compare", "evaluate", "predict", "train", "trained"]
 
 _FRAMEWORKS = BACKENDS[1:]
 _INSIDE = "ROSETTA_INSIDE"
@@ -246,7 +246,7 @@ def train(context: click.Context, /, network: str | None, output: Path, resume: 
     return 0
 
 
-def _trained(run: Path) -> tuple[Experiment, Checkpoint]:
+def trained(run: Path) -> tuple[Experiment, Checkpoint]:
     """Return a run's configuration and its last checkpoint."""
     from common.training import checkpoints
     from common.training.experiment import Experiment
@@ -284,7 +284,7 @@ _other_backend = click.option("--backend", help="Another backend than the run wa
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, backend: str | None, output: Path | None, as_json: bool) -> int:
     """Test a trained RUN on its validation images: accuracy, a table by class, the confusion matrix as a picture."""
-    experiment, checkpoint = _trained(run)
+    experiment, checkpoint = trained(run)
     experiment = dataclasses.replace(experiment, backend=backend or experiment.backend)
     _enter(experiment.backend)
 
@@ -331,7 +331,7 @@ def evaluate(run: Path, backend: str | None, output: Path | None, as_json: bool)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(run: Path, images: tuple[Path, ...], backend: str | None, top: int, as_json: bool) -> int:
     """Say what a trained RUN takes each IMAGE for: PNG or JPEG files of any size."""
-    experiment, checkpoint = _trained(run)
+    experiment, checkpoint = trained(run)
     experiment = dataclasses.replace(experiment, backend=backend or experiment.backend)
     _enter(experiment.backend)
 
