@@ -379,7 +379,18 @@ LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]
         (),
         *(
             (verb,)
-            for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants", "summary", "activations", "show")
+            for verb in (
+                "doctor",
+                "list",
+                "init",
+                "run",
+                "parity",
+                "diagnose",
+                "mutants",
+                "summary",
+                "activations",
+                "show",
+            )
         ),
         *LEARNING,
     ],

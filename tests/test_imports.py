@@ -10,6 +10,8 @@ from conftest import ROOT
 
 from common import backends
 
+pytestmark = pytest.mark.environment
+
 FRAMEWORKS = {"torch", "jax", "flax", "tensorflow", "keras", "mxnet"}
 OWN = {"torch": {"torch"}, "jax": {"jax", "flax"}, "tf": {"tensorflow", "keras"}, "mxnet": {"mxnet"}}
 

@@ -57,6 +57,7 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.sequential", _PORTS, _OWN_MODULES),
             ("layers.layer", _PORTS, _OWN_MODULES),
             ("layers.shape", _PORTS, "only the reference is run on a shape in place of an array"),
+            ("layers.field", _PORTS, "only the reference is asked what of the image a layer sees"),
             ("layers.output_size", _PORTS, "the framework computes it"),
             ("layers.add", _PORTS, "arrays are added with +; the reference's may be shapes"),
             ("layers.concatenate", _PORTS, "the framework has a function for it; the reference joins shapes too"),
