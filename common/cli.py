@@ -653,6 +653,31 @@ def show(what: str, backends: str, config: str | None) -> int:
     return 0
 
 
+@cli.command(
+    epilog=example(
+        "rosetta site -o site",
+        "rosetta parity --checks forward,gradients,training --json parity.json",
+        "rosetta site -o site --parity parity.json",
+    )
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option(
+    "--parity", "parity_path", type=click.Path(path_type=Path), help="A parity report's JSON, to be shown too."
+)
+@click.option("--force", is_flag=True, help="Also into a folder with other files in it, which are left as they are.")
+def site(output: Path, parity_path: Path | None, force: bool) -> int:
+    """Write the networks, idioms, pitfalls and results as a site that opens from the file system.
+
+    A page for each network has its drawing, its source in every framework side by side, its costs and its results. An
+    earlier site in the folder is replaced.
+    """
+    from common.view.site import build
+
+    built = build(output, parity_path, force)
+    click.echo(f"{built.index}: {built.pages} pages, {built.size / 1e6:.1f} MB")
+    return 0
+
+
 for verb in (train, evaluate, predict, compare):
     cli.add_command(verb)
 

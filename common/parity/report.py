@@ -23,7 +23,7 @@ from common.reference import Foreign
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_diagnosis", "print_table", "save", "to_html", "to_json", "to_junit", "to_record"]
+__all__ = ["context", "print_diagnosis", "print_table", "save", "to_html", "to_json", "to_junit", "to_record"]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
@@ -352,12 +352,8 @@ def _command(report: Report, check: Check, network: Network, variant: str) -> st
     return shlex.join(given + (["--config", json.dumps(config)] if config else []))
 
 
-def to_html(report: Report) -> str:
-    """Return the report as one page that needs nothing else: the matrix, then every row of it tap by tap."""
-    from jinja2 import Environment, StrictUndefined
-
-    source = importlib.resources.files("common.parity").joinpath("report.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def context(report: Report) -> dict[str, Any]:
+    """Return what a page shows of a report: its rows with their taps, the rows that fail first, words and numbers."""
     entries = {network.name: network for network in report.settings.networks}
     rows: list[dict[str, Any]] = []
     for check, network, variant in report.rows:
@@ -377,21 +373,32 @@ def to_html(report: Report) -> str:
                 "failing": any(cell.status not in ("agree", "missing") for cell in cells),
             }
         )
+    return {
+        "report": report,
+        "backends": _backend_names(report),
+        "rows": rows,
+        "failing_first": sorted(rows, key=lambda row: not row["failing"]),
+        "captions": {check: _captions(report)[check] for check in dict.fromkeys(row["check"] for row in rows)},
+        "cell_text": cell_text,
+        "number": _number,
+        "measured": _measured,
+        "bases": _bases(report),
+        "label": _label,
+        "short": _SHORT,
+        "reasons": {check: reason for check, reason in reasons().items() if check in report.settings.checks},
+        "room": ROOM,
+        "sentence": _sentence(report),
+    }
+
+
+def to_html(report: Report) -> str:
+    """Return the report as one page that needs nothing else: the matrix, then every row of it tap by tap."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = importlib.resources.files("common.parity").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.from_string(source).render(
-        report=report,
-        backends=_backend_names(report),
-        rows=rows,
-        failing_first=sorted(rows, key=lambda row: not row["failing"]),
-        captions={check: _captions(report)[check] for check in dict.fromkeys(row["check"] for row in rows)},
-        cell_text=cell_text,
-        number=_number,
-        measured=_measured,
-        bases=_bases(report),
-        label=_label,
-        short=_SHORT,
-        reasons={check: reason for check, reason in reasons().items() if check in report.settings.checks},
-        room=ROOM,
-        sentence=_sentence(report),
+        **context(report),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

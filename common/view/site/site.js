@@ -1,0 +1,332 @@
+"use strict";
+// The switches, the search, and that a part which is pointed at is marked wherever it is. Without it all pages can be
+// read: every column is shown, and a link to a part leads to its row among parts and costs.
+
+const root = document.documentElement;
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+// A page that comes from the file system may have no storage.
+const memory = {
+  get(name) { try { return localStorage.getItem(`rosetta-${name}`); } catch { return null; } },
+  set(name, value) { try { localStorage.setItem(`rosetta-${name}`, value); } catch { /* then it is forgotten */ } },
+};
+
+const THEMES = ["auto", "light", "dark"];
+function setTheme(theme) {
+  if (theme === "auto") delete root.dataset.theme;
+  else root.dataset.theme = theme;
+  const label = document.querySelector("#theme span");
+  if (label) label.textContent = theme;
+}
+// Before anything is drawn, so that no page flashes.
+let theme = THEMES.includes(memory.get("theme")) ? memory.get("theme") : "auto";
+setTheme(theme);
+if (memory.get("layout") === "nhwc") root.dataset.layout = "nhwc";
+
+function startTheme() {
+  const button = document.querySelector("#theme");
+  button.hidden = false;
+  setTheme(theme);
+  button.addEventListener("click", () => {
+    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+    memory.set("theme", theme);
+    setTheme(theme);
+  });
+}
+
+// --- columns, one at a time where there is room for one; the order of axes -------------------------------------------
+
+const narrow = matchMedia("(max-width: 640px)");
+const PREFERRED = ["torch", "jax", "tf", "mxnet", "numpy"];
+const NARROWEST = 340;
+
+function startColumns() {
+  const buttons = all("[data-column]");
+  const key = () => (narrow.matches ? "column" : "columns");
+  function show(columns) {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(columns.includes(button.dataset.column)));
+    root.dataset.hidden = PREFERRED.filter((name) => !columns.includes(name)).join(" ");
+  }
+  function restore() {
+    const chosen = (memory.get(key()) || "").split(" ").filter((name) => PREFERRED.includes(name));
+    const room = narrow.matches ? 1 : Math.max(1, Math.floor((innerWidth - 160) / NARROWEST));
+    show(chosen.length ? chosen : PREFERRED.slice(0, room));
+  }
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      const name = button.dataset.column;
+      const shown = PREFERRED.filter((each) => !root.dataset.hidden.split(" ").includes(each));
+      let columns = narrow.matches ? [name] : shown.filter((each) => each !== name);
+      if (!narrow.matches && !shown.includes(name)) columns = [...shown, name];
+      if (!columns.length) return; // the last one stays
+      memory.set(key(), columns.join(" "));
+      show(columns);
+    });
+  }
+  narrow.addEventListener("change", restore);
+  restore();
+}
+
+function setLayout(layout) {
+  root.dataset.layout = layout;
+  for (const button of all("[data-set-layout]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.setLayout === layout));
+  }
+}
+
+function startTools() {
+  const tools = document.querySelector(".tools");
+  if (!tools) return;
+  tools.hidden = false;
+  const measure = () => root.style.setProperty("--tools", `${tools.offsetHeight}px`);
+  new ResizeObserver(measure).observe(tools);
+  measure();
+  startColumns();
+  setLayout(root.dataset.layout);
+  for (const button of all("[data-set-layout]")) {
+    button.addEventListener("click", () => {
+      memory.set("layout", button.dataset.setLayout);
+      setLayout(button.dataset.setLayout);
+    });
+  }
+}
+
+// --- parts ------------------------------------------------------------------------------------------------------------
+
+function startParts() {
+  const table = document.querySelector("table.parts");
+  if (!table) return;
+  const rows = new Map(all("tr[data-part]", table).map((row) => [row.id, row]));
+  const byRole = new Map();
+  for (const [path, row] of rows) byRole.set(row.dataset.part, [...(byRole.get(row.dataset.part) || []), path]);
+  const byPath = new Map();
+  for (const element of all("[data-path]")) {
+    for (const path of element.dataset.path.split(" ")) byPath.set(path, [...(byPath.get(path) || []), element]);
+  }
+  const cells = new Map();
+  for (const cell of all("[data-role]")) {
+    for (const role of cell.dataset.role.split(" ")) cells.set(role, [...(cells.get(role) || []), cell]);
+  }
+  const units = new Map(all("[data-unit]").map((unit) => [unit.dataset.unit, unit]));
+  const here = document.querySelector("#here");
+  let chosen = null;
+  let marked = [];
+
+  // Blocks of a class share its lines: `paths` are the parts, `roles` the lines.
+  function mark(paths, roles) {
+    for (const element of marked) element.classList.remove("marked");
+    const found = new Set();
+    for (const path of paths) for (const element of byPath.get(path) || []) found.add(element);
+    for (const role of roles) for (const cell of cells.get(role) || []) found.add(cell);
+    for (const path of paths) {
+      const unit = units.get(rows.get(path)?.dataset.of);
+      if (unit) found.add(unit);
+    }
+    marked = [...found];
+    for (const element of marked) element.classList.add("marked");
+  }
+  const rolesOf = (paths) => new Set(paths.map((path) => rows.get(path)?.dataset.part).filter(Boolean));
+  function rest() {
+    if (chosen) mark([chosen], rolesOf([chosen]));
+    else mark([], []);
+  }
+  function point(target) {
+    const element = target.closest?.("[data-path], [data-role]");
+    if (!element) return rest();
+    if (element.dataset.path) {
+      const paths = element.dataset.path.split(" ");
+      return mark(paths, rolesOf(paths));
+    }
+    const roles = element.dataset.role.split(" ");
+    return mark(roles.flatMap((role) => byRole.get(role) || []), roles);
+  }
+  document.addEventListener("pointerover", (event) => point(event.target));
+  document.addEventListener("pointerleave", rest);
+  document.addEventListener("focusin", (event) => point(event.target));
+
+  function choose(path) {
+    const row = rows.get(path);
+    chosen = row ? path : null;
+    rest();
+    here.textContent = "";
+    if (!row) return;
+    const link = document.createElement("a");
+    link.href = `#${path}`;
+    link.textContent = path;
+    here.append(link, " ", row.cells[2].querySelector(".shape").parentElement.cloneNode(true).firstElementChild);
+    for (const shape of all(".shape", row.cells[2]).slice(1)) here.append(shape.cloneNode(true));
+    row.classList.add("shown");
+    // Where it is defined, or else where it is made; a layer that is a function has neither.
+    const unit = units.get(row.dataset.of);
+    const made = (cells.get(row.dataset.part) || [])[0]?.parentElement;
+    (unit || made || row).scrollIntoView({ block: unit ? "start" : "center", behavior: "auto" });
+  }
+  const follow = () => choose(decodeURIComponent(location.hash.slice(1)));
+  addEventListener("hashchange", follow);
+  // A second choice of the same part leads there again.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (link && link.hash === location.hash && rows.has(decodeURIComponent(link.hash.slice(1)))) follow();
+  });
+
+  for (const part of all(".drawing .part")) {
+    const path = part.dataset.path.split(" ")[0];
+    if (!rows.has(path)) continue;
+    const go = (event) => {
+      event.stopPropagation();
+      location.hash = path;
+    };
+    part.addEventListener("click", go);
+    part.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        go(event);
+      }
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (step) {
+        const parts = all(".drawing .part");
+        parts[parts.indexOf(part) + step]?.focus();
+        event.preventDefault();
+        event.stopPropagation();
+      }
+    });
+  }
+
+  const choice = document.querySelector("#every");
+  if (all(".deep", table).length) {
+    choice.closest("p").hidden = false;
+    table.classList.add("brief");
+    choice.addEventListener("change", () => table.classList.toggle("brief", !choice.checked));
+  }
+  if (location.hash) requestAnimationFrame(follow);
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && chosen && !event.defaultPrevented) {
+      history.replaceState(null, "", location.pathname + location.search);
+      choose("");
+    }
+  });
+}
+
+// --- search -----------------------------------------------------------------------------------------------------------
+
+let entries = null;
+let ready = () => {};
+// Called by search.js: a page from the file system can load a script, but fetch nothing.
+function rosettaIndex(found) {
+  entries = found.map(([name, what, where]) => ({ name, what, where, text: `${name} ${what}`.toLowerCase() }));
+  ready();
+}
+
+function startSearch() {
+  const input = document.querySelector("#search");
+  const list = document.querySelector("#found");
+  let options = [];
+  let active = -1;
+
+  function load() {
+    if (entries || document.querySelector('script[src="search.js"]')) return;
+    const script = document.createElement("script");
+    script.src = "search.js";
+    document.head.append(script);
+  }
+  function rank({ name, text }, words) {
+    if (!words.every((word) => text.includes(word))) return -1;
+    const at = name.toLowerCase().indexOf(words[0]);
+    // A name that begins so comes first, then a word in it; of equals the shorter.
+    return (at === 0 ? 0 : at > 0 && /\W/.test(name[at - 1]) ? 1 : at > 0 ? 2 : 3) * 1000 + name.length;
+  }
+  function close() {
+    list.hidden = true;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+    active = -1;
+  }
+  function select(i) {
+    active = i;
+    options.forEach((option, j) => option.setAttribute("aria-selected", String(i === j)));
+    if (i < 0) return input.removeAttribute("aria-activedescendant");
+    input.setAttribute("aria-activedescendant", options[i].id);
+    return options[i].scrollIntoView({ block: "nearest" });
+  }
+  function go(option) {
+    close();
+    input.blur();
+    location.href = option.dataset.where;
+  }
+  function update() {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (!entries || !words.length) return close();
+    const found = entries
+      .map((entry) => [rank(entry, words), entry])
+      .filter(([order]) => order >= 0)
+      .sort(([a], [b]) => a - b)
+      .slice(0, 12);
+    options = found.map(([, { name, what, where }], i) => {
+      const option = document.createElement("li");
+      option.id = `found-${i}`;
+      option.setAttribute("role", "option");
+      option.dataset.where = where;
+      const small = document.createElement("small");
+      small.textContent = what;
+      option.append(name, small);
+      option.addEventListener("mousedown", (event) => event.preventDefault());
+      option.addEventListener("click", () => go(option));
+      return option;
+    });
+    list.replaceChildren(...options);
+    if (!options.length) {
+      const none = document.createElement("li");
+      none.setAttribute("role", "option");
+      none.setAttribute("aria-disabled", "true");
+      none.textContent = "Nothing is called so.";
+      list.append(none);
+    }
+    list.hidden = false;
+    input.setAttribute("aria-expanded", "true");
+    return select(options.length ? 0 : -1);
+  }
+  ready = update;
+  input.addEventListener("focus", load);
+  input.addEventListener("input", () => { load(); update(); });
+  input.addEventListener("blur", close);
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      input.value = "";
+      close();
+      event.preventDefault();
+    } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      if (options.length) select((active + (event.key === "ArrowDown" ? 1 : -1) + options.length) % options.length);
+      event.preventDefault();
+    } else if (event.key === "Enter" && active >= 0) {
+      go(options[active]);
+      event.preventDefault();
+    }
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key === "/" && !event.target.closest("input, textarea")) {
+      event.preventDefault();
+      input.focus();
+    }
+  });
+}
+
+function startCopying() {
+  for (const button of all("[data-copy]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  }
+}
+
+addEventListener("DOMContentLoaded", () => {
+  startTheme();
+  startTools();
+  startParts();
+  startSearch();
+  startCopying();
+  // A result that is linked to is to be seen whole.
+  root.dataset.ready = "";
+});
