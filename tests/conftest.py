@@ -24,6 +24,7 @@ FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "networks
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=list(backends.BACKENDS), default="numpy", help="whose port to test")
+    parser.addoption("--in-browser", action="store_true", help="run what needs chromium, and nothing else")
     parser.addoption("--across", action="store_true", help="run what needs all frameworks, each in its environment")
 
 
@@ -32,6 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         several = [item for item in items if item.get_closest_marker("across")]
         config.hook.pytest_deselected(items=several)
         items[:] = [item for item in items if item not in several]
+    wanted = config.getoption("--in-browser")
+    others = [item for item in items if bool(item.get_closest_marker("browser")) != wanted]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
     # Without a framework only the framework-free tests are asked for; with one, its absence is a failure.
     if config.getoption("--backend") == "numpy":
         ports = [item for item in items if item.get_closest_marker("port")]

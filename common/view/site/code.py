@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
+from typing import Any
 
 from pygments import token
 from pygments.lexers.python import PythonLexer
@@ -31,16 +33,20 @@ _CLASSES = {
 def highlighted(source: str) -> list[str]:
     """Return the lines of a piece of Python as HTML; what spans lines is marked in each."""
     lines = [""]
-    for kind, text in PythonLexer(stripnl=False, ensurenl=False).get_tokens(source):
-        while kind not in _CLASSES and kind.parent is not None:
-            kind = kind.parent  # noqa: PLW2901 (what is looked up is the nearest kind that has a class)
-        style = _CLASSES.get(kind, "")
-        for i, piece in enumerate(text.split("\n")):
+    for style, tokens in itertools.groupby(PythonLexer(stripnl=False, ensurenl=False).get_tokens(source), _style):
+        for i, piece in enumerate("".join(text for _, text in tokens).split("\n")):
             if i:
                 lines.append("")
             escaped = html.escape(piece, quote=False)
             lines[-1] += f'<b class="{style}">{escaped}</b>' if style and piece.strip() else escaped
     return lines
+
+
+def _style(given: tuple[Any, str]) -> str:
+    kind, _ = given
+    while kind not in _CLASSES and kind.parent is not None:
+        kind = kind.parent
+    return _CLASSES.get(kind, "")
 
 
 @functools.cache

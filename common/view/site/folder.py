@@ -21,7 +21,7 @@ MANIFEST = ".rosetta-site.json"
 def _pages(folder: Path) -> list[str]:
     """Return what of a folder an earlier site consists of."""
     try:
-        listed = records.parse((folder / MANIFEST).read_bytes())["files"]
+        listed = list(records.parse((folder / MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
     names = [name for name in listed if isinstance(name, str) and Path(name).name == name]

@@ -9,7 +9,7 @@ from typing import Any
 
 from common import catalog, records
 from common.backends import BACKENDS
-from common.errors import ConfigError, InputError, shown
+from common.errors import ConfigError, InputError, shown, unknown
 from common.parity.comparison import Limit, TapError
 from common.parity.results import Cell, Pair, Report, Settings
 
@@ -40,19 +40,19 @@ def read(path: Path) -> Report:
         return _report(record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"it has no `{error.args[0]}`" if isinstance(error, KeyError) else str(error)
-        kind = "a parity report of other networks" if isinstance(error, ConfigError) else "not a whole parity report"
+        kind = "not a report of these networks" if isinstance(error, ConfigError) else "not a whole parity report"
         raise InputError(f"{path}: {kind}: {what}; {again}") from None
 
 
 def _report(record: Mapping[str, Any]) -> Report:
-    known = [name for name in record["backends"] if name in BACKENDS]
-    if len(known) < len(record["backends"]):
-        raise ValueError(f"of its backends {', '.join(record['backends'])} only {', '.join(known)} are known")
+    for name in record["backends"]:
+        if name not in BACKENDS:
+            raise unknown("backend called", name, BACKENDS)
     given, results = record["settings"], record["results"]
     report = Report(
         Settings(
             [catalog.get(name, **config) for name, config in given["networks"].items()],
-            known,
+            list(record["backends"]),
             list(dict.fromkeys(result["check"] for result in results)),
             list(dict.fromkeys(result["dtype"] for result in results)),
             given["batch"],
@@ -64,7 +64,7 @@ def _report(record: Mapping[str, Any]) -> Report:
     )
     networks = {network.name for network in report.settings.networks}
     for cell in report.cells:
-        if cell.network not in networks or cell.backend not in known:
+        if cell.network not in networks or cell.backend not in record["backends"]:
             raise ValueError(f"a result is of {shown(cell.network)} in {shown(cell.backend)}, which it does not list")
     for name, backend in record["backends"].items():
         report.versions[name] = dict(backend["versions"])

@@ -37,11 +37,12 @@ def _keeps_its_shape(module: Module, given: _Given) -> bool:
     """Whether another padding would make as many pixels."""
     if not isinstance(module, layers.Conv2d):
         return False
-    sizes = {
-        tuple(output_size(pixels, module.kernel, module.stride, padding) for pixels in given[1:])
-        for padding in (module.padding, module.padding + 1)
-    }
-    return len(sizes) == 1
+    own, *others = (
+        [output_size(pixels, module.kernel, module.stride, padding) for pixels in given[1:]]
+        for padding in (module.padding, module.padding + 1, module.padding - 1)
+        if padding >= 0
+    )
+    return own in others
 
 
 _NORMS = _is_any(layers.BatchNorm1d, layers.BatchNorm2d)

@@ -74,13 +74,17 @@ function setLayout(layout) {
   }
 }
 
+// What is scrolled to is not to be hidden below the tools.
+function measureTools() {
+  root.style.setProperty("--tools", `${document.querySelector(".tools").offsetHeight}px`);
+}
+
 function startTools() {
   const tools = document.querySelector(".tools");
   if (!tools) return;
   tools.hidden = false;
-  const measure = () => root.style.setProperty("--tools", `${tools.offsetHeight}px`);
-  new ResizeObserver(measure).observe(tools);
-  measure();
+  new ResizeObserver(measureTools).observe(tools);
+  measureTools();
   startColumns();
   setLayout(root.dataset.layout);
   for (const button of all("[data-set-layout]")) {
@@ -99,10 +103,14 @@ function startParts() {
   const rows = new Map(all("tr[data-part]", table).map((row) => [row.id, row]));
   const byRole = new Map();
   for (const [path, row] of rows) byRole.set(row.dataset.part, [...(byRole.get(row.dataset.part) || []), path]);
-  const byPath = new Map();
-  for (const element of all("[data-path]")) {
-    for (const path of element.dataset.path.split(" ")) byPath.set(path, [...(byPath.get(path) || []), element]);
+  let byPath = new Map();
+  function findPaths() {
+    byPath = new Map();
+    for (const element of all("[data-path]")) {
+      for (const path of element.dataset.path.split(" ")) byPath.set(path, [...(byPath.get(path) || []), element]);
+    }
   }
+  findPaths();
   const cells = new Map();
   for (const cell of all("[data-role]")) {
     for (const role of cell.dataset.role.split(" ")) cells.set(role, [...(cells.get(role) || []), cell]);
@@ -144,6 +152,23 @@ function startParts() {
   document.addEventListener("pointerleave", rest);
   document.addEventListener("focusin", (event) => point(event.target));
 
+  const shapesOf = (row) => all(".shape", row.cells[2]).map((shape) => shape.cloneNode(true));
+  // The lines of a class stand for a block from now on: what they make has the shapes that it has there.
+  function stand(block) {
+    const unit = units.get(rows.get(block)?.dataset.of);
+    if (!unit) return;
+    for (const made of all(".made", unit)) {
+      const link = made.querySelector("a");
+      const path = `${block}.${link.dataset.path.slice(link.dataset.path.lastIndexOf(".") + 1)}`;
+      if (!rows.has(path)) continue;
+      link.dataset.path = path;
+      link.hash = path;
+      made.replaceChildren(link, " ", ...shapesOf(rows.get(path)));
+    }
+    findPaths();
+    rest();
+  }
+
   function choose(path) {
     const row = rows.get(path);
     chosen = row ? path : null;
@@ -153,8 +178,9 @@ function startParts() {
     const link = document.createElement("a");
     link.href = `#${path}`;
     link.textContent = path;
-    here.append(link, " ", row.cells[2].querySelector(".shape").parentElement.cloneNode(true).firstElementChild);
-    for (const shape of all(".shape", row.cells[2]).slice(1)) here.append(shape.cloneNode(true));
+    here.append(link, " ", ...shapesOf(row));
+    measureTools();
+    stand(row.dataset.of ? path : path.slice(0, path.lastIndexOf(".")));
     row.classList.add("shown");
     // Where it is defined, or else where it is made; a layer that is a function has neither.
     const unit = units.get(row.dataset.of);
