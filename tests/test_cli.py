@@ -377,21 +377,8 @@ LEARNING = [("train",), ("evaluate",), ("predict",), ("compare",)]
     "verb",
     [
         (),
-        *(
-            (verb,)
-            for verb in (
-                "doctor",
-                "list",
-                "init",
-                "run",
-                "parity",
-                "diagnose",
-                "mutants",
-                "summary",
-                "activations",
-                "show",
-            )
-        ),
+        *((verb,) for verb in ("doctor", "list", "init", "run", "parity", "diagnose", "mutants")),
+        *((verb,) for verb in ("summary", "activations", "show", "site")),
         *LEARNING,
     ],
 )

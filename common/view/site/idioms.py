@@ -94,8 +94,8 @@ ACTS: Sequence[Act] = (
     Act(
         "modes",
         "Switch between training and evaluation",
-        "A torch module and a Flax module remember a mode. Keras is told at each call. Gluon asks whether a gradient is "
-        "being recorded, and moves its statistics on the way back.",
+        "A torch module and a Flax module remember a mode. Keras is told at each call. Gluon asks whether a gradient "
+        "is being recorded, and moves its statistics on the way back.",
         {
             "numpy": ["layers: Module.train"],
             "torch": ["backend: Backend.run"],

@@ -22,7 +22,7 @@ def _fence(code: str, language: str, framework: str) -> str:
     name = f"{framework or language or 'text'} code"
     body = "\n".join(lines)
     # A page's own keyboard can scroll what can be focused.
-    return f'{label}<pre class="block" tabindex="0" role="region" aria-label="{name}"><code>{body}</code></pre>'
+    return f'{label}<pre class="block" tabindex="0" role="group" aria-label="{name}"><code>{body}</code></pre>'
 
 
 def _parser() -> MarkdownIt:
@@ -43,7 +43,7 @@ def render(text: str) -> Markup:
     body = re.sub(r"<h2>(.*?)</h2>", lambda found: f'<h2 id="{_anchor(found[1])}">{found[1]}</h2>', body)
     # A heading of nothing is none.
     body = re.sub(r"<th[^>]*></th>", "<td></td>", body)
-    body = body.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>')
+    body = body.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>')
     body = body.replace("</table>", "</table></div>").replace('href="initialisers.md"', 'href="initialisers.html"')
     return Markup(body)  # noqa: S704 (the text is the project's own)
 
