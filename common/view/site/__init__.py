@@ -131,6 +131,7 @@ class _Site:
 
     def _network(self, network: Network) -> str:
         view = parts.of_network(network)
+        drawn = drawing.draw(network)
         rows = networks.part_rows(network, view)
         units = networks.units(view)
         page = f"{network.name}.html"
@@ -154,7 +155,8 @@ class _Site:
             network=network,
             year=networks.year(network),
             description=reference.describe(network),
-            drawing=drawing.draw(network),
+            drawing=drawn,
+            drawing_width=drawn.partition(' width="')[2].partition('"')[0],
             units=units,
             parts=rows,
             intro=_intro(view),

@@ -17,13 +17,10 @@ from common.view import svg
 
 __all__ = ["MARKS", "draw", "part_of"]
 
-HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 220.0, 46.0, 12.0, 10.0, 92.0
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 220.0, 46.0, 12.0, 18.0, 104.0
 STEP, LEAST = 9.0, 300.0
 """Pixels from one tap to the next, and what all of them take at least."""
 MOST_LABELS = 36
-_ZERO = {"float64": 1e-18, "float32": 1e-10}
-"""Where an error of zero is drawn: below any that two numbers of the dtype can have."""
-
 MARKS = {
     "torch": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0",
     "jax": "M-2.7-2.7h5.4v5.4h-5.4z",
@@ -38,68 +35,118 @@ def draw(cells: Sequence[Cell], paths: Collection[str], label: str) -> str:
 
     A point is the worst input's error at a tap, relative to the tap's largest value in the reference.
     """
-    found = {cell.backend: _worst(cell.errors) for cell in cells}
-    taps: dict[str, TapError] = {}
-    for errors in found.values():
-        taps |= {tap: error for tap, error in errors.items() if tap not in taps}
-    zero = _ZERO[cells[0].dtype]
-    values = [error.error for errors in found.values() for error in errors.values() if 0 < error.error < math.inf]
-    limits = [limit for error in taps.values() for limit in (error.limit.budget, error.limit.tolerance)]
-    none = any(error.error == 0 for errors in found.values() for error in errors.values())
-    low = math.floor(math.log10(min([*values, *limits])))
-    high = math.ceil(math.log10(max([*values, *limits])))
-    room = max(LEAST, STEP * len(taps))
-    step = room / len(taps)
-    foot = TOP + HEIGHT - (18 if none else 0)
-
-    def x(place: float) -> float:
-        return LEFT + step * (place + 0.5)
-
-    def y(value: float) -> float:
-        if value <= zero:
-            return TOP + HEIGHT - 6
-        return TOP + (foot - TOP) * (high - math.log10(value)) / (high - low)
-
-    width = LEFT + room + RIGHT
+    chart = _Chart({cell.backend: _worst(cell.errors) for cell in cells})
     root = ET.Element("svg", {"class": "chart", "role": "img", "aria-label": label})
-    root.set("viewBox", f"0 0 {width:.0f} {TOP + HEIGHT + BOTTOM:.0f}")
-    root.set("width", f"{width:.0f}")
-    root.set("height", f"{TOP + HEIGHT + BOTTOM:.0f}")
-    every = max(1, (high - low + 6) // 7)
-    for exponent in range(low, high + 1, every):
-        level = y(10.0**exponent)
-        svg.add(root, "path", "grid", d=f"M{LEFT:.0f} {svg.number(level)}H{svg.number(width - RIGHT)}")
-        text = svg.add(root, "text", "", x=LEFT - 6, y=level + 4, text_anchor="end")
-        text.text = "10"
-        svg.add(text, "tspan", "", dy=-5, font_size=8).text = str(exponent).replace("-", "\N{MINUS SIGN}")
-    if none:
-        svg.add(root, "text", "", x=LEFT - 6, y=y(0) + 4, text_anchor="end").text = "0"
-    for name, attribute in (("tolerance", "tolerance"), ("budget", "budget")):
-        line = _steps([y(getattr(error.limit, attribute)) for error in taps.values()], LEFT, step)
-        svg.add(root, "path", name, d=line)
-    place = {tap: i for i, tap in enumerate(taps)}
-    for backend, errors in found.items():
-        group = svg.add(root, "g", f"series {backend}")
-        known = {tap: error for tap, error in errors.items() if math.isfinite(error.error)}
-        for run in _runs(known):
-            points = "L".join(f"{svg.number(x(place[tap]))} {svg.number(y(known[tap].error))}" for tap in run)
-            svg.add(group, "path", "line", d=f"M{points}")
-        marks = (f"M{svg.number(x(place[tap]))} {svg.number(y(error.error))}" for tap, error in known.items())
-        svg.add(group, "path", "mark", d="".join(mark + MARKS[backend].replace("M", "m", 1) for mark in marks))
-        for tap, error in errors.items():
-            if not math.isfinite(error.error):
-                svg.add(group, "path", "unknown", d=f"M{svg.number(x(place[tap]))} {TOP:.0f}v{HEIGHT:.0f}")
-    for tap, i in place.items():
-        said = ", ".join(f"{backend} {_said(errors[tap])}" for backend, errors in found.items() if tap in errors)
-        column = svg.add(root, "rect", "tap", x=x(i) - step / 2, y=TOP, width=step, height=HEIGHT)
-        if path := part_of(tap, paths):
-            column.set("data-path", path)
-        svg.add(column, "title").text = f"{tap}: {said}"
-    for i, name in _labels(list(taps)):
-        left, top = svg.number(x(i) + 4), svg.number(TOP + HEIGHT + 6)
-        text = svg.add(root, "text", "", transform=f"translate({left} {top}) rotate(-90)", text_anchor="end")
-        text.text = name if len(name) < 17 else f"…{name[-15:]}"
+    width, height = f"{chart.right + RIGHT:.0f}", f"{chart.foot + BOTTOM:.0f}"
+    root.set("viewBox", f"0 0 {width} {height}")
+    root.set("width", width)
+    root.set("height", height)
+    chart.draw_axis(root)
+    for name in ("tolerance", "budget"):
+        chart.draw_limit(root, name)
+    for backend in chart.found:
+        chart.draw_series(root, backend)
+    chart.draw_taps(root, paths)
+    chart.draw_labels(root)
     return ET.tostring(root, encoding="unicode")
+
+
+class _Chart:
+    """The errors by framework and tap, and where they are drawn: taps side by side, errors on a logarithmic axis."""
+
+    def __init__(self, found: Mapping[str, Mapping[str, TapError]]) -> None:
+        self.found = found
+        self.taps: dict[str, TapError] = {}
+        for errors in found.values():
+            self.taps |= {tap: error for tap, error in errors.items() if tap not in self.taps}
+        self.place = {tap: i for i, tap in enumerate(self.taps)}
+        values = [error.error for errors in found.values() for error in errors.values() if math.isfinite(error.error)]
+        limits = [limit for error in self.taps.values() for limit in (error.limit.budget, error.limit.tolerance)]
+        self.has_zero = 0 in values
+        shown = [value for value in (*values, *limits) if value > 0]
+        self.low, self.high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
+        room = max(LEAST, STEP * len(self.taps))
+        self.step = room / len(self.taps)
+        self.right, self.foot = LEFT + room, TOP + HEIGHT
+
+    def x(self, place: float) -> float:
+        """Return the middle of a tap."""
+        return LEFT + self.step * (place + 0.5)
+
+    def y(self, value: float) -> float:
+        """Return the height of an error; none at all lies below the axis."""
+        if value == 0:
+            return self.foot - 4
+        foot = self.foot - (18 if self.has_zero else 0)
+        return TOP + (foot - TOP) * (self.high - math.log10(value)) / (self.high - self.low)
+
+    def draw_axis(self, root: ET.Element) -> None:
+        """Draw a line for each power of ten, or for fewer where they are many."""
+        for exponent in range(self.low, self.high + 1, max(1, (self.high - self.low + 6) // 7)):
+            level = self.y(10.0**exponent)
+            svg.add(root, "path", "grid", d=f"M{LEFT:.0f} {svg.number(level)}H{svg.number(self.right)}")
+            text = svg.add(root, "text", "", x=LEFT - 6, y=level + 4, text_anchor="end")
+            text.text = "10"
+            svg.add(text, "tspan", "", dy=-5, font_size=8).text = str(exponent).replace("-", "\N{MINUS SIGN}")
+        if self.has_zero:
+            svg.add(root, "text", "", x=LEFT - 6, y=self.y(0) + 4, text_anchor="end").text = "0"
+
+    def draw_limit(self, root: ET.Element, name: str) -> None:
+        """Draw the budgets or the tolerances as a line that is level over each tap."""
+        levels = [self.y(getattr(error.limit, name)) for error in self.taps.values()]
+        line, before = f"M{LEFT:.0f} {svg.number(levels[0])}", levels[0]
+        for i, level in enumerate(levels):
+            if level != before:
+                line += f"H{svg.number(LEFT + self.step * i)}V{svg.number(level)}"
+                before = level
+        svg.add(root, "path", name, d=f"{line}H{svg.number(self.right)}")
+
+    def draw_series(self, root: ET.Element, backend: str) -> None:
+        """Draw a framework's errors: marks, joined where they are of one kind; what is no number as an upright line."""
+        group = svg.add(root, "g", f"series {backend}")
+        errors = self.found[backend]
+        points = {
+            tap: f"{svg.number(self.x(self.place[tap]))} {svg.number(self.y(error.error))}"
+            for tap, error in errors.items()
+            if math.isfinite(error.error)
+        }
+        for _, run in itertools.groupby(points, lambda tap: _kind(errors[tap])):
+            svg.add(group, "path", "line", d="M" + "L".join(points[tap] for tap in run))
+        mark = MARKS[backend].replace("M", "m", 1)
+        svg.add(group, "path", "mark", d="".join(f"M{point}{mark}" for point in points.values()))
+        for tap in errors:
+            if tap not in points:
+                svg.add(group, "path", "unknown", d=f"M{svg.number(self.x(self.place[tap]))} {TOP:.0f}v{HEIGHT:.0f}")
+
+    def draw_taps(self, root: ET.Element, paths: Collection[str]) -> None:
+        """Draw what is pointed at: a column for each tap, which says its errors and knows its part."""
+        for tap, i in self.place.items():
+            said = [f"{backend} {_said(errors[tap])}" for backend, errors in self.found.items() if tap in errors]
+            column = svg.add(root, "rect", "tap", x=self.x(i) - self.step / 2, y=TOP, width=self.step, height=HEIGHT)
+            if path := part_of(tap, paths):
+                column.set("data-path", path)
+            svg.add(column, "title").text = f"{tap}: {', '.join(said)}"
+
+    def draw_labels(self, root: ET.Element) -> None:
+        """Write the kinds of taps above them, where there are several, and as many names below as there is room for."""
+        begin = 0
+        kinds = [(kind, list(taps)) for kind, taps in itertools.groupby(self.taps, lambda tap: _kind(self.taps[tap]))]
+        for kind, taps in kinds:
+            if begin:
+                edge = svg.number(self.x(begin) - self.step / 2)
+                svg.add(root, "path", "grid", d=f"M{edge} {TOP:.0f}V{self.foot + 6:.0f}")
+            if len(kinds) > 1:
+                svg.add(root, "text", "kind", x=self.x(begin), y=TOP - 6).text = f"{kind}s"
+            names = [tap.removeprefix(f"{kind} ").removeprefix("of ") for tap in taps]
+            for i, name in _labels(names, self.step):
+                place = f"translate({svg.number(self.x(begin + i) + 4)} {self.foot + 6:.0f}) rotate(-90)"
+                text = svg.add(root, "text", "", transform=place, text_anchor="end")
+                text.text = name if len(name) < 17 else f"…{name[-15:]}"
+            begin += len(taps)
+
+
+def _kind(error: TapError) -> str:
+    return error.input if error.input in ("derivative", "gradient") else "tap"
 
 
 def _said(error: TapError) -> str:
@@ -116,29 +163,13 @@ def _worst(errors: Sequence[TapError]) -> dict[str, TapError]:
     return found
 
 
-def _runs(errors: Mapping[str, TapError]) -> list[list[str]]:
-    """Return the taps in pieces that a line may join: what is of one kind."""
-    kinds = itertools.groupby(errors, lambda tap: {"derivative", "gradient"} & {errors[tap].input})
-    return [list(run) for _, run in kinds]
-
-
-def _steps(levels: Sequence[float], left: float, step: float) -> str:
-    """Return a line that is level over each tap."""
-    line, before = f"M{svg.number(left)} {svg.number(levels[0])}", levels[0]
-    for i, level in enumerate(levels):
-        if level != before:
-            line += f"H{svg.number(left + step * i)}V{svg.number(level)}"
-            before = level
-    return f"{line}H{svg.number(left + step * len(levels))}"
-
-
 def part_of(tap: str, paths: Collection[str]) -> str:
     """Return the part that a tap, a gradient or a weight is of."""
     name = tap.removeprefix("derivative ").removeprefix("gradient of ").partition(" ")[0]
     return name if name in paths else parent if (parent := name.rpartition(".")[0]) in paths else ""
 
 
-def _labels(taps: Sequence[str]) -> list[tuple[int, str]]:
+def _labels(taps: Sequence[str], step: float) -> list[tuple[int, str]]:
     """Return the places to label, as many as there is room for: every tap, or where each block or stage begins."""
     found = list(enumerate(taps))
     for depth in range(max(tap.count(".") for tap in taps) + 1, 0, -1):
@@ -150,6 +181,6 @@ def _labels(taps: Sequence[str]) -> list[tuple[int, str]]:
         found = [(i, heads[i]) for i in (0, *begins)]
     kept = found[:1]
     for i, name in found[1:]:
-        if (i - kept[-1][0]) * max(STEP, LEAST / len(taps)) >= 12:
+        if (i - kept[-1][0]) * step >= 12:
             kept.append((i, name))
     return kept
