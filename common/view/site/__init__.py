@@ -18,6 +18,7 @@ from common.backends import BACKENDS
 from common.catalog import Network
 from common.errors import InputError
 from common.view import drawing, parts
+from common.view.model import Snippet, View
 from common.view.site import chart, folder, idioms, markdown, networks, outcome, pitfalls
 from common.view.site.code import lines_of
 
@@ -222,9 +223,9 @@ def _charts(row: Mapping[str, Any], paths: Collection[str]) -> list[tuple[str, s
 _PALETTES = {"light": drawing.LIGHT, "dark": drawing.DARK}
 
 
-def _intro(view: parts.View) -> str:
+def _intro(view: View) -> str:
     """Return the docstring of the reference's file: what the network is, and where it differs from its paper."""
-    cells: dict[str, parts.Snippet] = dict(view.sections[0].rows[0].cells)
+    cells: dict[str, Snippet] = dict(view.sections[0].rows[0].cells)
     text = cells[next(name for name in BACKENDS if name in cells)].source.strip().strip('"').strip()
     return re.sub(r"\n(?!\n)", " ", text.replace("\n\n", "\0")).replace("\0", "\n\n")
 

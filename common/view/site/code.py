@@ -11,7 +11,7 @@ from pygments import token
 from pygments.lexers.python import PythonLexer
 
 from common import backends
-from common.view.parts import Snippet
+from common.view.model import Snippet
 
 __all__ = ["highlighted", "lines_of"]
 

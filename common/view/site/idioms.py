@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from common import backends
 from common.backends import BACKENDS
-from common.view.parts import Snippet
+from common.view.model import Snippet
 
 __all__ = ["ACTS", "Act", "examples"]
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from common import reference
 from common.catalog import NETWORKS, Network
 from common.view import flow, graph, summary, svg
-from common.view.parts import View
+from common.view.model import View
 from common.view.site.code import lines_of
 
 __all__ = ["Cell", "Line", "PartRow", "Unit", "fingerprint", "in_order", "part_rows", "shapes", "units", "year"]
