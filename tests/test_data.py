@@ -84,8 +84,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if server.cuts:
             body = body[: server.cuts.pop(0)]
+        server.sent += len(body)  # before whoever asked has all of it, and looks
         self.wfile.write(body)
-        server.sent += len(body)
 
     def log_message(self, *arguments: object) -> None:
         pass
