@@ -310,3 +310,15 @@ def test_axe_finds_nothing_on_a_phone_with_a_search_open(opened) -> None:
     page.locator("#search").fill("conv")
     page.wait_for_selector("#found li")
     assert violations(page) == {}
+
+
+def test_a_click_in_the_reports_matrix_opens_the_taps(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "parity.html").write_text(report.to_html(a_report()))
+    page = browser.new_page()
+    page.goto((tmp_path / "parity.html").as_uri())
+    closed = page.locator("details:not([open])").first
+    name = closed.get_attribute("id")
+    assert not page.locator(f"[id='{name}'] td.tap").first.is_visible()
+    page.locator(f"a[href='#{name}']").first.click()
+    assert page.locator(f"[id='{name}'] td.tap").first.is_visible()
+    page.close()
