@@ -317,7 +317,7 @@ def test_a_click_in_the_reports_matrix_opens_the_taps(browser: Browser, tmp_path
     page = browser.new_page()
     page.goto((tmp_path / "parity.html").as_uri())
     closed = page.locator("details:not([open])").first
-    name = closed.get_attribute("id")
+    name = closed.locator("[id]").first.get_attribute("id")
     assert not page.locator(f"[id='{name}'] td.tap").first.is_visible()
     page.locator(f"a[href='#{name}']").first.click()
     assert page.locator(f"[id='{name}'] td.tap").first.is_visible()
