@@ -28,7 +28,7 @@ __all__ = [
     "WeightsFile",
     "check",
     "initialise",
-    "listed",
+    "misnamed",
     "network_of",
     "read",
     "read_for",
@@ -161,11 +161,18 @@ def _metadata(network: Network) -> dict[str, str]:
     return {"format": _FORMAT, "version": _VERSION, "network": network.name, "config": network.config_json()}
 
 
-def listed(names: Iterable[str], sign: str) -> list[str]:
+def _listed(names: Iterable[str], sign: str) -> list[str]:
     """Return names behind a sign, the first few of many, for a message."""
     names = list(names)
     shown = [f"{sign} {name}" for name in names[:6]]
     return shown if len(names) <= 6 else [*shown, f"and {len(names) - 6} more"]
+
+
+def misnamed(expected: Iterable[str], given: Iterable[str]) -> str:
+    """Return which names are missing, behind `-`, and which unexpected, behind `+`, for a message; "" where none is."""
+    expected, given = dict.fromkeys(expected), dict.fromkeys(given)
+    missing, extra = (name for name in expected if name not in given), (name for name in given if name not in expected)
+    return ", ".join([*_listed(missing, "-"), *_listed(extra, "+")])
 
 
 def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> None:
@@ -174,10 +181,7 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
     The error's one line begins with `source` and lists missing names with `-`, unexpected ones with `+`.
     """
     manifest = reference.describe(network).manifest
-    missing = [name for name in manifest if name not in tensors]
-    extra = [name for name in tensors if name not in manifest]
-    if missing or extra:
-        differences = ", ".join([*listed(missing, "-"), *listed(extra, "+")])
+    if differences := misnamed(manifest, tensors):
         raise WeightsError(f"{source}: not the tensors of {network.name} (- missing, + unexpected): {differences}")
     for name, tensor in manifest.items():
         array = tensors[name]

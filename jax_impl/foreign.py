@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -73,7 +72,7 @@ def _padding(padding: object, kernel: tuple[int, ...], strides: object) -> int |
         return 0
     if padding == "SAME":
         # Where it strides, it depends on the image, and is uneven on some.
-        even = {int(size) for size in np.ravel(jnp.asarray(strides or 1))} == {1} and len(set(kernel)) == 1
+        even = {int(size) for size in np.ravel(np.asarray(strides or 1))} == {1} and len(set(kernel)) == 1
         return kernel[0] // 2 if even and kernel[0] % 2 else None
     sides = {int(side) for side in np.ravel(np.asarray(padding))} if not isinstance(padding, str) else set()
     return sides.pop() if len(sides) == 1 else None

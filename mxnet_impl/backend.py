@@ -62,7 +62,8 @@ def _observed(
     call = Block.__call__
 
     def observed_call(block: Block, *args: mx.np.ndarray) -> mx.np.ndarray:
-        inputs[id(block)] = args[0]
+        if id(block) in with_activation:
+            inputs[id(block)] = args[0]
         if id(block) in fused:
             layer = fused[id(block)]
             other = observe(paths[id(layer)], layer, inputs[id(layer)], args[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -223,14 +224,14 @@ def test_a_wrong_port_is_refused() -> None:
 
 
 def test_a_framework_that_is_absent_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ROSETTA_PYTHON_MXNET", sys.executable)
-    if importlib.util.find_spec("mxnet"):
-        pytest.skip("MXNet is here")
-    report = compare(FUNCTION, Port("mxnet", "own_mxnet:make", folder=OWN), IMAGES, dtypes=["float64"])
+    absent = "torch" if importlib.util.find_spec("mxnet") else "mxnet"
+    monkeypatch.setenv(f"ROSETTA_PYTHON_{absent.upper()}", sys.executable)
+    port = Port(absent, f"own_{absent}:make", folder=OWN)
+    report = compare(FUNCTION, port, IMAGES, dtypes=["float64"])
     assert report.exit_status() == 3
     assert [cell.status for cell in report.cells] == ["missing"]
     with pytest.raises(AssertionError, match="not installed"):
-        assert_same(FUNCTION, Port("mxnet", "own_mxnet:make", folder=OWN), IMAGES)
+        assert_same(FUNCTION, port, IMAGES)
 
 
 FACTORIES = {

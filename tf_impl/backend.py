@@ -45,7 +45,8 @@ def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observe
 
     def observed_call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         activation = getattr(layer, "activation", None)
-        if id(layer) in paths and isinstance(layer, _WITH_ACTIVATION) and activation is not keras.activations.linear:
+        fused = isinstance(layer, _WITH_ACTIVATION) and activation is not keras.activations.linear
+        if fused and args and id(layer) in paths:
 
             def observed_activation(y: tf.Tensor) -> tf.Tensor:
                 other = observe(paths[id(layer)], layer, args[0], y)

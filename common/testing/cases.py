@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ class Between(Case):
         cell = super().diagnosed(worker, cell)
         hint = "; say so in `flattened`, such as flattened={'fc1': (16, 5, 5)}"
         said = tuple(each + hint if "flattened in the order H, W, C" in each else each for each in cell.findings)
-        return Cell(**{**vars(cell), "findings": said})
+        return dataclasses.replace(cell, findings=said)
 
 
 class SeenSpecimen(Specimen):

@@ -249,12 +249,10 @@ def _common_taps(reference: Party, candidate: Party, network: Foreign, weights: 
 
 def _check_tensors(reference: Party, candidate: Party, network: Foreign, theirs: Foreign) -> None:
     ours, found = network.description.manifest, theirs.description.manifest
-    missing, extra = [n for n in ours if n not in found], [n for n in found if n not in ours]
-    if missing or extra:
-        differences = [*canonical.listed(missing, "-"), *canonical.listed(extra, "+")]
+    if differences := canonical.misnamed(ours, found):
         raise WeightsError(
             f"{candidate.said()}: not the tensors of {reference.said()} (- missing, + unexpected): "
-            f"{', '.join(differences)}; give its `names`, own path to shared path, for those that are the same"
+            f"{differences}; give its `names`, own path to shared path, for those that are the same"
         )
     for tensor, own in ours.items():
         if found[tensor].shape != own.shape:
@@ -288,10 +286,8 @@ def _write_weights(
             raise WeightsError(
                 f"`weights` (={str(weights)!r}): neither random, reference nor a file: {error}"
             ) from None
-    missing, extra = [n for n in manifest if n not in tensors], [n for n in tensors if n not in manifest]
-    if missing or extra:
-        differences = [*canonical.listed(missing, "-"), *canonical.listed(extra, "+")]
-        raise WeightsError(f"`weights`: not the network's (- missing, + unexpected): {', '.join(differences)}")
+    if differences := canonical.misnamed(manifest, tensors):
+        raise WeightsError(f"`weights`: not the network's (- missing, + unexpected): {differences}")
     for name, tensor in manifest.items():
         if np.shape(tensors[name]) != tensor.shape:
             raise WeightsError(f"`weights`: {name} has shape {np.shape(tensors[name])}, expected {tensor.shape}")
