@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_picture", "draw_errors", "save_plot", "to_svg"]
+__all__ = ["check_picture", "draw_errors", "labels", "save_plot", "to_svg"]
 
 Result = Mapping[str, Any]
 """One of the `results` of a parity report's JSON."""
@@ -52,11 +52,11 @@ def _worst(result: Result) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _labels(taps: Sequence[str]) -> list[tuple[int, str]]:
-    """Return the places to label, as many as there is room for: every tap, or where each block or stage begins."""
+def labels(taps: Sequence[str], most: int, gap: float) -> list[tuple[int, str]]:
+    """Return the places to label, `gap` apart: every tap, or where each block or stage begins, if `most` are fewer."""
     found = list(enumerate(taps))
     for depth in range(max(tap.count(".") for tap in taps) + 1, 0, -1):
-        if len(found) <= _MOST_LABELS:
+        if len(found) <= most:
             break
         heads = [".".join(tap.split(".")[:depth]) for tap in taps]
         # A stage's own tap comes behind those of its blocks, and begins nothing.
@@ -64,7 +64,7 @@ def _labels(taps: Sequence[str]) -> list[tuple[int, str]]:
         found = [(i, heads[i]) for i in (0, *begins)]
     kept = found[:1]
     for place, head in found[1:]:
-        if place - kept[-1][0] >= len(taps) / _MOST_LABELS:
+        if place - kept[-1][0] >= gap:
             kept.append((place, head))
     return kept
 
@@ -115,7 +115,7 @@ def _panel(axes: Axes, results: Sequence[Result]) -> None:
         axes.set_yticks([zero, *ticks], ["0", *(f"$10^{{{round(math.log10(tick))}}}$" for tick in ticks)])
         axes.set_ylim(bottom=zero / 2)
     axes.minorticks_off()
-    places, names = zip(*_labels(list(taps)), strict=True)
+    places, names = zip(*labels(list(taps), _MOST_LABELS, len(taps) / _MOST_LABELS), strict=True)
     axes.set_xticks(places, map(printable, names), rotation=90, fontsize=7, parse_math=False)
     axes.set_xlim(-0.5, len(taps) - 0.5)
     axes.grid(color="0.92", linewidth=0.6)
@@ -152,8 +152,8 @@ def draw_errors(results: Sequence[Result]) -> Figure:
         line[0].set_ylabel("error / largest value")
     named: dict[str, Any] = {}
     for axes in panels.flat:
-        handles, labels = axes.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
+        handles, names = axes.get_legend_handles_labels()
+        named |= dict(zip(names, handles, strict=True))
     order = [*(name for name in _LOOKS if name in named), "budget", "tolerance", *({_UNKNOWN} & set(named))]
     figure.legend(
         [named[name] for name in order],

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 from common.parity.comparison import TapError
 from common.parity.results import Cell
 from common.view import svg
+from common.view.plots import labels
 
 __all__ = ["MARKS", "draw", "part_of"]
 
@@ -21,6 +22,8 @@ HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 220.0, 46.0, 12.0, 18.0, 104.0
 STEP, LEAST = 9.0, 300.0
 """Pixels from one tap to the next, and what all of them take at least."""
 MOST_LABELS = 36
+UPRIGHT = 12
+"""Pixels from one upright word to the next."""
 MARKS = {
     "torch": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0",
     "jax": "M-2.7-2.7h5.4v5.4h-5.4z",
@@ -138,7 +141,7 @@ class _Chart:
             if len(kinds) > 1:
                 svg.add(root, "text", "kind", x=self.x(begin), y=TOP - 6).text = f"{kind}s"
             names = [tap.removeprefix(f"{kind} ").removeprefix("of ") for tap in taps]
-            for i, name in _labels(names, self.step):
+            for i, name in labels(names, MOST_LABELS, UPRIGHT / self.step):
                 place = f"translate({svg.number(self.x(begin + i) + 4)} {self.foot + 6:.0f}) rotate(-90)"
                 text = svg.add(root, "text", "", transform=place, text_anchor="end")
                 text.text = name if len(name) < 17 else f"…{name[-15:]}"
@@ -167,20 +170,3 @@ def part_of(tap: str, paths: Collection[str]) -> str:
     """Return the part that a tap, a gradient or a weight is of."""
     name = tap.removeprefix("derivative ").removeprefix("gradient of ").partition(" ")[0]
     return name if name in paths else parent if (parent := name.rpartition(".")[0]) in paths else ""
-
-
-def _labels(taps: Sequence[str], step: float) -> list[tuple[int, str]]:
-    """Return the places to label, as many as there is room for: every tap, or where each block or stage begins."""
-    found = list(enumerate(taps))
-    for depth in range(max(tap.count(".") for tap in taps) + 1, 0, -1):
-        if len(found) <= MOST_LABELS:
-            break
-        heads = [".".join(tap.split(".")[:depth]) for tap in taps]
-        # A stage's own tap comes behind those of its blocks, and begins nothing.
-        begins = [i for i in range(1, len(taps)) if not f"{heads[i - 1]}.".startswith(f"{heads[i]}.")]
-        found = [(i, heads[i]) for i in (0, *begins)]
-    kept = found[:1]
-    for i, name in found[1:]:
-        if (i - kept[-1][0]) * step >= 12:
-            kept.append((i, name))
-    return kept
