@@ -30,6 +30,7 @@ __all__ = [
     "Interpreter",
     "Trainer",
     "check_all_ran",
+    "find_environment",
     "find_interpreter",
     "get",
     "install_hint",
@@ -206,12 +207,16 @@ def _tox_folders() -> list[Path]:
 
 
 def find_interpreter(name: str) -> Interpreter | None:
-    """Return the interpreter that holds backend `name`, or None where it is not installed.
+    """Return the interpreter that holds backend `name`, or None where it is not installed; see `find_environment`."""
+    return find_environment(name, get(name).modules)
 
-    It is the one that `ROSETTA_PYTHON_<BACKEND>` names, else that of the tox environment of that name, else this one
-    if it holds the framework. Raises BackendError where the variable names no program.
+
+def find_environment(name: str, modules: Iterable[str]) -> Interpreter | None:
+    """Return the interpreter of environment `name`, which holds `modules`, or None where it is not installed.
+
+    It is the one that `ROSETTA_PYTHON_<NAME>` names, else that of the tox environment of that name, else this one
+    if it holds the modules. Raises BackendError where the variable names no program.
     """
-    info = get(name)
     variable = f"ROSETTA_PYTHON_{name.upper()}"
     given = os.environ.get(variable)
     if given:
@@ -224,13 +229,13 @@ def find_interpreter(name: str) -> Interpreter | None:
         for python in (folder / name / "bin" / "python", folder / name / "Scripts" / "python.exe"):
             if python.exists():
                 return Interpreter(python, f"tox environment {name}")
-    if all(importlib.util.find_spec(module) for module in info.modules):
+    if all(importlib.util.find_spec(module) for module in modules):
         return Interpreter(Path(sys.executable), "this interpreter")
     return None
 
 
 def install_hint(name: str) -> str:
-    """Return how to install backend `name`, to stand behind "install it"."""
+    """Return how to install environment `name`, a backend's or another, to stand behind "install it"."""
     if (PROJECT / "tox.ini").exists():
         return f"with `tox run --notest -e {name}`"
     return f"as the extra [{name}] of rosetta, in an environment of its own"
