@@ -9,6 +9,7 @@ from collections.abc import Iterable
 __all__ = [
     "BackendError",
     "ConfigError",
+    "DisagreementError",
     "DivergedError",
     "InputError",
     "RosettaError",
@@ -59,6 +60,12 @@ class BackendError(RosettaError, RuntimeError):
     """A backend that is missing or died."""
 
     exit_status = 3
+
+
+class DisagreementError(RosettaError, ArithmeticError):
+    """An artifact that does not compute what it was made of."""
+
+    exit_status = 1
 
 
 class DivergedError(RosettaError, ArithmeticError):

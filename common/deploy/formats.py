@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import unknown
 
-__all__ = ["FORMATS", "Export", "Format", "Signature", "get"]
+__all__ = ["FORMATS", "REASONS", "Export", "Format", "Signature", "get"]
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Format:
     """A kind of artifact.
 
     `makers`: which ports make it, by backend, each with the environment that this takes; the first is what one gets
-    unless asked. `server`: the module of `common.deploy.serving` that loads it again; `environment` holds what that
-    imports. `dtypes`: what weights and activations may be kept in. `folder`: whether it is a folder of files.
+    unless asked. `servers`: the modules of `common.deploy.serving` that load it again; `environment` holds what they
+    import. `dtypes`: what weights and activations may be kept in. `folder`: whether it is a folder of files.
     """
 
     name: str
     suffix: str
     makers: Mapping[str, str]
-    server: str
+    servers: tuple[str, ...]
     environment: str
     dtypes: tuple[str, ...]
     about: str
@@ -41,18 +41,18 @@ _FLOATS = ("float32", "float64")
 FORMATS = _named(
     (
         Format(
-            "torch-export", ".pt2", {"torch": "torch"}, "exported_program", "torch", _FLOATS, "torch.export program"
+            "torch-export", ".pt2", {"torch": "torch"}, ("exported_program",), "torch", _FLOATS, "torch.export program"
         ),
-        Format("onnx", ".onnx", {"torch": "torch"}, "onnx_runtime", "runtimes", ("float32",), "ONNX"),
-        Format("stablehlo", ".stablehlo", {"jax": "jax"}, "stable_hlo", "jax", _FLOATS, "StableHLO by jax.export"),
+        Format("onnx", ".onnx", {"torch": "torch"}, ("onnx_runtime", "open_vino"), "runtimes", ("float32",), "ONNX"),
+        Format("stablehlo", ".stablehlo", {"jax": "jax"}, ("stable_hlo",), "jax", _FLOATS, "StableHLO by jax.export"),
         Format(
-            "saved-model", "", {"tf": "tf", "jax": "jax_tf"}, "saved_model", "tf", _FLOATS, "SavedModel", folder=True
+            "saved-model", "", {"tf": "tf", "jax": "jax_tf"}, ("saved_model",), "tf", _FLOATS, "SavedModel", folder=True
         ),
         Format(
             "litert",
             ".tflite",
             {"tf": "tf", "jax": "jax_tf"},
-            "lite_rt",
+            ("lite_rt",),
             "runtimes",
             ("float32", "float16", "int8"),
             "LiteRT (TFLite)",
@@ -61,7 +61,7 @@ FORMATS = _named(
             "mxnet-symbol",
             "",
             {"mxnet": "mxnet"},
-            "mxnet_symbol",
+            ("mxnet_symbol",),
             "mxnet",
             _FLOATS,
             "symbol and parameters",
@@ -69,6 +69,9 @@ FORMATS = _named(
         ),
     )
 )
+
+REASONS: Mapping[tuple[str, str], str] = {}
+"""Why a backend cannot make a format that one might expect of it, where there is more to say than that it does not."""
 
 
 def get(name: str) -> Format:

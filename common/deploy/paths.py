@@ -16,7 +16,8 @@ class ExecutionPath:
 
     `backend`: whose port it runs, or whose artifact. `environment`: the tox environment that holds what it imports.
     `needs`: what pip must be asked for where it is deployed. `format`: the artifact that it serves, None where it runs
-    the port's own code. `dtype`: what the artifact's weights are kept in. `trains`: whether it can take training steps.
+    the port's own code; `server`: the module of `common.deploy.serving` that does. `dtype`: what the artifact's weights
+    are kept in. `trains`: whether it can take training steps.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ExecutionPath:
     needs: tuple[str, ...]
     about: str
     format: str | None = None
+    server: str | None = None
     dtype: str = "float32"
     infers: bool = True
     trains: bool = False
@@ -47,21 +49,47 @@ PATHS = _named(
         ExecutionPath("torch-eager", *_TORCH, "the port as it is written", trains=True),
         ExecutionPath("torch-channels-last", *_TORCH, "folded, channels last in memory", trains=True),
         ExecutionPath("torch-compile", *_TORCH, "torch.compile: inductor, frozen", trains=True),
-        ExecutionPath("torch-export", *_TORCH, "a torch.export program", format="torch-export"),
+        ExecutionPath(
+            "torch-export", *_TORCH, "a torch.export program", format="torch-export", server="exported_program"
+        ),
         ExecutionPath("jax-jit", *_JAX, "the port, compiled by XLA", trains=True),
         ExecutionPath("jax-deploy", *_JAX, "folded, its weights constants to XLA", trains=True),
-        ExecutionPath("jax-stablehlo", "jax", "jax", ("jax", "numpy"), "a jax.export program", format="stablehlo"),
+        ExecutionPath(
+            "jax-stablehlo",
+            "jax",
+            "jax",
+            ("jax", "numpy"),
+            "a jax.export program",
+            format="stablehlo",
+            server="stable_hlo",
+        ),
         ExecutionPath("tf-eager", *_TF, "the port as it is written", trains=True),
         ExecutionPath("tf-function", *_TF, "tf.function: folded and frozen", trains=True),
         ExecutionPath("tf-xla", *_TF, "tf.function through XLA: folded and frozen", trains=True),
-        ExecutionPath("tf-savedmodel", *_TF, "a SavedModel's signature", format="saved-model"),
+        ExecutionPath("tf-savedmodel", *_TF, "a SavedModel's signature", format="saved-model", server="saved_model"),
         ExecutionPath("mxnet-imperative", *_MXNET, "the port as it is written", trains=True),
         ExecutionPath("mxnet-hybrid", *_MXNET, "folded, hybridized with static memory", trains=True),
         ExecutionPath("mxnet-onednn", *_MXNET, "fused by MXNet's oneDNN subgraphs", devices=_ONLY_CPU),
         ExecutionPath(
-            "onnxruntime", "torch", "runtimes", ("onnxruntime", "numpy"), "ONNX", format="onnx", devices=_ONLY_CPU
+            "onnxruntime",
+            "torch",
+            "runtimes",
+            ("onnxruntime", "numpy"),
+            "ONNX",
+            format="onnx",
+            server="onnx_runtime",
+            devices=_ONLY_CPU,
         ),
-        ExecutionPath("openvino", "torch", "runtimes", ("openvino", "numpy"), "ONNX", format="onnx", devices=_ONLY_CPU),
+        ExecutionPath(
+            "openvino",
+            "torch",
+            "runtimes",
+            ("openvino", "numpy"),
+            "ONNX",
+            format="onnx",
+            server="open_vino",
+            devices=_ONLY_CPU,
+        ),
         *(
             ExecutionPath(
                 "litert" if dtype == "float32" else f"litert-{dtype}",
@@ -70,6 +98,7 @@ PATHS = _named(
                 ("ai-edge-litert", "numpy"),
                 f"LiteRT (TFLite) with XNNPACK, {dtype}",
                 format="litert",
+                server="lite_rt",
                 dtype=dtype,
                 devices=_ONLY_CPU,
             )

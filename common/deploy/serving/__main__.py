@@ -1,0 +1,69 @@
+"""Run an artifact on images: `python common/deploy/serving MANIFEST INPUT.npy OUTPUT.npy`.
+
+The folder runs by itself, wherever it is copied, with the runtime that the artifact needs and NumPy. INPUT holds
+images (N, C, H, W); OUTPUT gets the logits, (N, classes). An artifact that was altered after its manifest is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def artifact(manifest: Path, described: dict[str, Any]) -> Path:
+    """Return where the artifact is, beside its manifest. Ends the program where it is not what was described."""
+    folder = manifest.parent
+    for name, expected in described["files"].items():
+        if not (folder / name).is_file():
+            sys.exit(f"{folder / name} is missing; {manifest} lists it: export the network again")
+        if (found := sha256(folder / name)) != expected:
+            sys.exit(
+                f"{folder / name} was altered after it was exported: its SHA-256 is {found[:12]}..., and {manifest} "
+                f"says {expected[:12]}...; export the network again"
+            )
+    return folder / described["path"]
+
+
+def main() -> None:
+    """Read the arguments, run the artifact and write what it answers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="the .manifest.json beside the artifact")
+    parser.add_argument("input", type=Path, metavar="INPUT.npy", help="images, (N, C, H, W)")
+    parser.add_argument("output", type=Path, metavar="OUTPUT.npy", help="the logits to write, (N, classes)")
+    parser.add_argument("--server", help="another module of this folder than the manifest names")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        described = json.loads(options.manifest.read_text(encoding="utf-8"))
+        path = artifact(options.manifest, described)
+        images = np.load(options.input)
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"cannot read {options.manifest} or {options.input}: {error}")
+    server = importlib.import_module(options.server or described["server"])
+    session = server.load(path, described, options.threads)
+    # A batch that is fixed may be smaller than what there is to run.
+    batch = described["input"]["shape"][0] or len(images)
+    if len(images) % batch:
+        sys.exit(f"{options.input} holds {len(images)} images; the artifact takes {batch} at a time")
+    answers = [
+        session.logits(session.run(session.prepare(images[start : start + batch])))
+        for start in range(0, len(images), batch)
+    ]
+    np.save(options.output, np.concatenate(answers))
+
+
+if __name__ == "__main__":
+    main()
