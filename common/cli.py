@@ -14,6 +14,7 @@ import click
 
 from common import __version__
 from common.catalog import FAMILIES, NETWORKS, Network, get
+from common.deploy.export_verb import export
 from common.errors import ConfigError, InputError, RosettaError, unknown
 from common.options import (
     BACKENDS,
@@ -26,6 +27,7 @@ from common.options import (
     config_option,
     console,
     example,
+    network_of,
     parse_config,
     parse_list,
     seed_option,
@@ -152,18 +154,6 @@ def init(network: str, output: Path, seed: int, scheme: str, config: str | None,
     return 0
 
 
-def _network_of(path: Path, name: str, config: str | None) -> Network:
-    """Return the network that a weights file is of. Raises ConfigError where it is not the one that was asked for."""
-    from common import weights
-
-    asked, found = get(name, **parse_config(config)), weights.read(path).network
-    if found.family != asked.family or (config is not None and found.config != asked.config):
-        raise ConfigError(
-            f"{path}: weights of {found.name} {found.config_json()}; asked for was {asked.name} {asked.config_json()}"
-        )
-    return found
-
-
 def _read_input(path: Path, network: Network) -> np.ndarray:
     """Read and check the input array of `rosetta run`."""
     import numpy as np
@@ -225,7 +215,7 @@ def run(
 
     check_choice("backend", backend, BACKENDS)
     check_choice("dtype", dtype, DTYPES)
-    entry = _network_of(weights_path, network, config)
+    entry = network_of(weights_path, network, config)
     x = _read_input(input_path, entry)
     if trace_path is not None and trace_path.resolve() == output.resolve():
         raise InputError(f"--output and --trace are both {output}; give two names")
@@ -301,7 +291,7 @@ def activations(
     if weights_path.is_dir():
         experiment, checkpoint = trained(weights_path)
         mean, std, weights_path = experiment.mean, experiment.std, checkpoint.path / "weights.safetensors"
-    entry = _network_of(weights_path, network, config)
+    entry = network_of(weights_path, network, config)
     shown = view.layers_shown(entry)
     if layers is not None:
         taps = list(reference.describe(entry).taps)
@@ -678,7 +668,7 @@ def site(output: Path, parity_path: Path | None, force: bool) -> int:
     return 0
 
 
-for verb in (train, evaluate, predict, compare):
+for verb in (train, evaluate, predict, compare, export):
     cli.add_command(verb)
 
 

@@ -15,6 +15,8 @@ from common.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from common.catalog import Network
+
 __all__ = [
     "BACKENDS",
     "CHECKS",
@@ -27,6 +29,7 @@ __all__ = [
     "config_option",
     "console",
     "example",
+    "network_of",
     "parse_config",
     "parse_list",
     "seed_option",
@@ -86,9 +89,22 @@ def check_choice(kind: str, given: str, known: Sequence[str]) -> None:
         raise unknown(kind, given, known)
 
 
+def network_of(path: Path, name: str, config: str | None) -> Network:
+    """Return the network that a weights file is of. Raises ConfigError where it is not the one that was asked for."""
+    from common import catalog, weights
+
+    asked, found = catalog.get(name, **parse_config(config)), weights.read(path).network
+    if found.family != asked.family or (config is not None and found.config != asked.config):
+        raise ConfigError(
+            f"{path}: weights of {found.name} {found.config_json()}; asked for was {asked.name} {asked.config_json()}"
+        )
+    return found
+
+
 def console() -> Console:
     """Return the console that tables go to."""
     from rich.console import Console
+
 
     # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 300)

@@ -185,7 +185,8 @@ def _make(network: Network, wanted: Wanted, path: Path, folder: Path) -> dict[st
             "std": list(wanted.preprocessing.std),
         },
         "server": kind.servers[0],
-        "made_by": {"rosetta": __version__, "backend": backend, **made["versions"]},
+        "backend": backend,
+        "made_by": {"rosetta": __version__, **made["versions"]},
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
