@@ -105,7 +105,6 @@ def console() -> Console:
     """Return the console that tables go to."""
     from rich.console import Console
 
-
     # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 300)
 

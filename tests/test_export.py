@@ -1,0 +1,257 @@
+"""`rosetta export`: what is refused, what is verified, and that the folder that serves artifacts runs by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from common import backends, catalog, images, reference, weights
+from common.deploy import environments, export, precision
+from common.deploy.export import Preprocessing, Wanted, manifest_path
+from common.deploy.formats import FORMATS
+from common.errors import BackendError, ConfigError, DisagreementError
+
+SERVING = ROOT / "common" / "deploy" / "serving"
+NETWORK = catalog.get("lenet")
+MIXED = catalog.get("resnet", arch=[[1, 8], [1, 16]], input_size=[33, 38], in_channels=2)
+
+# A runtime that needs nothing but NumPy: an artifact is a matrix, and the answer its product with the images.
+SERVER = """
+import numpy as np
+
+
+class Session:
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def prepare(self, x):
+        return x.reshape(len(x), -1)
+
+    def run(self, x):
+        assert len(x) == 2, len(x)
+        return x @ self.matrix
+
+    def logits(self, y):
+        return y
+
+
+def load(path, manifest, threads):
+    return Session(np.load(path))
+"""
+
+
+@pytest.fixture
+def w(tmp_path: Path) -> Path:
+    path = tmp_path / "w.safetensors"
+    weights.write(path, NETWORK, weights.initialise(NETWORK, "probe", 0, "float32"))
+    return path
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The serving folder copied to where nothing else is, with a server of its own, and an artifact."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(SERVING, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "matrix.py").write_text(SERVER)
+    matrix = np.arange(12.0).reshape(6, 2)
+    np.save(tmp_path / "a.npy", matrix)
+    digest = hashlib.sha256((tmp_path / "a.npy").read_bytes()).hexdigest()
+    manifest = {"path": "a.npy", "files": {"a.npy": digest}, "server": "matrix", "input": {"shape": [2, 3, 1, 2]}}
+    (tmp_path / "a.manifest.json").write_text(json.dumps(manifest))
+
+    def run(x: np.ndarray) -> subprocess.CompletedProcess[str]:
+        np.save(tmp_path / "x.npy", x)
+        command = [
+            sys.executable,
+            "-I",
+            str(folder),
+            tmp_path / "a.manifest.json",
+            tmp_path / "x.npy",
+            tmp_path / "y.npy",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_folder_that_serves_runs_wherever_it_is_copied(served, tmp_path: Path) -> None:
+    x = np.arange(24.0).reshape(4, 3, 1, 2)
+    assert served(x).returncode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), x.reshape(4, 6) @ np.arange(12.0).reshape(6, 2))
+
+
+def test_an_artifact_that_was_altered_is_refused(served, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((6, 2)))
+    result = served(np.zeros((2, 3, 1, 2)))
+    assert result.returncode == 1
+    assert "a.npy was altered after it was exported" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    (tmp_path / "a.npy").unlink()
+    assert "a.npy is missing" in served(np.zeros((2, 3, 1, 2))).stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_images_that_do_not_fill_a_batch_are_refused(served) -> None:
+    result = served(np.zeros((3, 3, 1, 2)))
+    assert result.returncode == 1
+    assert "holds 3 images; the artifact takes 2 at a time" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--to", "onxx"), "there is no format 'onxx'; did you mean onnx?"),
+        (("--backend", "torch", "--to", "litert"), "made by tf or jax"),
+        (("--to", "onnx", "--dtype", "float64"), "onnx holds float32; torch-export or stablehlo or saved-model"),
+        (("--dtype", "float12"), "there is no dtype 'float12'"),
+        (("--batch", "0"), "--batch 0: expected a number from 1 to 4096, or any"),
+        (("--size", "any"), "lenet flattens an image of one size"),
+        (("--size", "3"), "--size 3: expected fixed or any"),
+        (("--calibration", "."), "--calibration is for --dtype int8"),
+        (("--to", "litert", "--dtype", "int8", "--calibration", "none"), "no such folder"),
+        (("--to", "litert", "--dtype", "int8", "--calibration", "."), "no PNG or JPEG image in it"),
+        (("--weights", "none.safetensors"), "no such file"),
+        (("-o", "none/a.onnx"), "there is no folder none"),
+        (("-o", "there.onnx"), "there.onnx exists; give another name, or --force"),
+        (("-o", "told.onnx"), "told.onnx.manifest.json exists"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_is_one_line_and_writes_nothing(rosetta, w: Path, tmp_path: Path, change, message: str) -> None:
+    (tmp_path / "there.onnx").write_text("mine")
+    (tmp_path / "told.onnx.manifest.json").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    result = rosetta("export", "lenet", "--weights", w, "--to", "onnx", "-o", "a.onnx", *change)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_an_environment_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch, w: Path, tmp_path) -> None:
+    monkeypatch.setattr(backends, "find_environment", lambda name, modules: None)
+    with pytest.raises(BackendError, match=r"environment runtimes .*install it with `tox run --notest -e runtimes`"):
+        export.export(Wanted(w, "onnx"), tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == [w]
+
+
+def test_the_tolerance_of_fewer_bits_is_as_many_roundings() -> None:
+    by_dtype = [precision.tolerance(NETWORK, 2, dtype) for dtype in ("float64", "float32", "float16", "int8")]
+    assert by_dtype == sorted(by_dtype)
+    assert by_dtype[3] == pytest.approx(4 * by_dtype[2])  # 9 bits and 11
+    assert by_dtype[3] < 0.5  # an answer of zeros is off by 1
+
+
+@pytest.mark.parametrize("found", [np.full((2, 3), np.nan), np.zeros((2, 2)), np.full((2, 3), np.inf)])
+def test_what_is_no_answer_is_infinitely_wrong(found: np.ndarray) -> None:
+    assert precision.error(found, np.ones((2, 3))) == float("inf")
+
+
+# With every framework and runtime.
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    weights.write(path, MIXED, weights.initialise(MIXED, "probe", 0, "float32"))
+    return path
+
+
+@pytest.mark.across
+@pytest.mark.parametrize(
+    ("kind", "backend"), [(name, maker) for name, kind in FORMATS.items() for maker in kind.makers]
+)
+def test_an_export_is_verified_and_described(kind: str, backend: str, mixed: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"a{FORMATS[kind].suffix}"
+    preprocessing = Preprocessing((0.5,), (0.25,))
+    manifest = export.export(Wanted(mixed, kind, backend=backend, batch=2, preprocessing=preprocessing), output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([output.name, f"{output.name}.manifest.json"])
+    assert json.loads(manifest_path(output).read_text()) == manifest
+    assert manifest["weights"] == hashlib.sha256(mixed.read_bytes()).hexdigest()
+    assert manifest["config"] == json.loads(MIXED.config_json())
+    assert manifest["preprocessing"] == {"range": [0, 1], "mean": [0.5], "std": [0.25]}
+    assert set(manifest["verified"]) == set(FORMATS[kind].servers)
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    for found in manifest["verified"].values():
+        assert 0 < found["error"] <= found["tolerance"] < 1e-3
+    # By hand, as the README has it.
+    x = images.real_batch(MIXED, 4, 9).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    python = environments.interpreter(FORMATS[kind].environment).path
+    command = [python, "-I", SERVING, manifest_path(output), tmp_path / "x.npy", tmp_path / "y.npy"]
+    subprocess.run(command, check=True, capture_output=True)
+    truth = reference.build(MIXED)
+    reference.load(truth, weights.read(mixed).tensors)
+    assert precision.error(np.load(tmp_path / "y.npy"), truth(x)) < 1e-4
+
+
+@pytest.mark.across
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_fewer_bits_are_verified_too(dtype: str, mixed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.tflite"
+    manifest = export.export(Wanted(mixed, "litert", dtype), output)
+    (found,) = manifest["verified"].values()
+    # A float32 in disguise would be nearer than that.
+    assert 1e-4 < found["error"] <= found["tolerance"]
+    assert output.stat().st_size < 0.75 * mixed.stat().st_size
+
+
+@pytest.mark.across
+def test_what_disagrees_is_not_written(monkeypatch, mixed: Path, tmp_path: Path) -> None:
+    read = weights.read
+
+    def other(path: Path) -> weights.WeightsFile:
+        found = read(path)
+        return dataclasses.replace(found, tensors={name: tensor * 1.001 for name, tensor in found.tensors.items()})
+
+    monkeypatch.setattr(weights, "read", other)  # in this process, which holds the artifact to them
+    with pytest.raises(DisagreementError, match=r"not written: .* run by onnx_runtime on digits, is off by .* at most"):
+        export.export(Wanted(mixed, "onnx"), tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.across
+def test_ranges_that_are_too_narrow_are_not_written(rosetta, mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "black").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "black" / "black.png")
+    network = catalog.get("resnet", arch=[[1, 8], [1, 16]], input_size=[33, 38], in_channels=3)
+    weights.write(tmp_path / "w.safetensors", network, weights.initialise(network, "probe", 0, "float32"))
+    arguments = (
+        "export",
+        "resnet",
+        "--weights",
+        "w.safetensors",
+        "--to",
+        "litert",
+        "--dtype",
+        "int8",
+        "-o",
+        "a.tflite",
+    )
+    result = rosetta(*arguments, "--calibration", "black")
+    assert result.returncode == 1
+    assert "calibrate on images like those that it will see (--calibration), or export float16" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "a.tflite").exists()
+    assert rosetta(*arguments).returncode == 0
+    assert "exists" in rosetta(*arguments).stderr
+    assert rosetta(*arguments, "--force").returncode == 0
+
+
+@pytest.mark.across
+def test_what_a_format_cannot_express_is_said(mixed: Path) -> None:
+    with pytest.raises(ConfigError, match="mxnet --to onnx"):
+        export.export(Wanted(mixed, "onnx", backend="mxnet"), mixed.parent / "a.onnx")
