@@ -311,7 +311,9 @@ def sixteen_of(examples: ArrayExamples) -> ArrayExamples:
 @pytest.mark.parametrize("name", ["alexnet", "vgg11_small", "nin", "googlenet", "resnet18", "densenet", "regnetx32"])
 def test_each_kind_of_network_fits_one_batch_better_at_every_step(backend_name: str, tmp_path: Path, name: str) -> None:
     sizes = {"alexnet": [67, 67], "nin": [67, 67], "vgg11_small": [32, 32]}
-    settings = catalog.get(name, input_size=sizes.get(name, [33, 33])).settings()
+    shallow = {"resnet18": [[1, 64], [2, 128]], "densenet": [2, 2], "regnetx32": [[2, 32, 16, 1], [2, 80, 16, 1]]}
+    arch = {"arch": shallow[name]} if name in shallow else {}
+    settings = catalog.get(name, input_size=sizes.get(name, [33, 33]), **arch).settings()
     if "dropout" in settings:
         settings["dropout"] = 0.0  # a step on other units than the last step's may well lose what that won
     few = dataclasses.replace(DIGITS, training=sixteen_of(DIGITS.training), validation=sixteen_of(DIGITS.validation))
