@@ -61,11 +61,18 @@ def build(kind: type[_Record], given: object) -> _Record:
 
 
 def _value(name: str, hint: Any, value: object) -> Any:
+    """Return a field's value, with the records that the hint names within it: one, one or null, or a list of them."""
+    origin, inner = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(hint, value)  # type: ignore[arg-type]
+    if origin in (Union, UnionType) and value is not None:
+        for option in filter(dataclasses.is_dataclass, inner):
+            return build(option, value)  # type: ignore[arg-type]
+    if origin is tuple and dataclasses.is_dataclass(inner[0]) and isinstance(value, list | tuple):
+        return tuple(build(inner[0], item) for item in value)  # type: ignore[arg-type]
     if not _fits(hint, value):
         raise ValueError(f"`{name}` (={shown(value)}) must be {_described(hint)}")
-    return tuple(value) if get_origin(hint) is tuple else value  # type: ignore[arg-type]
+    return tuple(value) if origin is tuple else value  # type: ignore[arg-type]
 
 
 def _fits(hint: Any, value: object) -> bool:

@@ -19,7 +19,7 @@ import psutil
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["Asked", "MissingBackendError", "Worker", "join", "processors"]
+__all__ = ["Asked", "MissingBackendError", "Worker", "cause_of_death", "end", "join", "processors"]
 
 
 class Asked(Protocol):
@@ -51,6 +51,30 @@ def _environment(threads: int) -> dict[str, str]:
     if (backends.PROJECT / "pyproject.toml").exists():
         environment["PYTHONPATH"] = str(backends.PROJECT)
     return environment
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process that leads a session of its own, and all that it started, at once."""
+    # Those that made a session of their own are found only while it lives.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def cause_of_death(status: int, log: Path) -> str:
+    """Say what a process died of, by its exit status and the last line of its standard error."""
+    if status < 0:
+        cause = f"was killed by {signal.Signals(-status).name}"
+        if -status == signal.SIGKILL:
+            cause += " (out of memory?)"
+    else:
+        cause = f"ended with status {status}"
+    last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+    return cause + (f": {last[0].strip()}" if last else "")
 
 
 _LOOK = 0.5
@@ -204,28 +228,14 @@ class Worker:
             self.stop()
             return f"backend {self.name} closed its output and was ended"
         self.stop()
-        if status < 0:
-            cause = f"was killed by {signal.Signals(-status).name}"
-            if -status == signal.SIGKILL:
-                cause += " (out of memory?)"
-        else:
-            cause = f"ended with status {status}"
-        last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        return f"backend {self.name} {cause}" + (f": {last[0].strip()}" if last else "")
+        return f"backend {self.name} {cause_of_death(status, self._log)}"
 
     def stop(self) -> None:
         """End the process, and all that it started, at once."""
         process, self._process = self._process, None
         if process is None:
             return
-        # Those that made a session of their own are found only while it lives.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()

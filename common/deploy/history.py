@@ -1,0 +1,120 @@
+"""Runs of `rosetta bench` kept as lines of JSON, and what became slower since the last one on the same machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from common import records
+from common.deploy import machine
+from common.deploy.measurements import Interval, Measurement, Run
+from common.errors import InputError
+
+__all__ = ["Change", "append", "compare", "default_path", "dumps", "loads", "read"]
+
+_SLOWER = 1.05
+"""What is slower by less may be so by another version of the operating system."""
+
+Verdict = Literal["slower", "faster", "same", "broken"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measurement against the last of the same thing: `ratio` above 1 is slower; None where it cannot be taken."""
+
+    now: Measurement
+    before: Measurement
+    when: str
+    ratio: Interval | None
+    verdict: Verdict
+
+    @property
+    def regression(self) -> bool:
+        """Whether it is clearly slower than it was, or was measured and no longer can be."""
+        return self.verdict in ("slower", "broken")
+
+
+def default_path() -> Path:
+    """Return where the history is kept unless asked otherwise."""
+    from platformdirs import user_data_path
+
+    return user_data_path("rosetta") / "bench.jsonl"
+
+
+def dumps(run: Run, indent: int | None = None) -> str:
+    """Return a run as JSON."""
+    return json.dumps(dataclasses.asdict(run), indent=indent)
+
+
+def loads(text: str | bytes) -> Run:
+    """Return the run that JSON is of. Raises ValueError where it is none."""
+    run: Run = records.build(Run, records.parse(text))
+    return run
+
+
+def read(path: Path) -> list[Run]:
+    """Return the runs of a history, the oldest first; none where there is no file yet.
+
+    Raises InputError where a line is no run, or the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    runs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            runs.append(loads(line))
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number}: no run of `rosetta bench`: {error}; remove the line, or name another --history"
+            ) from None
+    return runs
+
+
+def append(path: Path, run: Run) -> None:
+    """Add a run to a history. Raises InputError where that cannot be written."""
+    try:
+        # Two runs may end at the same time, and a line is longer than what a system writes at once.
+        with FileLock(f"{path}.lock"), path.open("a", encoding="utf-8") as file:
+            file.write(f"{dumps(run)}\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def compare(run: Run, history: Iterable[Run]) -> list[Change]:
+    """Return what became of each measurement that was made before on the same machine, with the last such time."""
+    here = machine.identity(run.machine)
+    last: dict[object, tuple[Measurement, str]] = {}
+    for earlier in history:
+        if machine.identity(earlier.machine) == here:
+            measured = (one for one in earlier.measurements if one.status == "measured")
+            last |= {one.key: (one, earlier.when) for one in measured}
+    return [_change(now, *last[now.key]) for now in run.measurements if now.key in last]
+
+
+def _change(now: Measurement, before: Measurement, when: str) -> Change:
+    if now.latency_ms is None or before.latency_ms is None:
+        return Change(now, before, when, None, "broken")
+    new, old = now.latency_ms, before.latency_ms
+    # The farthest that both intervals allow.
+    ratio = Interval(new.value / old.value, new.low / old.high, new.high / old.low)
+    verdict: Verdict = "same"
+    if new.low > old.high and ratio.value > _SLOWER:
+        verdict = "slower"
+    elif new.high < old.low and ratio.value < 1 / _SLOWER:
+        verdict = "faster"
+    return Change(now, before, when, ratio, verdict)
+
+
+def regressions(changes: Sequence[Change]) -> list[Change]:
+    """Return the changes that are regressions."""
+    return [change for change in changes if change.regression]
