@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +14,7 @@ import click
 
 from common import __version__
 from common.catalog import FAMILIES, NETWORKS, Network, get
+from common.deploy.verbs import bench
 from common.deploy.export_verb import export
 from common.errors import ConfigError, InputError, RosettaError, unknown
 from common.options import (
@@ -31,6 +32,7 @@ from common.options import (
     parse_config,
     parse_list,
     seed_option,
+    with_progress,
 )
 from common.training.verbs import compare, evaluate, predict, train
 
@@ -319,25 +321,6 @@ def _picture(given: str) -> np.ndarray:
     return images[int(number)]
 
 
-def _progress_lines(name: str, done: int, total: int) -> None:
-    """Show progress where there is no terminal: a line for each quarter of a backend's work."""
-    if done == total or done * 4 // total > (done - 1) * 4 // total:
-        click.echo(f"{'reference' if name == 'numpy' else name}: {done} of {total}", err=True)
-
-
-def _with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
-    """Do `work(progress)` with a bar for each backend on a terminal, or lines on standard error away from one."""
-    if not sys.stderr.isatty():
-        return work(_progress_lines)
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {name: bars.add_task("reference" if name == "numpy" else name, total=None) for name in backends}
-        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))
-
-
 @cli.command(
     epilog=example(
         "rosetta parity",
@@ -427,7 +410,7 @@ def parity(
         if path is not None:
             check_writable(path)
     shown = ["numpy", *(name for name in settings.backends if name != "numpy")]
-    result = _with_progress(lambda progress: harness.run(settings, progress), shown)
+    result = with_progress(lambda progress: harness.run(settings, progress), shown)
     report.print_table(result, console())
     for path, render in outputs.items():
         if path is not None:
@@ -532,7 +515,7 @@ def mutants(backends: str, kinds: str, sample: int | None, seed: int, json_path:
         every = (mutant for made in (of_pitfalls, of_sources, of_weights) for mutant in made(name))
         own = [mutant for mutant in every if mutant.kind in wanted]
         chosen += run.sampled(own, sample, seed) if sample else own
-    outcomes = _with_progress(lambda progress: run.run(chosen, names, progress), names)
+    outcomes = with_progress(lambda progress: run.run(chosen, names, progress), names)
     report.print_table(outcomes, console())
     if json_path is not None:
         save(json_path, report.to_json(outcomes))
@@ -668,7 +651,7 @@ def site(output: Path, parity_path: Path | None, force: bool) -> int:
     return 0
 
 
-for verb in (train, evaluate, predict, compare, export):
+for verb in (train, evaluate, predict, compare, bench, export):
     cli.add_command(verb)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "parse_config",
     "parse_list",
     "seed_option",
+    "with_progress",
 ]
 
 # Written down again here, since the modules that define them import NumPy; a test holds them together.
@@ -107,6 +108,25 @@ def console() -> Console:
 
     # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 300)
+
+
+def _progress_lines(name: str, done: int, total: int) -> None:
+    """Show progress where there is no terminal: a line for each quarter of a backend's work."""
+    if done == total or done * 4 // total > (done - 1) * 4 // total:
+        click.echo(f"{'reference' if name == 'numpy' else name}: {done} of {total}", err=True)
+
+
+def with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
+    """Do `work(progress)` with a bar for each backend on a terminal, or lines on standard error away from one."""
+    if not sys.stderr.isatty():
+        return work(_progress_lines)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {name: bars.add_task("reference" if name == "numpy" else name, total=None) for name in backends}
+        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))
 
 
 config_option = click.option(

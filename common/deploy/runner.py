@@ -224,7 +224,8 @@ def _outcome(request: Request) -> Outcome:
     try:
         return measure(request)
     except ModuleNotFoundError as error:
-        return Outcome("missing", f"{error.name} is not installed in {sys.executable}")
+        ours = (error.name or "").startswith(request.module.partition(".")[0])
+        return Outcome("failed" if ours else "missing", f"{error.name} is not installed in {sys.executable}")
     except RosettaError as error:
         return Outcome("failed", str(error))
     except Exception as error:  # whatever a runtime raises costs its own row and is said there

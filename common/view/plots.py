@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_picture", "draw_errors", "labels", "save_plot", "to_svg"]
+__all__ = ["LOOKS", "check_picture", "draw_errors", "labels", "save_plot", "to_svg"]
 
 Result = Mapping[str, Any]
 """One of the `results` of a parity report's JSON."""
 
-_LOOKS = {
+LOOKS = {
     "torch": (PALETTE[1], "o"),
     "jax": (PALETTE[0], "s"),
     "tf": (PALETTE[3], "^"),
@@ -93,7 +93,7 @@ def _panel(axes: Axes, results: Sequence[Result]) -> None:
     # Zero lies below any error that two numbers of the dtype can have, and has a tick of its own there.
     zero, none = _ROUNDING[results[0]["dtype"]] / 100, False
     for backend, errors in found.items():
-        colour, marker = _LOOKS[backend]
+        colour, marker = LOOKS[backend]
         look: dict[str, Any] = {
             "color": colour,
             "marker": marker,
@@ -154,7 +154,7 @@ def draw_errors(results: Sequence[Result]) -> Figure:
     for axes in panels.flat:
         handles, names = axes.get_legend_handles_labels()
         named |= dict(zip(names, handles, strict=True))
-    order = [*(name for name in _LOOKS if name in named), "budget", "tolerance", *({_UNKNOWN} & set(named))]
+    order = [*(name for name in LOOKS if name in named), "budget", "tolerance", *({_UNKNOWN} & set(named))]
     figure.legend(
         [named[name] for name in order],
         order,
