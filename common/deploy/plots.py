@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from common import catalog, reference
 from common.deploy.machine import least_bytes
@@ -50,11 +51,10 @@ def _measured(run: Run) -> list[Measurement]:
 
 def _panels(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
     """Return what one panel shows each: all paths and batches of a network, mode and number of threads."""
-
-    def key(one: Measurement) -> str:
-        return group_title(one, batch=False)
-
-    return [list(group) for _, group in itertools.groupby(sorted(measurements, key=key), key)]
+    panels: dict[str, list[Measurement]] = {}
+    for one in measurements:
+        panels.setdefault(group_title(one, batch=False), []).append(one)
+    return list(panels.values())
 
 
 def _lines(panel: Sequence[Measurement]) -> Iterator[tuple[str, list[Measurement]]]:
@@ -73,8 +73,7 @@ def _figure(panels: Sequence[Sequence[Measurement]]) -> tuple[Figure, list[Axes]
     for unused in axes[len(panels) :]:
         unused.set_visible(False)
     for one, panel in zip(axes, panels, strict=False):
-        name, _, rest = group_title(panel[0], batch=False).partition(" ")
-        one.set_title(f"{name} {rest}", fontsize="medium", loc="left", parse_math=False)
+        one.set_title(group_title(panel[0], batch=False), fontsize="medium", loc="left", parse_math=False)
         one.spines[["top", "right"]].set_visible(False)
         one.grid(color="0.93", linewidth=0.6)
         one.set_axisbelow(True)
@@ -176,22 +175,24 @@ def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
 
 
 def draw_batches(run: Run) -> Figure:
-    """Return a picture of time against batch: a line is a path, with 95% confidence at each batch."""
+    """Return a picture of time against batch, for each image of it: a line is a path, with 95% confidence."""
     panels = _panels(_measured(run))
     figure, every = _figure(panels)
     for axes, panel in zip(every, panels, strict=True):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         for path, line in _lines(panel):
-            y, errors = _values(line, "latency_ms")
-            axes.errorbar([one.batch for one in line], y, errors, elinewidth=0.8, capsize=2, zorder=3, **_style(path))
-        batches = sorted({one.batch for one in panel})
-        axes.set_xticks(batches, list(map(str, batches)))
+            batches = [one.batch for one in line]
+            milliseconds, errors = (np.divide(each, batches) for each in _values(line, "latency_ms"))
+            axes.errorbar(batches, milliseconds, errors, elinewidth=0.8, capsize=2, zorder=3, **_style(path))
+        every_batch = sorted({one.batch for one in panel})
+        axes.set_xticks(every_batch, list(map(str, every_batch)))
         axes.minorticks_off()
         axes.margins(0.08)
         _plain_numbers(axes, "y")
         axes.set_xlabel("batch / images")
-        axes.set_ylabel("a step / ms" if panel[0].mode == "training" else "latency / ms")
+        what = "a step's time" if panel[0].mode == "training" else "latency"
+        axes.set_ylabel(f"{what} for each image / ms")
     _legend(figure, every)
     return figure
 
@@ -244,7 +245,8 @@ def _roof(axes: Axes, peak: float, bandwidth: float, places: dict[int, float], l
     left, right = min(ridge, *places.values()) / 2, max(ridge, *places.values()) * 2
     axes.plot([left, ridge, right], [left * bandwidth, peak, peak], color="0.25", linewidth=1.4, zorder=2)
     axes.set_xlim(left, right)
-    axes.set_ylim(min(lowest, left * bandwidth) / 2, peak * 2.2)
+    # Below the lowest point the batches are named.
+    axes.set_ylim(min(lowest, left * bandwidth) / 8, peak * 2.2)
     axes.annotate(
         f"matrix products: {peak:.0f} GFLOP/s",
         (right, peak),
@@ -253,14 +255,14 @@ def _roof(axes: Axes, peak: float, bandwidth: float, places: dict[int, float], l
         ha="right",
         fontsize="x-small",
     )
-    axes.annotate(
+    axes.text(
+        left * 1.04,
+        left * bandwidth * 1.2,
         f"memory: {bandwidth:.1f} GB/s",
-        (left, left * bandwidth),
-        xytext=(4, 10),
-        textcoords="offset points",
         fontsize="x-small",
-        rotation=35,
+        rotation=math.degrees(math.atan(bandwidth)),
         rotation_mode="anchor",
+        transform_rotates_text=True,
     )
     for place, batches in _merged(places, math.log(right / left)):
         axes.axvline(place, color=_GREY, linewidth=0.7, linestyle=":", zorder=1)
