@@ -14,7 +14,7 @@ import click
 
 from common import __version__
 from common.catalog import FAMILIES, NETWORKS, Network, get
-from common.deploy.verbs import bench
+from common.deploy.bench_verb import bench
 from common.deploy.export_verb import export
 from common.errors import ConfigError, InputError, RosettaError, unknown
 from common.options import (

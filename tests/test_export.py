@@ -17,7 +17,7 @@ from conftest import ROOT
 from PIL import Image
 
 from common import backends, catalog, images, reference, weights
-from common.deploy import environments, export, precision
+from common.deploy import agreement, export, launching
 from common.deploy.export import Preprocessing, Wanted, manifest_path
 from common.deploy.formats import FORMATS
 from common.errors import BackendError, ConfigError, DisagreementError
@@ -148,7 +148,7 @@ def test_an_environment_that_is_missing_is_named_with_the_line_that_installs_it(
 
 
 def test_the_tolerance_of_fewer_bits_is_as_many_roundings() -> None:
-    by_dtype = [precision.tolerance(NETWORK, 2, dtype) for dtype in ("float64", "float32", "float16", "int8")]
+    by_dtype = [agreement.tolerance(NETWORK, 2, dtype) for dtype in ("float64", "float32", "float16", "int8")]
     assert by_dtype == sorted(by_dtype)
     assert by_dtype[3] == pytest.approx(4 * by_dtype[2])  # 9 bits and 11
     assert by_dtype[3] < 0.5  # an answer of zeros is off by 1
@@ -156,7 +156,7 @@ def test_the_tolerance_of_fewer_bits_is_as_many_roundings() -> None:
 
 @pytest.mark.parametrize("found", [np.full((2, 3), np.nan), np.zeros((2, 2)), np.full((2, 3), np.inf)])
 def test_what_is_no_answer_is_infinitely_wrong(found: np.ndarray) -> None:
-    assert precision.error(found, np.ones((2, 3))) == float("inf")
+    assert agreement.error(found, np.ones((2, 3))) == float("inf")
 
 
 # With every framework and runtime.
@@ -190,12 +190,12 @@ def test_an_export_is_verified_and_described(kind: str, backend: str, mixed: Pat
     # By hand, as the README has it.
     x = images.real_batch(MIXED, 4, 9).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    python = environments.interpreter(FORMATS[kind].environment).path
+    python = launching.interpreter(FORMATS[kind].environment).path
     command = [python, "-I", SERVING, manifest_path(output), tmp_path / "x.npy", tmp_path / "y.npy"]
     subprocess.run(command, check=True, capture_output=True)
     truth = reference.build(MIXED)
     reference.load(truth, weights.read(mixed).tensors)
-    assert precision.error(np.load(tmp_path / "y.npy"), truth(x)) < 1e-4
+    assert agreement.error(np.load(tmp_path / "y.npy"), truth(x)) < 1e-4
 
 
 @pytest.mark.across

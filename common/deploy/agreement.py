@@ -1,33 +1,38 @@
-"""How far from the reference what an execution path computes may be, by dtype."""
+"""How far from the reference what an execution path computes may be, by what its numbers are kept in.
+
+What a network does to roundings was measured (`common.parity.tolerances`), and is the same whatever the size of one: so
+many roundings on the way to the logits. Of float64 and float32 a path has the tolerance of parity. A float16 has 11
+bits, and one of 256 steps over a layer's range is half a step off, a 512th: those get what was measured, in such
+roundings, and no room beside it. For float16 that is ample, since LiteRT keeps only weights in it; whole numbers have
+no bits to spare, and a range that calibration cut too narrow must not pass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from common.catalog import Network
-from common.parity.comparison import Limit
-from common.parity.tolerances import Limits
+from common.parity.tolerances import ROUNDING, Limits
 
-__all__ = ["REDUCED", "loss_tolerance", "tolerance"]
+__all__ = ["ROUNDINGS", "error", "loss_tolerance", "tolerance"]
 
-REDUCED: Mapping[str, float] = {
-    # Weights rounded to 11 bits, activations in float32. It is 2^13 float32 roundings of every weight, most of which
-    # cancel: a few thousandths of the largest logit are seen, and one wrong constant is far beyond.
-    "float16": 0.02,
-    # 8 bits for each weight and activation: up to half of 1/127 of a tensor's range is lost in every layer, and the
-    # layers' losses add as a random walk does. What was wrongly wired or calibrated is off by its own size.
-    "int8": 0.25,
+ROUNDINGS: Mapping[str, float] = {
+    "float64": ROUNDING["float64"],
+    "float32": ROUNDING["float32"],
+    "float16": 2.0**-11,
+    "int8": 2.0**-9,
 }
-"""How far artifacts with fewer bits may be from the reference. Rounding to them is a choice and no mistake, so the
-budgets of parity, which count roundings of all arithmetic, do not hold them."""
+"""The largest error of one rounding: of a float relative to itself, of a whole number to the largest of its range."""
 
 
 def tolerance(network: Network, images: int, dtype: str) -> float:
     """Return how far logits of a dtype may be from the reference's, relative to the largest of these."""
-    if dtype in REDUCED:
-        return REDUCED[dtype]
-    limit: Limit = Limits("forward", network, images).tap("logits", dtype)  # type: ignore[arg-type]
-    return limit.tolerance
+    limits = Limits("forward", network, images)
+    if dtype in ROUNDING:
+        return limits.tap("logits", dtype).tolerance  # type: ignore[arg-type]  # it is one of the two
+    return limits.tap("logits", "float32").budget * ROUNDINGS[dtype] / ROUNDING["float32"]
 
 
 def loss_tolerance(network: Network, images: int, dtype: str) -> float:
@@ -36,3 +41,11 @@ def loss_tolerance(network: Network, images: int, dtype: str) -> float:
     Cross-entropy moves by at most twice what the logits do, in whatever direction.
     """
     return 2 * Limits("gradients", network, images).tap("logits", dtype).tolerance  # type: ignore[arg-type]
+
+
+def error(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Return the largest difference, relative to the reference's largest logit; infinite where there is no answer."""
+    if logits.shape != reference.shape:
+        return float("inf")
+    found = float(np.max(np.abs(logits.astype(np.float64) - reference)) / np.max(np.abs(reference)))
+    return found if np.isfinite(found) else float("inf")

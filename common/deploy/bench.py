@@ -22,7 +22,7 @@ from typing import Any
 
 from common import backends, records
 from common.catalog import Network
-from common.deploy import agreement, formats, launching, machine
+from common.deploy import agreement, launching, machine
 from common.deploy import statistics as figures
 from common.deploy.materials import Materials, size_on_disk, without_dropout
 from common.deploy.measurements import Cold, Interval, Measurement, Mode, Run, Status
@@ -41,8 +41,6 @@ Progress = Callable[[str, int, int], None]
 _LEARNING_RATE = 1e-6
 """So little that hundreds of steps leave the weights what they are: a step takes as long at any."""
 _LEAST_RUNS = 5
-_SERVERS = {"openvino": "open_vino"}
-"""The module of `serving` behind a path that serves a format by another runtime than the format's own."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _peaks(threads: Sequence[int], folder: Path) -> dict[str, dict[str, float]]:
     for count in threads:
         answer = launching.launch(
             python,
-            ["common.deploy.machine", str(count)],
+            ["-m", "common.deploy.machine", str(count)],
             launching.environment(count),
             folder / "machine.txt",
             limit=120,
@@ -213,7 +211,7 @@ class _Bench:
 
     def _measured(self, case: Case, row: _Row, proof: bool = False) -> Outcome:
         """Run one process; `proof`: no further than its answer."""
-        python = launching.interpreter(case.path)
+        python = launching.interpreter(case.path.environment)
         request = self._request(case, row, proof)
         caches = self._caches.setdefault(case, Path(tempfile.mkdtemp(dir=self._folder, prefix="caches-")))
         variables = launching.environment(case.threads, caches)
@@ -221,7 +219,7 @@ class _Bench:
         Path(request.result).unlink(missing_ok=True)
         file.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(request, started=time.monotonic()))))
         log = self._folder / "stderr.txt"
-        launching.launch(python.path, ["common.deploy.runner", str(file)], variables, log, self._settings.timeout)
+        launching.launch(python.path, ["-m", "common.deploy.runner", str(file)], variables, log, self._settings.timeout)
         try:
             outcome: Outcome = records.build(Outcome, records.parse(Path(request.result).read_bytes()))
         except (OSError, ValueError) as error:
@@ -238,7 +236,7 @@ class _Bench:
         artifact, manifest, module = None, None, f"{backends.get(path.backend).package}.deploy"
         if path.format is not None:
             artifact, manifest = materials.artifact(network, path.format, path.dtype, case.batch)
-            module = f"common.deploy.serving.{_SERVERS.get(path.name, formats.get(path.format).server)}"
+            module = f"common.deploy.serving.{path.server}"
         row.artifact = size_on_disk(artifact or materials.weights(network))
         return Request(
             result=str(self._folder / "outcome.json"),
@@ -269,8 +267,8 @@ class _Bench:
         if path.name not in self._installed:
             try:
                 answer = launching.launch(
-                    launching.interpreter(path).path,
-                    ["common.deploy.installed", *path.needs],
+                    launching.interpreter(path.environment).path,
+                    ["-m", "common.deploy.installed", *path.needs],
                     launching.environment(1),
                     self._folder / "stderr.txt",
                     limit=120,

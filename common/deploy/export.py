@@ -20,7 +20,7 @@ import numpy as np
 
 from common import __version__, reference, weights
 from common.catalog import Network
-from common.deploy import environments, formats, precision
+from common.deploy import agreement, formats, launching
 from common.deploy.formats import Format
 from common.deploy.paths import PATHS
 from common.errors import BackendError, ConfigError, DisagreementError, InputError, unknown
@@ -30,8 +30,9 @@ from common.images import noise_batch, real_batch
 __all__ = ["Preprocessing", "Wanted", "artifact", "check", "export", "manifest_path"]
 
 SCHEMA = 1
-LIMIT = 900.0
+_LIMIT = 900.0
 """Seconds that making an artifact, or running it once, may take."""
+_THREADS = 2
 
 _CALIBRATION_IMAGES = 64
 _SEED, _CALIBRATION_SEED = 0, 1
@@ -82,7 +83,7 @@ class Wanted:
         if self.dtype not in kind.dtypes:
             able = [each.name for each in formats.FORMATS.values() if self.dtype in each.dtypes]
             if not able:
-                raise unknown("dtype", self.dtype, precision.ROUNDINGS)
+                raise unknown("dtype", self.dtype, agreement.ROUNDINGS)
             raise ConfigError(
                 f"--dtype {self.dtype}: {kind.name} holds {_either(kind.dtypes)}; {_either(able)} can hold {self.dtype}"
             )
@@ -127,11 +128,6 @@ def _files(path: Path) -> dict[str, str]:
     return {str(file.relative_to(path.parent)): _sha256(file) for file in files if file.is_file()}
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
-
-
 def _make(network: Network, wanted: Wanted, path: Path, folder: Path) -> dict[str, Any]:
     """Have the port write the artifact to `path`, and return its manifest but for what verifying tells."""
     kind = wanted.check(network)
@@ -156,14 +152,14 @@ def _make(network: Network, wanted: Wanted, path: Path, folder: Path) -> dict[st
         "answer": str(answer),
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    log = folder / "export.txt"
+    python = launching.interpreter(kind.makers[backend]).path
     arguments = ["-m", "common.deploy.exporting", str(folder / "request.json")]
-    status = environments.run(kind.makers[backend], arguments, log, LIMIT, threads=2)
-    made: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {"status": "died"}
+    launching.launch(python, arguments, launching.environment(_THREADS), folder / "export.txt", _LIMIT)
+    made = json.loads(answer.read_text(encoding="utf-8"))
     if made["status"] == "refused":
         raise ConfigError(f"{kind.name}: {made['message']}")
-    if made["status"] != "ok":
-        raise BackendError(f"{kind.name}: {backend} ended with status {status}: {made.get('message', _last_line(log))}")
+    if made["status"] == "failed":
+        raise BackendError(f"{backend} cannot make {kind.name}: {made['message']}")
     channels, height, width = network.input_shape
     size = [None, None] if wanted.any_size else [height, width]
     shape = [wanted.batch, channels, *size] if made["layout"] == "NCHW" else [wanted.batch, *size, channels]
@@ -200,11 +196,12 @@ def _served(manifest: Path, kind: Format, server: str, x: np.ndarray, folder: Pa
     """Return what an artifact answers in a fresh process of its runtime, which knows nothing of this project."""
     given, answer, log = folder / "x.npy", folder / "y.npy", folder / "serve.txt"
     np.save(given, x)
-    answer.unlink(missing_ok=True)
     arguments = ["-I", str(_serving()), str(manifest), str(given), str(answer), "--server", server]
-    status = environments.run(kind.environment, arguments, log, LIMIT, threads=2, ours=False)
-    if status or not answer.exists():
-        raise BackendError(f"{server} cannot serve {manifest.name}: it ended with status {status}: {_last_line(log)}")
+    python = launching.interpreter(kind.environment).path
+    try:
+        launching.launch(python, arguments, launching.environment(_THREADS, ours=False), log, _LIMIT)
+    except BackendError as error:
+        raise BackendError(f"{server} cannot serve the {kind.name} artifact: {error}") from None
     logits: np.ndarray = np.load(answer)
     return logits
 
@@ -237,8 +234,8 @@ def _verify(network: Network, wanted: Wanted, manifest: Path, folder: Path) -> d
         reference.load(module, given)
         truth = module(x.astype(np.float64))
         for server in kind.servers:
-            error = precision.error(_served(manifest, kind, server, x, folder), truth)
-            tolerance = precision.tolerance(network_of_size, len(x), wanted.dtype)
+            error = agreement.error(_served(manifest, kind, server, x, folder), truth)
+            tolerance = agreement.tolerance(network_of_size, len(x), wanted.dtype)
             if error > tolerance:
                 raise DisagreementError(
                     f"not written: the {kind.name} artifact, run by {server} on {name}, is off by {error:.1e} of its "
@@ -307,14 +304,14 @@ def export(wanted: Wanted, output: Path, force: bool = False) -> dict[str, Any]:
     check(output, force)
     network = weights.read(wanted.weights).network
     kind = wanted.check(network)
-    environments.interpreter(kind.environment)
+    launching.interpreter(kind.environment)  # before the work rather than after it
     with _beside(output) as folder, tempfile.TemporaryDirectory(prefix="rosetta-") as temporary:
         path = folder / output.name
         manifest = _make(network, wanted, path, Path(temporary))
         manifest_path(path).write_text(json.dumps(manifest), encoding="utf-8")
         manifest["verified"] = _verify(network, wanted, manifest_path(path), Path(temporary))
         served_by = {name for each in PATHS.values() if each.format == kind.name for name in each.needs}
-        manifest["runtime"] = environments.versions(kind.environment, sorted(served_by))
+        manifest["runtime"] = launching.versions(kind.environment, sorted(served_by), Path(temporary) / "versions.txt")
         manifest_path(path).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         if output.is_dir():
             output.rename(folder / "replaced")

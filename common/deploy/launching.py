@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common import backends
-from common.backends import Interpreter
-from common.deploy.paths import ExecutionPath
+from common.backends import BACKENDS, Interpreter
 from common.errors import BackendError
 from common.parity.processes import MissingBackendError, cause_of_death, end
 
-__all__ = ["environment", "interpreter", "launch"]
+__all__ = ["MODULES", "environment", "interpreter", "launch", "versions"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "JAX_COMPILATION_CACHE_DIR")
 """Where runtimes keep what they compiled from one process to the next."""
-_MODULES = {"tensorflow-cpu": "tensorflow"}
-"""What a distribution is imported as, where that is not its name."""
+
+MODULES: Mapping[str, tuple[str, ...]] = {
+    **{name: info.modules for name, info in BACKENDS.items()},
+    "runtimes": ("onnxruntime", "openvino", "ai_edge_litert"),
+    "jax_tf": ("jax", "flax", "tensorflow"),
+}
+"""What each environment holds: by this it is recognised where it is the one that runs already."""
 
 
-def interpreter(path: ExecutionPath) -> Interpreter:
-    """Return the interpreter that an execution path runs in. Raises MissingBackendError where there is none."""
-    modules = [_MODULES.get(need, need.replace("-", "_")) for need in path.needs]
-    found = backends.find_environment(path.environment, modules)
+def interpreter(environment: str) -> Interpreter:
+    """Return an environment's interpreter. Raises MissingBackendError, with the line that installs it."""
+    # An environment of one library has its name.
+    modules = MODULES.get(environment, (environment,))
+    found = backends.find_environment(environment, modules)
     if found is None:
         raise MissingBackendError(
-            f"environment {path.environment} is not installed; install it {backends.install_hint(path.environment)}, "
-            f"or name an interpreter that has it in ROSETTA_PYTHON_{path.environment.upper()}"
+            f"environment {environment} ({', '.join(modules)}) is not installed; install it "
+            f"{backends.install_hint(environment)}, or name an interpreter that has it in "
+            f"ROSETTA_PYTHON_{environment.upper()}"
         )
     return found
 
 
-def environment(threads: int, caches: Path | None = None) -> dict[str, str]:
-    """Return the variables of a process with so many threads that keeps what it compiles in `caches`."""
+def environment(threads: int, caches: Path | None = None, ours: bool = True) -> dict[str, str]:
+    """Return the variables of a process with so many threads that keeps what it compiles in `caches`.
+
+    `ours`: it runs the code of this checkout, rather than nothing of this project.
+    """
     # Whatever the user has set for other work: here the number of threads is what is measured.
     found = dict(os.environ, TF_NUM_INTEROP_THREADS="1", **dict.fromkeys(_THREADS, str(threads)))
     found.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if caches is not None:
         found |= {variable: str(caches / variable.lower()) for variable in _CACHES}
-    if (backends.PROJECT / "pyproject.toml").exists():
+    found.pop("PYTHONPATH", None)
+    if ours and (backends.PROJECT / "pyproject.toml").exists():
         found["PYTHONPATH"] = str(backends.PROJECT)
     return found
 
 
 def launch(python: Path, arguments: Sequence[str], variables: dict[str, str], log: Path, limit: float) -> str:
-    """Run `python -m ARGUMENTS` and return its standard output; its standard error goes to `log`.
+    """Run `python ARGUMENTS` and return its standard output; its standard error goes to `log`.
 
     Raises BackendError where it cannot be started, dies, or is not done within `limit` seconds.
     """
     with log.open("wb") as errors:
         try:
             process = subprocess.Popen(
-                [str(python), "-m", *arguments],
+                [str(python), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -76,3 +87,16 @@ def launch(python: Path, arguments: Sequence[str], variables: dict[str, str], lo
     if process.returncode:
         raise BackendError(f"its process {cause_of_death(process.returncode, log)}")
     return output
+
+
+def versions(environment_name: str, distributions: Sequence[str], log: Path) -> dict[str, str]:
+    """Return the versions of distributions that an environment has. Raises BackendError where it lacks one."""
+    answer = launch(
+        interpreter(environment_name).path,
+        ["-m", "common.deploy.installed", *distributions],
+        environment(1),
+        log,
+        limit=120,
+    )
+    found = json.loads(answer)["versions"]
+    return {name: found[name] for name in distributions}

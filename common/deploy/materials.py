@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from common import reference, weights
 from common.catalog import Network
+from common.deploy.export import artifact
 from common.deploy.measurements import Mode
 from common.errors import RosettaError
 from common.images import real_batch
@@ -126,12 +126,10 @@ class Materials:
         return found
 
     def _export(self, network: Network, form: str, dtype: str, batch: int) -> Any:
-        from common.deploy.export import artifact  # type: ignore[import-not-found, unused-ignore]
-
         folder = self._file(network, form, dtype, batch)
         folder.mkdir()
         try:
             path, manifest = artifact(network, self.weights(network), form, dtype, batch, folder)
         except RosettaError as error:
             return error
-        return path, json.loads(json.dumps(manifest))
+        return path, manifest

@@ -88,7 +88,7 @@ def _list_paths() -> None:
     table = Table("path", "backend", "runs", "format", "devices", "environment", "", box=None, pad_edge=False)
     for path in PATHS.values():
         try:
-            launching.interpreter(path)
+            launching.interpreter(path.environment)
             ready = "ready"
         except BackendError as error:
             ready = str(error).partition(";")[0].partition(", or ")[0]
