@@ -1,0 +1,136 @@
+"""How PyTorch runs a network fast: batch norm folded away, channels last in memory, compiled and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
+
+from common.catalog import Network
+from common.deploy.folding import fold, folded_layers
+from common.errors import BackendError, unknown
+from common.training.optimizers import OptimizerConfig
+from torch_impl.backend import Backend
+from torch_impl.training import make_optimizer, train_step
+from torch_impl.weights import from_canonical
+
+__all__ = ["deployed", "session", "set_threads", "training_step"]
+
+PATHS = ("torch-eager", "torch-channels-last", "torch-compile")
+"""The execution paths that run this package's code."""
+
+
+def set_threads(count: int) -> None:
+    """Compute on so many threads."""
+    torch.set_num_threads(count)
+
+
+def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> nn.Module:
+    """Return the port as it is written, with its weights and in their dtype, in evaluation mode."""
+    backend = Backend(device)
+    model = backend.build(network, next(iter(tensors.values())).dtype.name)
+    backend.load(model, tensors)
+    return model
+
+
+def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> nn.Module:
+    """Return the port's deploy form: folded normalisations do nothing, and activations overwrite what they are given.
+
+    Raises BackendError where torch sees no such device.
+    """
+    model = Backend(device).build(network, next(iter(tensors.values())).dtype.name)
+    for path in folded_layers(network):
+        model.set_submodule(path, nn.Identity())
+    from_canonical(model, fold(network, tensors))
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            # What comes before is a convolution, a dense layer, a normalisation or a sum, and nothing else reads it.
+            module.inplace = True
+    return model.requires_grad_(False)
+
+
+def _check_compiler() -> None:
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise BackendError(
+            "torch.compile finds no C++ compiler; install g++, or name one in the variable CXX"
+        ) from None
+
+
+class _Session:
+    """A model that answers; see `common.deploy.sessions.Session`."""
+
+    def __init__(self, model: nn.Module, function: Callable[[Tensor], Tensor], memory_format: torch.memory_format):
+        self._parameter = next(model.parameters())
+        self._function = function
+        self._memory_format = memory_format
+
+    def prepare(self, x: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x)).to(self._parameter).to(memory_format=self._memory_format)
+
+    @torch.no_grad()
+    def run(self, prepared: Tensor) -> Tensor:
+        answer = self._function(prepared)
+        if answer.is_cuda:
+            torch.cuda.synchronize()
+        return answer
+
+    def logits(self, answer: Tensor) -> np.ndarray:
+        return answer.numpy(force=True)
+
+
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
+    """Return a session; see `common.deploy.sessions`.
+
+    Raises ConfigError for a path that is not this package's, BackendError without the device or a compiler.
+    """
+    match path:
+        case "torch-eager":
+            model = _built(network, tensors, device)
+            return _Session(model, model, torch.contiguous_format)
+        case "torch-channels-last":
+            model = deployed(network, tensors, device).to(memory_format=torch.channels_last)
+            return _Session(model, model, torch.channels_last)
+        case "torch-compile":
+            _check_compiler()
+            model = deployed(network, tensors, device)
+            compiled = torch.compile(model, dynamic=False, options={"freezing": True})
+            return _Session(model, compiled, torch.channels_last)
+    raise unknown("execution path of torch's own", path, PATHS)
+
+
+def training_step(
+    network: Network,
+    tensors: Mapping[str, np.ndarray],
+    path: str,
+    device: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float,
+) -> Callable[[], float]:
+    """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
+    if path not in PATHS:
+        raise unknown("execution path of torch's own", path, PATHS)
+    model = _built(network, tensors, device).train()
+    memory_format = torch.contiguous_format if path == "torch-eager" else torch.channels_last
+    model = model.to(memory_format=memory_format)
+    optimizer = make_optimizer(OptimizerConfig("sgd"), model)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    x = torch.from_numpy(images).to(next(model.parameters())).to(memory_format=memory_format)
+    y = torch.from_numpy(labels).to(x.device)
+    function = model
+    if path == "torch-compile":
+        _check_compiler()
+        function = torch.compile(model, dynamic=False)
+
+    def step() -> float:
+        loss, _ = train_step(function, optimizer, x, y)
+        return loss.item()
+
+    return step
