@@ -27,9 +27,6 @@ from common.training.optimizers import OptimizerConfig
 FOLDED = {"torch": "torch-channels-last", "jax": "jax-deploy", "tf": "tf-function", "mxnet": "mxnet-hybrid"}
 """Of each port the path that runs its deploy form and takes the least time to compile it."""
 
-SERVERS = {"onnx": ("onnx_runtime", "open_vino")}
-"""The modules that serve a format, where there are several."""
-
 SIZES = {"lenet": [28, 28], "bn_lenet": [28, 28], "bn_lenet_scratch": [28, 28], "alexnet": [67, 71], "nin": [67, 71]}
 """Input sizes; all others run at 33x38."""
 
@@ -217,7 +214,7 @@ for order in map(json.loads, orders):
 
 def serve(python: Path, name: str, orders: list[dict[str, Any]], manifests: list[dict[str, Any]]) -> None:
     """Serve artifacts in a fresh process without this project, and compare its answers with the reference's."""
-    for server in SERVERS.get(name, (FORMATS[name].server,)):
+    for server in FORMATS[name].servers:
         given = [
             json.dumps({**each, "manifest": manifest, "answers": f"{each['path']}-{server}.npz"})
             for each, manifest in zip(orders, manifests, strict=True)

@@ -116,7 +116,7 @@ def test_images_that_do_not_fill_a_batch_are_refused(served) -> None:
         (("--to", "onnx", "--dtype", "float64"), "onnx holds float32; torch-export or stablehlo or saved-model"),
         (("--dtype", "float12"), "there is no dtype 'float12'"),
         (("--batch", "0"), "--batch 0: expected a number from 1 to 4096, or any"),
-        (("--size", "any"), "lenet flattens an image of one size"),
+        (("--size", "any"), "lenet flattens images into features"),
         (("--size", "3"), "--size 3: expected fixed or any"),
         (("--calibration", "."), "--calibration is for --dtype int8"),
         (("--to", "litert", "--dtype", "int8", "--calibration", "none"), "no such folder"),

@@ -23,6 +23,7 @@ from common.catalog import Network
 from common.deploy import agreement, formats, launching
 from common.deploy.formats import Format
 from common.deploy.paths import PATHS
+from common.deploy.sizes import check_any_size
 from common.errors import BackendError, ConfigError, DisagreementError, InputError, unknown
 from common.files import check_writable
 from common.images import noise_batch, real_batch
@@ -87,10 +88,8 @@ class Wanted:
             raise ConfigError(
                 f"--dtype {self.dtype}: {kind.name} holds {_either(kind.dtypes)}; {_either(able)} can hold {self.dtype}"
             )
-        if self.any_size and not _any_size(network):
-            raise ConfigError(
-                f"--size any: {network.name} flattens an image of one size into its dense layers; leave --size out"
-            )
+        if self.any_size:
+            check_any_size(network)
         return kind
 
 
@@ -102,14 +101,6 @@ def _other_size(network: Network) -> Network:
     """Return the network for images that are larger, by unlike and odd numbers of pixels."""
     height, width = network.config.input_size
     return network.configured(input_size=(height + 31, width + 17))
-
-
-def _any_size(network: Network) -> bool:
-    """Return whether the weights are the same whatever the size of an image."""
-    shapes = [
-        {name: t.shape for name, t in reference.describe(n).manifest.items()} for n in (network, _other_size(network))
-    ]
-    return shapes[0] == shapes[1]
 
 
 def manifest_path(artifact: Path) -> Path:
