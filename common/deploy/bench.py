@@ -87,6 +87,7 @@ class _Row:
 
     outcomes: list[Outcome] = field(default_factory=list)
     problem: Outcome | None = None
+    error: float | None = None
     keeps: bool = False
     artifact: int | None = None
 
@@ -188,26 +189,30 @@ class _Bench:
         """Run a case once more, unless it is known what is wrong with it."""
         if row.problem is not None:
             return
-        first = not row.outcomes
-        try:
-            if first and case.mode == "training" and without_dropout(case.network) != case.network:
-                # What dropout draws is each framework's own, so a step with it has no answer to compare with.
-                proof = self._measured(
-                    dataclasses.replace(case, network=without_dropout(case.network)), row, proof=True
-                )
-                if proof.status != "measured":
-                    row.problem = proof
-                    return
-            outcome = self._measured(case, row)
-        except MissingBackendError as error:
-            outcome = Outcome("missing", str(error))
-        except RosettaError as error:
-            outcome = Outcome("failed", str(error))
+        outcome = self._proven(case, row)
+        if outcome.error is not None:
+            row.error = outcome.error
         if outcome.status == "measured":
             row.outcomes.append(outcome)
             row.keeps = any(self._caches[case].rglob("*"))
         else:
             row.problem = outcome
+
+    def _proven(self, case: Case, row: _Row) -> Outcome:
+        """Return what came of a case, or of its proof where that takes a process of its own and failed."""
+        plain = without_dropout(case.network)
+        try:
+            # What dropout draws is each framework's own, so a step with it has no answer to compare with.
+            if case.mode == "training" and plain != case.network and not row.outcomes:
+                proof = self._measured(dataclasses.replace(case, network=plain), row, proof=True)
+                row.error = proof.error
+                if proof.status != "measured":
+                    return proof
+            return self._measured(case, row)
+        except MissingBackendError as error:
+            return Outcome("missing", str(error))
+        except RosettaError as error:
+            return Outcome("failed", str(error))
 
     def _measured(self, case: Case, row: _Row, proof: bool = False) -> Outcome:
         """Run one process; `proof`: no further than its answer."""
@@ -284,9 +289,8 @@ class _Bench:
 
 def _measurement(case: Case, row: _Row, installed: int | None, settings: Settings) -> Measurement:
     status: Status = row.problem.status if row.problem else "measured"
-    last = row.problem or row.outcomes[-1]
+    message = row.problem.message if row.problem else ""
     limit = agreement.loss_tolerance if case.mode == "training" else agreement.tolerance
-    compared = row.outcomes or last.error is not None
     found = Measurement(
         network=case.network.name,
         # As it reads from JSON, where tuples are lists: two measurements of one thing must be seen to be.
@@ -297,9 +301,9 @@ def _measurement(case: Case, row: _Row, installed: int | None, settings: Setting
         batch=case.batch,
         threads=case.threads,
         status=status,
-        message=last.message,
-        error=last.error,
-        tolerance=limit(case.network, case.batch, case.path.dtype) if compared else None,
+        message=message,
+        error=row.error,
+        tolerance=limit(case.network, case.batch, case.path.dtype) if row.error is not None else None,
         artifact_bytes=row.artifact,
         install_bytes=installed,
     )

@@ -245,24 +245,16 @@ def _roof(axes: Axes, peak: float, bandwidth: float, places: dict[int, float], l
     left, right = min(ridge, *places.values()) / 2, max(ridge, *places.values()) * 2
     axes.plot([left, ridge, right], [left * bandwidth, peak, peak], color="0.25", linewidth=1.4, zorder=2)
     axes.set_xlim(left, right)
-    # Below the lowest point the batches are named.
-    axes.set_ylim(min(lowest, left * bandwidth) / 8, peak * 2.2)
-    axes.annotate(
-        f"matrix products: {peak:.0f} GFLOP/s",
-        (right, peak),
-        xytext=(-2, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize="x-small",
-    )
+    # Above them the roofs are named, below the batches.
+    axes.set_ylim(min(lowest, left * bandwidth) / 8, peak * 5)
     axes.text(
-        left * 1.04,
-        left * bandwidth * 1.2,
-        f"memory: {bandwidth:.1f} GB/s",
+        0.01,
+        0.985,
+        f"roof: {peak:.0f} GFLOP/s in matrix products, {bandwidth:.1f} GB/s from memory",
+        transform=axes.transAxes,
+        va="top",
         fontsize="x-small",
-        rotation=math.degrees(math.atan(bandwidth)),
-        rotation_mode="anchor",
-        transform_rotates_text=True,
+        color="0.25",
     )
     for place, batches in _merged(places, math.log(right / left)):
         axes.axvline(place, color=_GREY, linewidth=0.7, linestyle=":", zorder=1)

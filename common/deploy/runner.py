@@ -172,14 +172,14 @@ def _disagreement(request: Request, values: Any) -> tuple[float | None, str] | N
     expected = np.load(request.expected)
     if request.mode == "training":
         loss, largest = map(float, expected)
-        error, what = abs(float(found) - loss) / largest, "the loss"
+        error, what = abs(float(found) - loss) / largest, "the loss is"
     else:
         if found.shape != expected.shape:
             return None, f"the logits are of shape {found.shape}; expected {expected.shape}"
-        error, what = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected))), "the logits"
+        error, what = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected))), "the logits are"
     if error <= request.tolerance:
         return error, ""
-    return error, f"{what} are off by {error:.2g} of the largest logit; the tolerance is {request.tolerance:.2g}"
+    return error, f"{what} off by {error:.2g} of the largest logit; the tolerance is {request.tolerance:.2g}"
 
 
 def _sampled(request: Request, outcome: Outcome, run: Callable[[], Any], images: int) -> Outcome:

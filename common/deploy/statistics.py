@@ -32,11 +32,14 @@ def _noise_of_median(samples: np.ndarray) -> float:
 
 
 def settled(samples: Sequence[float]) -> bool:
-    """Return whether the medians of the last two windows agree within 95% of their noise, or within 1%."""
+    """Return whether the medians of the last two windows agree within 95% of the noise, or within 1%.
+
+    The noise is the later window's: in the earlier one a trend would pass for noise, and excuse itself.
+    """
     if len(samples) < 2 * WINDOW:
         return False
     before, after = (np.asarray(samples[start : start + WINDOW or None]) for start in (-2 * WINDOW, -WINDOW))
-    noise = 1.96 * math.hypot(_noise_of_median(before), _noise_of_median(after))
+    noise = 1.96 * math.sqrt(2) * _noise_of_median(after)
     medians = float(np.median(before)), float(np.median(after))
     return abs(medians[0] - medians[1]) <= max(noise, _ALIKE * min(medians))
 
