@@ -242,7 +242,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     code = f"import pathlib, subprocess, sys; pathlib.Path({str(note)!r}).write_text(str({child}.pid)); {sleep}"
     start = time.monotonic()
     with pytest.raises(BackendError, match="was not done within 3 s"):
-        launching.launch(Path(sys.executable), ["timeit", "-n1", code], dict(os.environ), tmp_path / "log", 3)
+        launching.launch(Path(sys.executable), ["-c", code], dict(os.environ), tmp_path / "log", 3)
     assert time.monotonic() - start < 60
     left = int(note.read_text())
     assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
@@ -575,7 +575,7 @@ def test_the_verb_shows_writes_keeps_and_compares(
     ],
 )
 def test_the_status_says_what_became_of_it(statuses: tuple[str, ...], named: bool, status: int) -> None:
-    from common.deploy.verbs import _status
+    from common.deploy.bench_verb import _status
 
     rows = [measurement(path, status=one) for path, one in zip(PATHS, statuses, strict=False)]
     assert _status(run_of(*rows), False, named) == status
