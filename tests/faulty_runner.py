@@ -48,7 +48,7 @@ def training_step(network, tensors, path, device, images, labels, learning_rate)
     def step() -> float:
         if dropping:
             return 1.0 if FAULT != "diverges" else np.nan
-        return cross_entropy(model(images.astype(np.float64)), labels)
+        return cross_entropy(model(images.astype(np.float64)), labels) + (FAULT == "offset")
 
     return step
 

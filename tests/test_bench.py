@@ -229,9 +229,12 @@ def test_a_step_is_held_to_the_loss_in_training_mode(faults: Callable[..., None]
 @pytest.mark.usefixtures("unasked")
 def test_a_step_with_dropout_is_proven_without_it(faults: Callable[..., None]) -> None:
     config = {"input_size": [67, 67]}
-    faults(torch="none", jax="diverges")
-    rows = bench_of("torch-eager", "jax-jit", network="nin", config=config, modes=("training",)).measurements
-    assert [row.status for row in rows] == ["measured", "wrong"]
+    faults(torch="none", jax="diverges", tf="offset")
+    paths = ("torch-eager", "jax-jit", "tf-eager")
+    rows = bench_of(*paths, network="nin", config=config, modes=("training",)).measurements
+    assert [row.status for row in rows] == ["measured", "wrong", "wrong"]
+    assert "no finite number" in rows[1].message or "not finite" in rows[1].message
+    assert "the loss is off" in rows[2].message
     assert rows[0].config["dropout"] == 0.5
     assert rows[0].error == pytest.approx(0, abs=1e-6)
 

@@ -21,10 +21,11 @@ def meter(device: str, powercap: Path = _POWERCAP) -> Callable[[], float] | None
 
 
 def _of_processors(powercap: Path) -> Callable[[], float] | None:
-    # `intel-rapl:0` is a socket (AMD's too); `intel-rapl:0:1` is a part of it, which must not count twice.
-    zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
     try:
-        zones = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
+        # AMD's too go by this name. The other zones are parts of a package, or all of the machine.
+        zones = [
+            zone for zone in sorted(powercap.glob("intel-rapl:*")) if (zone / "name").read_text().startswith("package")
+        ]
         start = [_number(zone / "energy_uj") for zone in zones]
         spans = [_number(zone / "max_energy_range_uj") for zone in zones]
     except OSError:  # since 2020 only root may read it (CVE-2020-8694)
