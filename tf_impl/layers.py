@@ -8,6 +8,7 @@ in its constants. All is NHWC.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,9 +35,19 @@ BATCH_NORM_MOMENTUM = 0.9
 Shape = tuple[int | None, ...]
 
 
-def _explicit(padding: int) -> list[list[int]]:
-    """Return the padding list that TensorFlow's own operations take: (before, after) for each axis of NHWC."""
-    return [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+def _pad(
+    x: tf.Tensor, padding: int, window: tuple[int, int], strides: tuple[int, int], value: float = 0
+) -> tuple[tf.Tensor, str]:
+    """Return an image batch and the padding to ask TensorFlow for, so that all four sides are padded by `padding`.
+
+    Its operations take a list of pixels too, but the gradients of these are half as fast or worse, and XLA and LiteRT
+    have no pooling with one.
+    """
+    if not padding:
+        return x, "VALID"
+    if max(strides) == 1 and set(window) == {2 * padding + 1}:
+        return x, "SAME"
+    return tf.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=value), "VALID"
 
 
 def _padded(shape: Shape, padding: int) -> Shape:
@@ -58,7 +69,8 @@ class Block(keras.layers.Layer):
 class Conv2D(keras.layers.Conv2D):
     """Cross-correlation plus bias, padded by `padding` zeros on each side: (N, H, W, C) -> (N, H', W', filters).
 
-    `groups` cuts the channels into groups that do not see one another.
+    `groups` cuts the channels into groups that do not see one another. `differentiable` is to be made False where no
+    gradient will be asked for: groups are then one operation, two times as fast.
     """
 
     def __init__(
@@ -72,16 +84,17 @@ class Conv2D(keras.layers.Conv2D):
     ) -> None:
         super().__init__(filters, kernel_size, strides, padding="valid", groups=groups, **kwargs)
         self.pixels = padding
+        self.differentiable = True
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        if self.groups == 1:
-            return self._convolve(inputs, kernel)
+        window = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+        x, padding = _pad(inputs, self.pixels, window, self.strides)
+        if self.groups == 1 or not self.differentiable:
+            return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
         # TensorFlow has no gradient of a grouped convolution on the CPU: it takes one convolution a group.
-        groups = zip(tf.split(inputs, self.groups, axis=-1), tf.split(kernel, self.groups, axis=-1), strict=True)
-        return tf.concat([self._convolve(x, k) for x, k in groups], axis=-1)
-
-    def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return tf.nn.conv2d(x, kernel, self.strides, _explicit(self.pixels), dilations=self.dilation_rate)
+        groups = zip(tf.split(x, self.groups, axis=-1), tf.split(kernel, self.groups, axis=-1), strict=True)
+        convolved = [tf.nn.conv2d(x, k, self.strides, padding, dilations=self.dilation_rate) for x, k in groups]
+        return tf.concat(convolved, axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return super().compute_output_shape(_padded(input_shape, self.pixels))
@@ -104,7 +117,8 @@ class MaxPool2D(keras.layers.MaxPooling2D):
         self.pixels = padding
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.nn.max_pool2d(inputs, self.pool_size, self.strides, _explicit(self.pixels))
+        inputs, padding = _pad(inputs, self.pixels, self.pool_size, self.strides, -math.inf)
+        return tf.nn.max_pool2d(inputs, self.pool_size, self.strides, padding)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return super().compute_output_shape(_padded(input_shape, self.pixels))

@@ -1,0 +1,42 @@
+"""Serve a SavedModel through TensorFlow: all it takes is NumPy and tensorflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["Session", "load"]
+
+
+class Session:
+    """A signature that answers images (N, C, H, W) with logits (N, num_classes)."""
+
+    def __init__(self, model: Any, manifest: Mapping[str, Any]) -> None:
+        self._model = model  # holds what the signature uses
+        self._signature = model.signatures["serving_default"]
+        self._input = manifest["input"]
+        self._output = manifest["output"]["name"]
+
+    def prepare(self, x: np.ndarray) -> dict[str, tf.Tensor]:
+        """Return images as the signature takes them."""
+        images = x.transpose(0, 2, 3, 1) if self._input["layout"] == "NHWC" else x
+        return {self._input["name"]: tf.constant(images, self._input["dtype"])}
+
+    def run(self, prepared: dict[str, tf.Tensor]) -> np.ndarray:
+        """Return the logits, copied from where they were computed."""
+        return self._signature(**prepared)[self._output].numpy()
+
+    def logits(self, answer: np.ndarray) -> np.ndarray:
+        """Return the logits as an array."""
+        return answer
+
+
+def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -> Session:
+    """Load a folder and the manifest beside it, to run on so many threads; TensorFlow takes these only at its start."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    return Session(tf.saved_model.load(path), manifest)

@@ -1,0 +1,69 @@
+"""TensorFlow's artifacts: a SavedModel and a LiteRT (TFLite) file, both of the deploy form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from common.catalog import Network
+from common.deploy.formats import Export, Signature
+from common.deploy.sizes import check_any_size
+from common.errors import ConfigError, unknown
+from common.layout import nchw_to_nhwc
+from tf_impl.deploy import deployed, frozen
+
+__all__ = ["export"]
+
+Function = Callable[[tf.Tensor], list[tf.Tensor]]
+
+
+def _save_model(function: Function, request: Export) -> tuple[str, str]:
+    """Write a SavedModel whose signature `serving_default` takes images and gives logits."""
+
+    @tf.function(input_signature=[tf.TensorSpec.from_tensor(images) for images in function.inputs])
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": function(images)[0]}
+
+    tf.saved_model.save(tf.Module(), request.path, signatures={"serving_default": serve})
+    return "images", "logits"
+
+
+def _save_lite(function: Function, request: Export) -> tuple[str, str]:
+    """Write a `.tflite`. Raises ConfigError without images to calibrate whole numbers on."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], function)
+    if request.dtype != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if request.dtype == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if request.dtype == "int8":
+        if request.calibration is None:
+            raise ConfigError("a LiteRT file of int8 takes its scales from images; give some as `calibration`")
+        images = nchw_to_nhwc(request.calibration).astype("float32")
+
+        def samples() -> Iterator[list[np.ndarray]]:
+            yield from ([image[np.newaxis]] for image in images)
+
+        converter.representative_dataset = samples
+        # An operation that would stay in floats is an error. Images and logits do stay: a caller needs no scales.
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    request.path.write_bytes(converter.convert())
+    return "images", "Identity"
+
+
+_SAVE = {"saved-model": _save_model, "litert": _save_lite}
+
+
+def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
+    """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
+
+    Raises ConfigError for a format that is not TensorFlow's, and where the network cannot take what is asked for.
+    """
+    if request.format not in _SAVE:
+        raise unknown("format of TensorFlow's", request.format, _SAVE)
+    if request.size is None:
+        check_any_size(network)
+    function = frozen(deployed(network, tensors), request.batch, request.size or (None, None))
+    names = _SAVE[request.format](function, request)
+    return Signature(*names, "NHWC", {"tensorflow": tf.__version__})
