@@ -13,6 +13,8 @@ from common.deploy.sizes import check_any_size
 from common.errors import ConfigError, unknown
 from common.layout import nchw_to_nhwc
 from tf_impl.deploy import deployed, frozen
+from tf_impl.layers import MaxPool2D
+from tf_impl.weights import named_layers
 
 __all__ = ["export"]
 
@@ -64,6 +66,11 @@ def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export)
         raise unknown("format of TensorFlow's", request.format, _SAVE)
     if request.size is None:
         check_any_size(network)
-    function = frozen(deployed(network, tensors), request.batch, request.size or (None, None))
+    model = deployed(network, tensors)
+    if request.format == "litert":
+        for _, layer in named_layers(model):
+            if isinstance(layer, MaxPool2D):
+                layer.repeats_edges = True
+    function = frozen(model, request.batch, request.size or (None, None))
     names = _SAVE[request.format](function, request)
     return Signature(*names, "NHWC", {"tensorflow": tf.__version__})

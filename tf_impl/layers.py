@@ -36,18 +36,21 @@ Shape = tuple[int | None, ...]
 
 
 def _pad(
-    x: tf.Tensor, padding: int, window: tuple[int, int], strides: tuple[int, int], value: float = 0
+    x: tf.Tensor, padding: int, window: tuple[int, int], strides: tuple[int, int], value: float | None = 0
 ) -> tuple[tf.Tensor, str]:
     """Return an image batch and the padding to ask TensorFlow for, so that all four sides are padded by `padding`.
 
-    Its operations take a list of pixels too, but the gradients of these are half as fast or worse, and XLA and LiteRT
-    have no pooling with one.
+    `value` is what to pad with, None for copies of the outermost pixels. TensorFlow's operations take numbers of pixels
+    too, but their gradients are then half as fast or worse, and XLA and LiteRT have no such pooling.
     """
     if not padding:
         return x, "VALID"
     if max(strides) == 1 and set(window) == {2 * padding + 1}:
         return x, "SAME"
-    return tf.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=value), "VALID"
+    if value is not None:
+        return tf.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=value), "VALID"
+    x = tf.concat([*[x[:, :1]] * padding, x, *[x[:, -1:]] * padding], axis=1)
+    return tf.concat([*[x[:, :, :1]] * padding, x, *[x[:, :, -1:]] * padding], axis=2), "VALID"
 
 
 def _padded(shape: Shape, padding: int) -> Shape:
@@ -70,7 +73,7 @@ class Conv2D(keras.layers.Conv2D):
     """Cross-correlation plus bias, padded by `padding` zeros on each side: (N, H, W, C) -> (N, H', W', filters).
 
     `groups` cuts the channels into groups that do not see one another. `differentiable` is to be made False where no
-    gradient will be asked for: groups are then one operation, two times as fast.
+    gradient will be asked for: all groups are then one operation, twice as fast.
     """
 
     def __init__(
@@ -104,7 +107,11 @@ class Conv2D(keras.layers.Conv2D):
 
 
 class MaxPool2D(keras.layers.MaxPooling2D):
-    """The largest value of each window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity: it never wins."""
+    """The largest value of each window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity: it never wins.
+
+    `repeats_edges` is to be made True where there is no infinity, as in whole numbers: padding then repeats a pixel
+    that each of its windows holds already.
+    """
 
     def __init__(
         self,
@@ -115,10 +122,12 @@ class MaxPool2D(keras.layers.MaxPooling2D):
     ) -> None:
         super().__init__(pool_size, strides, padding="valid", **kwargs)
         self.pixels = padding
+        self.repeats_edges = False
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        inputs, padding = _pad(inputs, self.pixels, self.pool_size, self.strides, -math.inf)
-        return tf.nn.max_pool2d(inputs, self.pool_size, self.strides, padding)
+        value = None if self.repeats_edges else -math.inf
+        x, padding = _pad(inputs, self.pixels, self.pool_size, self.strides, value)
+        return tf.nn.max_pool2d(x, self.pool_size, self.strides, padding)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return super().compute_output_shape(_padded(input_shape, self.pixels))
