@@ -20,7 +20,7 @@ from common import backends, catalog, images, reference, weights
 from common.deploy import agreement, export, launching
 from common.deploy.export import Preprocessing, Wanted, manifest_path
 from common.deploy.formats import FORMATS
-from common.errors import BackendError, ConfigError, DisagreementError
+from common.errors import BackendError, DisagreementError
 
 SERVING = ROOT / "common" / "deploy" / "serving"
 NETWORK = catalog.get("lenet")
@@ -249,9 +249,3 @@ def test_ranges_that_are_too_narrow_are_not_written(rosetta, mixed: Path, tmp_pa
     assert rosetta(*arguments).returncode == 0
     assert "exists" in rosetta(*arguments).stderr
     assert rosetta(*arguments, "--force").returncode == 0
-
-
-@pytest.mark.across
-def test_what_a_format_cannot_express_is_said(mixed: Path) -> None:
-    with pytest.raises(ConfigError, match="mxnet --to onnx"):
-        export.export(Wanted(mixed, "onnx", backend="mxnet"), mixed.parent / "a.onnx")

@@ -77,10 +77,7 @@ class Wanted:
         """Return the format. Raises ConfigError for what it cannot express."""
         kind = formats.get(self.format)
         if self.backend is not None and self.backend not in kind.makers:
-            why = formats.REASONS.get((self.backend, kind.name), f"{kind.about} is not what {self.backend} writes")
-            raise ConfigError(
-                f"--backend {self.backend} --to {kind.name}: {why}; {kind.name} is made by {_either(kind.makers)}"
-            )
+            raise ConfigError(f"--backend {self.backend}: {kind.name} is made by {_either(kind.makers)}")
         if self.dtype not in kind.dtypes:
             able = [each.name for each in formats.FORMATS.values() if self.dtype in each.dtypes]
             if not able:

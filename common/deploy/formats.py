@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import unknown
 
-__all__ = ["FORMATS", "REASONS", "Export", "Format", "Signature", "get"]
+__all__ = ["FORMATS", "Export", "Format", "Signature", "get"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,15 @@ FORMATS = _named(
         Format(
             "torch-export", ".pt2", {"torch": "torch"}, ("exported_program",), "torch", _FLOATS, "torch.export program"
         ),
-        Format("onnx", ".onnx", {"torch": "torch"}, ("onnx_runtime", "open_vino"), "runtimes", ("float32",), "ONNX"),
+        Format(
+            "onnx",
+            ".onnx",
+            {"torch": "torch", "mxnet": "mxnet"},
+            ("onnx_runtime", "open_vino"),
+            "runtimes",
+            ("float32",),
+            "ONNX",
+        ),
         Format("stablehlo", ".stablehlo", {"jax": "jax"}, ("stable_hlo",), "jax", _FLOATS, "StableHLO by jax.export"),
         Format(
             "saved-model", "", {"tf": "tf", "jax": "jax_tf"}, ("saved_model",), "tf", _FLOATS, "SavedModel", folder=True
@@ -69,9 +77,6 @@ FORMATS = _named(
         ),
     )
 )
-
-REASONS: Mapping[tuple[str, str], str] = {}
-"""Why a backend cannot make a format that one might expect of it, where there is more to say than that it does not."""
 
 
 def get(name: str) -> Format:
