@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
 
+from common.backends import install_hint
 from common.catalog import Network
 from common.deploy.formats import Export, Signature
 from common.deploy.sizes import check_any_size
@@ -39,7 +40,7 @@ def _save_onnx(model: HybridBlock, example: mx.np.ndarray, request: Export) -> S
     try:
         import onnx
     except ImportError:
-        raise BackendError("MXNet writes ONNX through onnx, which is not here; install onnx==1.16.2") from None
+        raise BackendError("MXNet writes ONNX through onnx, which is not here; install onnx==1.18.0") from None
     from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
 
     arrays = {name: each.data().as_nd_ndarray() for name, each in model.collect_params().items()}
@@ -64,7 +65,7 @@ def _save_onnx(model: HybridBlock, example: mx.np.ndarray, request: Export) -> S
     images = next(each for each in graph.input if each.name == model._cached_graph[0][0].name)
     del graph.input[:]
     graph.input.append(images)
-    written = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
+    written = onnx.helper.make_model_gen_version(graph, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
     onnx.checker.check_model(written)
     onnx.save(written, request.path)
     makers = {"mxnet": mx.__version__, "onnx": onnx.__version__}
