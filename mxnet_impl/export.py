@@ -40,7 +40,8 @@ def _save_onnx(model: HybridBlock, example: mx.np.ndarray, request: Export) -> S
     try:
         import onnx
     except ImportError:
-        raise BackendError("MXNet writes ONNX through onnx, which is not here; install onnx==1.18.0") from None
+        hint = install_hint("mxnet")
+        raise BackendError(f"MXNet writes ONNX through onnx, which is not installed; install it {hint}") from None
     from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
 
     arrays = {name: each.data().as_nd_ndarray() for name, each in model.collect_params().items()}
