@@ -55,7 +55,13 @@ PITFALLS: Sequence[Pitfall] = (
                     '            padding="SAME" if padding else 0,\n            feature_group_count',
                 )
             ],
-            "tf": [("layers", "_explicit(self.pixels), dilations", '"SAME" if self.pixels else "VALID", dilations')],
+            "tf": [
+                (
+                    "layers",
+                    "x, padding = _pad(inputs, self.pixels, window, self.strides)",
+                    'x, padding = inputs, "SAME" if self.pixels else "VALID"',
+                )
+            ],
         },
         _EVEN,
         r"stem\.conv",
@@ -68,8 +74,8 @@ PITFALLS: Sequence[Pitfall] = (
             "tf": [
                 (
                     "layers",
-                    "self.pool_size, self.strides, _explicit(self.pixels))",
-                    'self.pool_size, self.strides, "SAME" if self.pixels else "VALID")',
+                    "x, padding = _pad(inputs, self.pixels, self.pool_size, self.strides, value)",
+                    'x, padding = inputs, "SAME" if self.pixels else "VALID"',
                 )
             ],
         },
@@ -88,13 +94,7 @@ PITFALLS: Sequence[Pitfall] = (
                     "(self.stride, self.stride))",
                 )
             ],
-            "tf": [
-                (
-                    "layers",
-                    "tf.nn.max_pool2d(inputs, self.pool_size, self.strides, _explicit(self.pixels))",
-                    'tf.nn.max_pool2d(tf.pad(inputs, _explicit(self.pixels)), self.pool_size, self.strides, "VALID")',
-                )
-            ],
+            "tf": [("layers", "value = None if self.repeats_edges else -math.inf", "value = 0")],
         },
         _EVEN,
         nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; a test "
@@ -239,8 +239,8 @@ PITFALLS: Sequence[Pitfall] = (
             "tf": [
                 (
                     "layers",
-                    "_explicit(self.pixels), dilations",
-                    '_explicit(self.pixels) if self.pixels else "SAME", dilations',
+                    "x, padding = _pad(inputs, self.pixels, window, self.strides)",
+                    'x, padding = _pad(inputs, self.pixels, window, self.strides) if self.pixels else (inputs, "SAME")',
                 )
             ],
         },

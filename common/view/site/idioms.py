@@ -69,12 +69,12 @@ ACTS: Sequence[Act] = (
         "pad",
         "Pad",
         "By as many pixels on all four sides, with minus infinity around a max-pool. torch and Gluon say it in a "
-        "number; Flax takes pairs; Keras knows only 'valid' and 'same', and TensorFlow below it takes explicit ones.",
+        "number; Flax takes pairs; Keras knows only 'valid' and 'same', and is handed an image that is padded already.",
         {
             "numpy": ["layers: _pad", "layers: MaxPool2d"],
             "torch": ["resnet: Stem"],
             "jax": ["layers: Conv", "layers: MaxPool"],
-            "tf": ["layers: _explicit", "layers: MaxPool2D"],
+            "tf": ["layers: _pad", "layers: MaxPool2D"],
             "mxnet": ["resnet: Stem"],
         },
     ),
