@@ -255,6 +255,7 @@ def _roof(axes: Axes, peak: float, bandwidth: float, places: dict[int, float], l
         va="top",
         fontsize="x-small",
         color="0.25",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )
     for place, batches in _merged(places, math.log(right / left)):
         axes.axvline(place, color=_GREY, linewidth=0.7, linestyle=":", zorder=1)
