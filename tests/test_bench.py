@@ -162,7 +162,7 @@ def test_a_fault_costs_its_own_row(faults: Callable[..., None], monkeypatch: pyt
     told: list[tuple[str, int, int]] = []
     settings = bench.Settings(
         [catalog.get("lenet")],
-        [get(name) for name in ("numpy", "torch-eager", "jax-jit", "tf-eager", "mxnet-imperative")],
+        [get(name) for name in ("numpy", "torch-eager", "torch-compile", "jax-jit", "tf-eager", "mxnet-imperative")],
         (2,),
         rounds=2,
         seconds=0.01,
@@ -172,6 +172,7 @@ def test_a_fault_costs_its_own_row(faults: Callable[..., None], monkeypatch: pyt
     assert {name: one.status for name, one in rows.items()} == {
         "numpy": "measured",
         "torch-eager": "measured",
+        "torch-compile": "measured",
         "jax-jit": "wrong",
         "tf-eager": "failed",
         "mxnet-imperative": "missing",
@@ -191,13 +192,15 @@ def test_a_fault_costs_its_own_row(faults: Callable[..., None], monkeypatch: pyt
     cold = whole.cold_seconds
     assert cold.first_answer >= cold.imports + cold.load
     assert cold.again is None  # NumPy keeps nothing that it compiled
+    assert rows["torch-eager"].cold_seconds.again is None  # nor does a folder without a file in it
+    assert rows["torch-compile"].cold_seconds.again > 0
     assert 10e6 < whole.peak_memory_bytes < 500e6
     described = reference.describe(catalog.get("lenet"))
     assert 0 < whole.artifact_bytes - 4 * (described.parameters + described.statistics) < 4096
     assert whole.install_bytes > 1e6
     assert run.versions["numpy"]["numpy"] == np.__version__
     assert told[-1][1:] in [(2, 2)]
-    assert {news[0]: news[1] for news in told} == dict.fromkeys(("numpy", "torch", "jax", "tf", "mxnet"), 2)
+    assert {news[0]: news[1] for news in told} == {"numpy": 2, "torch": 4, "jax": 2, "tf": 2, "mxnet": 2}
     assert history.loads(history.dumps(run)) == run
 
 

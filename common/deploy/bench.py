@@ -194,7 +194,7 @@ class _Bench:
             row.error = outcome.error
         if outcome.status == "measured":
             row.outcomes.append(outcome)
-            row.keeps = any(self._caches[case].rglob("*"))
+            row.keeps = size_on_disk(self._caches[case]) > 0
         else:
             row.problem = outcome
 
