@@ -122,6 +122,12 @@ def _values(line: Sequence[Measurement], field: str) -> tuple[list[float], list[
     return [interval.value for interval in found], [below, above]
 
 
+def _around(panel: Sequence[Measurement], field: str) -> tuple[float, float]:
+    """Return the bounds of a logarithmic axis with room beside all values of a field, or around a single one."""
+    values, _ = _values(panel, field)
+    return min(values) / 1.6, max(values) * 1.6
+
+
 def draw_latency(run: Run) -> Figure:
     """Return a picture of latency against throughput: a line is a path, a point a batch, and up and left is better.
 
@@ -136,8 +142,8 @@ def draw_latency(run: Run) -> Figure:
             x, _ = _values(line, "latency_ms")
             y, _ = _values(line, "images_per_second")
             axes.plot(x, y, zorder=3, **_style(path))
-        axes.margins(0.12)
-        axes.autoscale_view()
+        axes.set_xlim(*_around(panel, "latency_ms"))
+        axes.set_ylim(*_around(panel, "images_per_second"))
         _batch_lines(axes, sorted({one.batch for one in panel}))
         _plain_numbers(axes, "x")
         _plain_numbers(axes, "y")
@@ -149,9 +155,7 @@ def draw_latency(run: Run) -> Figure:
 
 def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
     """Draw where a batch's points lie, and name it at the upper or left end of the line."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
+    (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     for batch in batches:
         axes.plot(
             [left, right],
@@ -185,10 +189,10 @@ def draw_batches(run: Run) -> Figure:
             batches = [one.batch for one in line]
             milliseconds, errors = (np.divide(each, batches) for each in _values(line, "latency_ms"))
             axes.errorbar(batches, milliseconds, errors, elinewidth=0.8, capsize=2, zorder=3, **_style(path))
-        every_batch = sorted({one.batch for one in panel})
-        axes.set_xticks(every_batch, list(map(str, every_batch)))
+        batches_shown = sorted({one.batch for one in panel})
+        axes.set_xticks(batches_shown, list(map(str, batches_shown)))
         axes.minorticks_off()
-        axes.margins(0.08)
+        axes.set_xlim(batches_shown[0] / 1.5, batches_shown[-1] * 1.5)
         _plain_numbers(axes, "y")
         axes.set_xlabel("batch / images")
         what = "a step's time" if panel[0].mode == "training" else "latency"
