@@ -337,9 +337,7 @@ def _cold(row: _Row) -> Cold:
     return Cold(
         imports=statistics.median(each.imports for each in cold),
         load=statistics.median(each.load for each in cold),
-        compile=statistics.median(
-            each.compile + max(each.first - statistics.median(each.samples), 0.0) for each in cold
-        ),
+        compile=statistics.median(max(each.first - statistics.median(each.samples), 0.0) for each in cold),
         first_answer=statistics.median(each.first_answer for each in cold),
         again=_median(each.first_answer for each in warm),
     )

@@ -24,8 +24,8 @@ class Interval:
 class Cold:
     """Seconds from the start of a process to its first answer, and what they go to.
 
-    `imports`: until the runtime is imported. `load`: until weights or artifact are. `compile`: what the first answer
-    took beyond a later one, and what the runtime calls compiling before it. `first_answer`: all of it, from the start,
+    `imports`: until the runtime is imported. `load`: until weights or artifact are, with what the runtime makes of them
+    then. `compile`: what the first answer took beyond a later one. `first_answer`: all of it, from the start,
     with nothing compiled by an earlier process. `again`: the same with what a runtime keeps on disk between processes,
     None where it keeps nothing.
     """

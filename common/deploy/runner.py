@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. Times are in seconds: `first` that of the first run alone, `compile` what loading compiled for.
+    """What came of it. Times are in seconds; `first` is that of the first run alone, with what it compiled.
 
     `first_answer` counts from the start of the process, as `imports` does; `load` is the time between. `warm_up` and
     `samples` are of single runs; energy is for one image.
@@ -74,7 +74,6 @@ class Outcome:
     error: float | None = None
     imports: float = 0.0
     load: float = 0.0
-    compile: float = 0.0
     first: float = 0.0
     first_answer: float = 0.0
     warm_up: tuple[float, ...] = ()
@@ -114,7 +113,6 @@ def measure(request: Request) -> Outcome:
         "measured",
         imports=imported - request.started,
         load=loaded - before,
-        compile=float(getattr(made, "compile_seconds", 0.0)),
         first=first,
         first_answer=end - request.started,
     )
