@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
@@ -99,8 +100,10 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
         case "torch-compile":
             _check_compiler()
             model = deployed(network, tensors, device)
-            compiled = torch.compile(model, dynamic=False, options={"freezing": True})
-            return _Session(model, compiled, torch.channels_last)
+            # Set for good, since it is read when the first images come; as an option of `compile`, where tracing does
+            # not see it, it leaves weights as they lie. Training, which needs gradients, takes no notice of it.
+            inductor.freezing = True
+            return _Session(model, torch.compile(model, dynamic=False), torch.channels_last)
     raise unknown("execution path of torch's own", path, PATHS)
 
 
