@@ -63,6 +63,26 @@ def _check_compiler() -> None:
         ) from None
 
 
+def _frozen(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Compile a model for each shape when images of it first come, its weights being constants and packed.
+
+    In float64, in which oneDNN does not compute and so cannot pack, weights stay as they are.
+    """
+    compiled = torch.compile(model, dynamic=False)
+    frozen = next(model.parameters()).dtype == torch.float32
+    known: set[torch.Size] = set()
+
+    def run(x: Tensor) -> Tensor:
+        if x.shape in known:
+            return compiled(x)
+        known.add(x.shape)
+        # As an option of `compile` it would not be seen by what traces the model, and have no effect.
+        with inductor.patch(freezing=frozen):
+            return compiled(x)
+
+    return run
+
+
 class _Session:
     """A model that answers; see `common.deploy.sessions.Session`."""
 
@@ -100,10 +120,7 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
         case "torch-compile":
             _check_compiler()
             model = deployed(network, tensors, device)
-            # Set for good, since it is read when the first images come; as an option of `compile`, where tracing does
-            # not see it, it leaves weights as they lie. Training, which needs gradients, takes no notice of it.
-            inductor.freezing = True
-            return _Session(model, torch.compile(model, dynamic=False), torch.channels_last)
+            return _Session(model, _frozen(model), torch.channels_last)
     raise unknown("execution path of torch's own", path, PATHS)
 
 
