@@ -88,7 +88,9 @@ def make_optimizer(config: OptimizerConfig, model: HybridBlock, steps: int = 0) 
     model.collect_params().setattr("grad_req", "write")
     parameters = list(_learned(model).values())
     if config.name == "sgd" and parameters[0].dtype == "float32":
-        return gluon.Trainer(parameters, mx.optimizer.SGD(learning_rate=0.0, wd=config.weight_decay))
+        # MXNet updates several at once, in as long as if each were as large as the largest.
+        by_size = sorted(parameters, key=lambda each: each.data().size)
+        return gluon.Trainer(by_size, mx.optimizer.SGD(learning_rate=0.0, wd=config.weight_decay))
     return gluon.Trainer(parameters, SuiteOptimizer(config, parameters, steps))
 
 
