@@ -16,6 +16,7 @@ from common import __version__
 from common.catalog import FAMILIES, NETWORKS, Network, get
 from common.deploy.bench_verb import bench
 from common.deploy.export_verb import export
+from common.deploy.recommend_verb import recommend
 from common.errors import ConfigError, InputError, RosettaError, unknown
 from common.options import (
     BACKENDS,
@@ -630,15 +631,22 @@ def show(what: str, backends: str, config: str | None) -> int:
     epilog=example(
         "rosetta site -o site",
         "rosetta parity --checks forward,gradients,training --json parity.json",
-        "rosetta site -o site --parity parity.json",
+        "rosetta site -o site --parity parity.json --bench bench.json",
     )
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
 @click.option(
     "--parity", "parity_path", type=click.Path(path_type=Path), help="A parity report's JSON, to be shown too."
 )
+@click.option(
+    "--bench",
+    "bench_paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A run of `rosetta bench --json`, to be shown too; may be given several times.",
+)
 @click.option("--force", is_flag=True, help="Also into a folder with other files in it, which are left as they are.")
-def site(output: Path, parity_path: Path | None, force: bool) -> int:
+def site(output: Path, parity_path: Path | None, bench_paths: tuple[Path, ...], force: bool) -> int:
     """Write the networks, idioms, pitfalls and results as a site that opens from the file system.
 
     A page for each network has its drawing, its source in every framework side by side, its costs and its results. An
@@ -646,12 +654,12 @@ def site(output: Path, parity_path: Path | None, force: bool) -> int:
     """
     from common.view.site import build
 
-    built = build(output, parity_path, force)
+    built = build(output, parity_path, force, bench_paths)
     click.echo(f"{built.index}: {built.pages} pages, {built.size / 1e6:.1f} MB")
     return 0
 
 
-for verb in (train, evaluate, predict, compare, bench, export):
+for verb in (train, evaluate, predict, compare, bench, export, recommend):
     cli.add_command(verb)
 
 

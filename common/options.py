@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKENDS",
     "CHECKS",
+    "DEVICES",
     "DTYPES",
     "FORMATS",
     "MUTANTS",
+    "OBJECTIVES",
     "OPTIMIZERS",
+    "PLACES",
     "SCHEDULES",
     "check_choice",
     "config_option",
@@ -39,10 +42,13 @@ __all__ = [
 # Written down again here, since the modules that define them import NumPy; a test holds them together.
 BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
 CHECKS = ("forward", "gradients", "training")
+DEVICES = ("cpu", "gpu")
 DTYPES = ("float64", "float32")
 FORMATS = ("table", "markdown", "csv", "json")
+OBJECTIVES = ("latency", "throughput", "memory", "size", "cold-start", "energy")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 MUTANTS = ("pitfall", "constant", "keyword", "activation", "swap", "zero")
+PLACES = ("python", "c", "mobile", "browser", "any")
 SCHEDULES = ("constant", "step", "cosine")
 
 

@@ -16,6 +16,8 @@ import pytest
 from common import catalog
 from common.backends import BACKENDS
 from common.catalog import get
+from common.deploy import facts, history
+from common.deploy.measurements import Cold, Interval, Measurement, Run
 from common.errors import InputError
 from common.parity import report
 from common.parity.comparison import Limit, TapError
@@ -23,7 +25,7 @@ from common.parity.results import Cell, Pair, Report, Settings
 from common.view import drawing, parts
 from common.view.site import build, folder, idioms, markdown, networks, outcome, pitfalls
 
-PAGES = {"index.html", "idioms.html", "pitfalls.html", "initialisers.html", "parity.html"}
+PAGES = {"index.html", "idioms.html", "pitfalls.html", "initialisers.html", "parity.html", "benchmarks.html"}
 LARGEST, LONGEST = 500_000, 20.0
 """Bytes of a network's page, and seconds that the site may take."""
 
@@ -54,6 +56,38 @@ def a_report() -> Report:
     return result
 
 
+def a_benchmark(network: str, config: dict) -> Run:
+    """A run of two paths that are right, one that is wrong and one that is missing, on batches of 1 and 8."""
+    found = []
+    for batch in (1, 8):
+        for path, latency, memory in (("onnxruntime", 8.5, 150), ("torch-eager", 16.0, 400)):
+            interval = Interval(batch * latency, batch * latency - 0.5, batch * latency + 0.5)
+            rate = Interval(1000 / latency, 900 / latency, 1100 / latency)
+            found.append(
+                Measurement(
+                    *(network, config, path, "inference", "cpu", batch, 2, "measured", "", 1e-7, 1e-4, interval),
+                    *(
+                        batch * latency + 1,
+                        batch * latency + 2,
+                        rate,
+                        memory * 10**6,
+                        Cold(1, 1, 1, 3),
+                        None,
+                        10**7,
+                        10**8,
+                    ),
+                )
+            )
+        found.append(
+            Measurement(
+                network, config, "litert-int8", "inference", "cpu", batch, 2, "wrong", "off by <0.3>", 0.3, 1e-4
+            )
+        )
+        found.append(Measurement(network, config, "tf-xla", "inference", "cpu", batch, 2, "missing", "no tf here"))
+    machine = {"processor": "A & B", "processors": 2, "memory_bytes": 8 * 10**9, "system": "Linux x86_64", "gpu": None}
+    return Run(1, "2026-11-21T10:00:00+00:00", machine, {"runtimes": {"onnxruntime": "1.31.1"}}, {}, tuple(found))
+
+
 @pytest.fixture(scope="module")
 def parity(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("parity") / "parity.json"
@@ -62,10 +96,21 @@ def parity(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, parity: Path) -> Path:
+def benches(tmp_path_factory) -> list[Path]:
+    """Two runs, the second of a network as the catalogue does not have it."""
+    usual = dict(get("resnet18").settings())
+    runs = [a_benchmark("resnet18", usual), a_benchmark("resnet18", {**usual, "num_classes": 1000})]
+    folder = tmp_path_factory.mktemp("bench")
+    for number, run in enumerate(runs):
+        (folder / f"bench{number}.json").write_text(history.dumps(run))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, parity: Path, benches: list[Path]) -> Path:
     target = tmp_path_factory.mktemp("built") / "site"
     begin = time.perf_counter()
-    built = build(target, parity)
+    built = build(target, parity, bench=benches)
     assert time.perf_counter() - begin < LONGEST
     assert built.index == target / "index.html"
     assert built.pages == len(list(target.glob("*.html")))
@@ -119,9 +164,9 @@ def pages(site: Path) -> dict[str, Page]:
 
 
 def test_there_is_a_page_for_each_network_and_one_for_each_report_of_one(pages) -> None:
-    assert {f"{name}.html" for name in catalog.NETWORKS} | PAGES | {"lenet-parity.html", "resnet18-parity.html"} == set(
-        pages
-    )
+    of_networks = {f"{name}.html" for name in catalog.NETWORKS}
+    results = {"lenet-parity.html", "resnet18-parity.html", "resnet18-benchmarks.html"}
+    assert of_networks | PAGES | results == set(pages)
 
 
 def test_every_page_is_well_formed_with_one_first_heading_and_no_id_twice(pages) -> None:
@@ -324,10 +369,84 @@ def test_results_are_on_the_pages_the_failing_first(pages) -> None:
     assert "No results of this network" in pages["vgg11.html"].text
 
 
-def test_without_a_report_the_site_says_how_to_get_one(tmp_path: Path) -> None:
+def test_without_results_the_site_says_how_to_get_them(tmp_path: Path) -> None:
     build(tmp_path / "site")
     for name in ("index.html", "parity.html", "lenet.html"):
         assert "rosetta site --parity parity.json" in (tmp_path / "site" / name).read_text()
+    for name in ("benchmarks.html", "lenet.html"):
+        assert "rosetta site --bench bench.json" in (tmp_path / "site" / name).read_text()
+
+
+# --- benchmarks -------------------------------------------------------------------------------------------------------
+
+
+def test_benchmarks_are_on_pages_of_their_own_and_linked(pages) -> None:
+    for page in pages.values():
+        assert "benchmarks.html" in page.links
+    overview, own = pages["benchmarks.html"], pages["resnet18-benchmarks.html"]
+    assert [link for link in overview.links if "resnet18" in link] == [
+        "resnet18-benchmarks.html#run-1-1",
+        "resnet18-benchmarks.html#run-2-1",
+    ]
+    assert {"resnet18-benchmarks.html#run-1-1", "resnet18-benchmarks.html#run-2-1"} <= set(pages["resnet18.html"].links)
+    assert "num_classes 1000" in own.text
+    assert "A &amp; B" in own.text
+    assert "onnxruntime<small>8.50 ms</small>" in overview.text
+    assert "onnxruntime 1.31.1" in overview.text
+    assert "No measurements of this network" in pages["lenet.html"].text
+
+
+def test_a_benchmarks_table_has_every_path_and_what_is_wrong_with_it(pages) -> None:
+    tables = re.findall(r'<table class="costs">.*?</table>', pages["resnet18-benchmarks.html"].text, re.DOTALL)
+    assert len(tables) == 4
+    rows = re.findall(r"<tr>(.*?)</tr>", tables[1], re.DOTALL)[1:]
+    assert [re.search(r"</svg>([\w-]+)</th>", row)[1] for row in rows] == [
+        "onnxruntime",
+        "torch-eager",
+        "litert-int8",
+        "tf-xla",
+    ]
+    assert "68.0<small>67.5 to 68.5</small>" in rows[0]
+    assert "110</td>" in rows[0]  # MB: what is installed, and the artifact
+    assert "<td>yes</td>" in rows[0]
+    assert "<td>yes</td>" not in rows[1]
+    assert '<td class="wrong" colspan="7">wrong: off by &lt;0.3&gt;</td>' in rows[2]
+    assert '<td class="missing" colspan="7">missing: no tf here</td>' in rows[3]
+
+
+def test_charts_of_a_benchmark_show_each_path_that_is_right(pages) -> None:
+    charts = re.findall(r'<svg class="chart".*?</svg>', pages["resnet18-benchmarks.html"].text, re.DOTALL)
+    assert len(charts) == 2 * (1 + 2)  # of each run one of throughput, and for each batch one of latency and memory
+    throughput, *trades = charts[:3]
+    assert re.findall("<title>(.*?)</title>", throughput) == [
+        "onnxruntime, batch 1: 118 images/s",
+        "onnxruntime, batch 8: 118 images/s",
+        "torch-eager, batch 1: 62.5 images/s",
+        "torch-eager, batch 8: 62.5 images/s",
+    ]
+    for trade, batch in zip(trades, (1, 8), strict=True):
+        marks = dict(re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*><title>([\w-]+)', trade))
+        assert set(marks.values()) == {"onnxruntime", "torch-eager"}
+        assert ">onnxruntime</text>" in trade
+        assert ">torch-eager</text>" not in trade  # it is beaten in all
+        assert f"batch {batch}" in trade
+
+
+def test_facts_stand_with_their_sources(pages) -> None:
+    page = html.unescape(pages["benchmarks.html"].text)
+    for known in facts.table().values():
+        for fact in (known.status, known.licence, known.platforms, *known.elsewhere.values()):
+            assert fact.says in page
+            assert fact.source in page
+    assert "MXNet, retired" in page
+
+
+def test_a_benchmark_that_is_none_is_refused_and_nothing_is_written(rosetta, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('{"schema": 1}')
+    result = rosetta("site", "-o", "site", "--bench", "bad.json")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("rosetta: bad.json: no whole run of `rosetta bench`")
+    assert not (tmp_path / "site").exists()
 
 
 def changed(parity: Path, **values: object) -> str:
@@ -421,5 +540,5 @@ def test_a_file_and_a_folder_in_no_folder_are_refused(tmp_path: Path) -> None:
 def test_the_command_says_where_the_site_is(rosetta, tmp_path: Path) -> None:
     result = rosetta("site", "-o", "site")
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.fullmatch(r"site/index.html: 16 pages, \d\.\d MB\n", result.stdout)
+    assert re.fullmatch(r"site/index.html: 17 pages, \d\.\d MB\n", result.stdout)
     assert "rosetta site -o site --parity parity.json" in rosetta("site", "--help").stdout

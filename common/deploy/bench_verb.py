@@ -13,6 +13,7 @@ from common.catalog import Network, get
 from common.errors import ConfigError, InputError
 from common.options import (
     BACKENDS,
+    DEVICES,
     check_choice,
     config_option,
     console,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 _MODES = ("inference", "training")
-_DEVICES = ("cpu", "gpu")
 _MOST = 2**16
 """Images in a batch, or threads: beyond it something was mistyped."""
 
@@ -198,7 +198,7 @@ def bench(
     from common.files import check_writable
     from common.parity.processes import processors
 
-    check_choice("device", options["device"], _DEVICES)
+    check_choice("device", options["device"], DEVICES)
     counts = _numbers("--threads", threads) if threads is not None else [processors()]
     _check_threads(counts)
     settings = Settings(

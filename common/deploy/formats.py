@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from common.errors import unknown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["FORMATS", "Export", "Format", "Signature", "get"]
 

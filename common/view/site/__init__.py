@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from common import __version__, backends, reference
 from common.backends import BACKENDS
-from common.catalog import Network
+from common.catalog import NETWORKS, Network
+from common.deploy.recorded import read_run
 from common.errors import InputError
 from common.view import drawing, parts
 from common.view.model import Snippet, View
-from common.view.site import chart, folder, idioms, markdown, networks, outcome, pitfalls
+from common.view.site import benchmarks, chart, folder, idioms, markdown, networks, outcome, pitfalls
 from common.view.site.code import lines_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from common.deploy.measurements import Run
     from common.parity.results import Report
 
 __all__ = ["Built", "build"]
@@ -43,15 +45,15 @@ class Built:
     size: int
 
 
-def build(target: Path, parity: Path | None = None, force: bool = False) -> Built:
-    """Write the site into a folder, with the results of a parity report's JSON if one is given.
+def build(target: Path, parity: Path | None = None, force: bool = False, bench: Sequence[Path] = ()) -> Built:
+    """Write the site into a folder, with the results of a parity report's JSON if one is given, and of benchmarks'.
 
     An earlier site there is replaced. Raises InputError for a folder with other files in it, unless `force` says that
-    the site may stand beside them, and for a report that is none; the folder is then as it was.
+    the site may stand beside them, and for a report or a benchmark that is none; the folder is then as it was.
     """
     folder.check(target, force)
     report = outcome.read(parity) if parity is not None else None
-    files = _Site(report).files()
+    files = _Site(report, [read_run(path) for path in bench]).files()
     folder.write(target, files, {"version": __version__}, force)
     pages = sum(name.endswith(".html") for name in files)
     return Built(target / "index.html", pages, sum(len(text.encode()) for text in files.values()))
@@ -68,8 +70,9 @@ def _docs(name: str) -> str:
 class _Site:
     """The pages, and what they have in common."""
 
-    def __init__(self, report: Report | None) -> None:
+    def __init__(self, report: Report | None, measured: Sequence[Run]) -> None:
         self.report = report
+        self.measured = benchmarks.sections(measured)
         self.context: dict[str, Any] = {}
         if report is not None:
             from common.parity.report import context
@@ -96,6 +99,8 @@ class _Site:
         files["pitfalls.html"] = self._pitfalls()
         files["initialisers.html"] = self._document("initialisers.md", "Initialisers", "pitfalls.html")
         files["parity.html"] = self._render("parity.html.j2", title="Parity", page="parity.html", **self.context)
+        files["benchmarks.html"] = self._benchmarks()
+        files |= {section.page: self._measured(section.name) for section in self.measured}
         files["search.js"] = f"rosettaIndex({json.dumps(self.index, ensure_ascii=False, separators=(',', ':'))});\n"
         return files
 
@@ -162,6 +167,7 @@ class _Site:
             parts=rows,
             intro=_intro(view),
             matters=self.matters[network.name],
+            benchmarked=[section for section in self.measured if section.name == network.name],
             results=results,
             marks=chart.MARKS,
             **self.context | _PALETTES,
@@ -185,6 +191,29 @@ class _Site:
         title = f"Parity of {network.name}"
         return self._render(
             "taps.html.j2", title=title, page=page, network=network, results=results, marks=chart.MARKS, **self.context
+        )
+
+    def _benchmarks(self) -> str:
+        return self._render(
+            "benchmarks.html.j2",
+            title="Benchmarks",
+            page="benchmarks.html",
+            sections=self.measured,
+            best=benchmarks.BEST,
+            runtimes=benchmarks.sourced(),
+        )
+
+    def _measured(self, name: str) -> str:
+        """Return the page of all that a network was measured to cost."""
+        return self._render(
+            "measured.html.j2",
+            title=f"Benchmarks of {name}",
+            page=f"{name}-benchmarks.html",
+            name=name,
+            known=name in NETWORKS,
+            sections=[section for section in self.measured if section.name == name],
+            columns=benchmarks.COLUMNS,
+            marks=chart.MARKS,
         )
 
     def _idioms(self) -> str:

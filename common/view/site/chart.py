@@ -29,6 +29,7 @@ MARKS = {
     "jax": "M-2.7-2.7h5.4v5.4h-5.4z",
     "tf": "M0-3.4l3.4 6h-6.8z",
     "mxnet": "M0-3.6l3.6 3.6l-3.6 3.6l-3.6-3.6z",
+    "numpy": "M0 3.4l-3.4-6h6.8z",
 }
 """The mark of each framework, so that colour is not all that tells them apart."""
 

@@ -1,0 +1,176 @@
+"""What there is on the pages of benchmarks: of each network in each run tables and charts, and the best of all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.catalog import NETWORKS
+from common.deploy import facts
+from common.deploy.measurements import Measurement, Run
+from common.deploy.paths import PATHS
+from common.deploy.quantities import AXES, COLD, DISK, LATENCY, MEMORY, P95, THROUGHPUT, Quantity, shown
+from common.deploy.recommend import front
+from common.view.site import costs
+
+__all__ = ["BEST", "COLUMNS", "Measured", "Section", "Table", "sections", "sourced"]
+
+COLUMNS = (LATENCY, P95, THROUGHPUT, MEMORY, DISK, COLD)
+BEST = AXES
+"""Of which quantities the overview names the best path: less of each is better."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path: the text and, of those with an interval, the bounds of each column; or what is wrong with it."""
+
+    path: str
+    backend: str
+    status: str
+    said: str
+    figures: Sequence[tuple[str, str]]
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured under one setting, the fastest first, what could not be last.
+
+    `best`: of each column the path that does best, with its figure. `chart`: latency against memory, or nothing.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    best: Sequence[tuple[str, str]]
+    chart: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One network as configured in one run: `charts` by title; `config` is empty where it is the catalogue's."""
+
+    name: str
+    anchor: str
+    run: Measured
+    config: Mapping[str, Any]
+    charts: Sequence[tuple[str, str]]
+    tables: Sequence[Table]
+
+    @property
+    def page(self) -> str:
+        """The page that it is on."""
+        return f"{self.name}-benchmarks.html"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: on what and when, and in which versions."""
+
+    anchor: str
+    machine: str
+    about: str
+    when: str
+    versions: Mapping[str, Any]
+
+
+def sections(given: Sequence[Run]) -> list[Section]:
+    """Return every network of every run."""
+    return [section for number, run in enumerate(given, start=1) for section in _sections(run, number)]
+
+
+def _sections(run: Run, number: int) -> Iterator[Section]:
+    measured = _measured(run, number)
+    by_network: dict[str, list[Measurement]] = {}
+    for each in run.measurements:
+        if each.path in PATHS:
+            by_network.setdefault(f"{each.network} {_plain(each.config)}", []).append(each)
+    for place, own in enumerate(by_network.values(), start=1):
+        yield _section(own, f"run-{number}-{place}", measured)
+
+
+def _measured(run: Run, number: int) -> Measured:
+    machine = run.machine
+    parts = [f"{machine['processors']} processors"] if "processors" in machine else []
+    parts += [f"{machine['memory_bytes'] / 1e9:.0f} GB of memory"] if "memory_bytes" in machine else []
+    parts += [str(machine[name]) for name in ("system", "gpu") if machine.get(name)]
+    name = str(machine.get("processor", "a machine without a name"))
+    return Measured(f"run-{number}", name, ", ".join(parts), run.when.partition("T")[0], run.versions)
+
+
+def _section(measurements: Sequence[Measurement], anchor: str, run: Measured) -> Section:
+    name, config = measurements[0].network, measurements[0].config
+    usual = name in NETWORKS and _plain(NETWORKS[name].settings()) == _plain(config)
+    charts, tables = [], []
+    for (mode, device, threads), every in _grouped(measurements, ("mode", "device", "threads")):
+        where = f"{mode}, {threads} thread{'s' if threads > 1 else ''}, {device}"
+        right = [each for each in every if each.status == "measured"]
+        if any(THROUGHPUT.of(each) for each in right):
+            charts.append((where, costs.throughput(right, f"Throughput of {name}, {where}, by execution path")))
+        for (batch,), own in _grouped(every, ("batch",)):
+            tables.append(_table(own, f"{where}, batch {batch}", name))
+    return Section(name, anchor, run, {} if usual else config, charts, tables)
+
+
+def _plain(config: Mapping[str, Any]) -> str:
+    """Return a configuration as text that is the same whether read from JSON or not."""
+    return str(sorted(config.items())).replace("(", "[").replace(")", "]")
+
+
+def _grouped(
+    measurements: Sequence[Measurement], fields: tuple[str, ...]
+) -> list[tuple[tuple[Any, ...], list[Measurement]]]:
+    """Return measurements by some of their fields, in order of these."""
+
+    def key(each: Measurement) -> tuple[Any, ...]:
+        return tuple(getattr(each, name) for name in fields)
+
+    return [(fields, list(own)) for fields, own in itertools.groupby(sorted(measurements, key=key), key)]
+
+
+def _table(measurements: Sequence[Measurement], title: str, network: str) -> Table:
+    right = [each for each in measurements if each.status == "measured"]
+    best = front(right)
+    order = sorted(right, key=lambda each: LATENCY.of(each) or 0.0)
+    order += [each for each in measurements if each.status != "measured"]
+    drawn = [each for each in right if LATENCY.of(each) and MEMORY.of(each)]
+    label = f"Latency of {network} against memory, {title}"
+    chart = costs.trade(drawn, [each for each in best if each in drawn], label) if len(drawn) > 1 else ""
+    return Table(title, [_row(each, each in best) for each in order], [_best(each, right) for each in BEST], chart)
+
+
+def _best(quantity: Quantity, measurements: Sequence[Measurement]) -> tuple[str, str]:
+    known = [each for each in measurements if quantity.of(each) is not None]
+    if not known:
+        return "", ""
+    first = min(known, key=lambda each: quantity.of(each) or 0.0)
+    return first.path, f"{shown(quantity.of(first))} {quantity.unit}"
+
+
+def _row(measurement: Measurement, on_front: bool) -> Row:
+    return Row(
+        measurement.path,
+        PATHS[measurement.path].backend,
+        measurement.status,
+        measurement.message,
+        [_figure(quantity, measurement) for quantity in COLUMNS],
+        on_front,
+    )
+
+
+def _figure(quantity: Quantity, measurement: Measurement) -> tuple[str, str]:
+    interval = quantity.interval(measurement)
+    bounds = "" if interval is None else f"{shown(interval.low)} to {shown(interval.high)}"
+    return shown(quantity.of(measurement)), bounds
+
+
+def sourced() -> list[dict[str, Any]]:
+    """Return the facts about each runtime, each with its source, in the order of the paths."""
+    named = dict.fromkeys(path.needs[0] for path in PATHS.values())
+    found = []
+    for known in (facts.table()[name] for name in named):
+        every = {"state": known.status, "platforms": known.platforms, "licence": known.licence}
+        every |= {f"in {'C or C++' if place == 'c' else place}": fact for place, fact in known.elsewhere.items()}
+        found.append({"name": known.name, "retired": known.retired, "facts": every})
+    return found
