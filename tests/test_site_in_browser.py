@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_site import a_report
+from test_site import a_benchmark, a_report
 
 from common.backends import BACKENDS
+from common.catalog import get
+from common.deploy import history
 from common.parity import report
 from common.view.site import build
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.browser
 WIDTHS = (360, 900, 1500)
 INTERACTIVE = 1000
 """Milliseconds until a page can be used."""
-KINDS = ("index", "resnet18", "idioms", "pitfalls", "parity", "resnet18-parity")
+KINDS = ("index", "resnet18", "idioms", "pitfalls", "parity", "resnet18-parity", "benchmarks", "resnet18-benchmarks")
 """A page of each kind."""
 
 
@@ -30,7 +32,8 @@ KINDS = ("index", "resnet18", "idioms", "pitfalls", "parity", "resnet18-parity")
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     (folder / "parity.json").write_text(report.to_json(a_report()))
-    build(folder / "site", folder / "parity.json")
+    (folder / "bench.json").write_text(history.dumps(a_benchmark("resnet18", get("resnet18").settings())))
+    build(folder / "site", folder / "parity.json", bench=[folder / "bench.json"])
     return folder / "site"
 
 
