@@ -58,8 +58,8 @@ PITFALLS: Sequence[Pitfall] = (
             "tf": [
                 (
                     "layers",
-                    "x, padding = _pad(inputs, self.pixels, window, self.strides)",
-                    'x, padding = inputs, "SAME" if self.pixels else "VALID"',
+                    "_pad(inputs, self.pixels, window, self.strides)",
+                    '(inputs, "SAME" if self.pixels else "VALID")',
                 )
             ],
         },
@@ -74,8 +74,8 @@ PITFALLS: Sequence[Pitfall] = (
             "tf": [
                 (
                     "layers",
-                    "x, padding = _pad(inputs, self.pixels, self.pool_size, self.strides, value)",
-                    'x, padding = inputs, "SAME" if self.pixels else "VALID"',
+                    "_pad(inputs, self.pixels, self.pool_size, self.strides, value)",
+                    '(inputs, "SAME" if self.pixels else "VALID")',
                 )
             ],
         },
@@ -94,7 +94,7 @@ PITFALLS: Sequence[Pitfall] = (
                     "(self.stride, self.stride))",
                 )
             ],
-            "tf": [("layers", "value = None if self.repeats_edges else -math.inf", "value = 0")],
+            "tf": [("layers", "value = None if self.repeats_edges else -math.inf", "value = 0.0")],
         },
         _EVEN,
         nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; a test "
@@ -239,8 +239,8 @@ PITFALLS: Sequence[Pitfall] = (
             "tf": [
                 (
                     "layers",
-                    "x, padding = _pad(inputs, self.pixels, window, self.strides)",
-                    'x, padding = _pad(inputs, self.pixels, window, self.strides) if self.pixels else (inputs, "SAME")',
+                    "_pad(inputs, self.pixels, window, self.strides)",
+                    '_pad(inputs, self.pixels, window, self.strides) if self.pixels else (inputs, "SAME")',
                 )
             ],
         },

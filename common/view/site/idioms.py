@@ -69,7 +69,8 @@ ACTS: Sequence[Act] = (
         "pad",
         "Pad",
         "By as many pixels on all four sides, with minus infinity around a max-pool. torch and Gluon say it in a "
-        "number; Flax takes pairs; Keras knows only 'valid' and 'same', and is handed an image that is padded already.",
+        "number; Flax takes pairs; Keras knows only 'valid' and 'same', and TensorFlow's numbers below it have slow "
+        "gradients: where neither word will do, the image is padded first.",
         {
             "numpy": ["layers: _pad", "layers: MaxPool2d"],
             "torch": ["resnet: Stem"],
