@@ -53,7 +53,7 @@ PATHS = _named(
             "torch-export", *_TORCH, "a torch.export program", format="torch-export", server="exported_program"
         ),
         ExecutionPath("jax-jit", *_JAX, "the port, compiled by XLA", trains=True),
-        ExecutionPath("jax-deploy", *_JAX, "folded, its weights constants to XLA", trains=True),
+        ExecutionPath("jax-deploy", *_JAX, "folded, its weights constants to XLA"),
         ExecutionPath(
             "jax-stablehlo",
             "jax",
@@ -70,6 +70,14 @@ PATHS = _named(
         ExecutionPath("mxnet-imperative", *_MXNET, "the port as it is written", trains=True),
         ExecutionPath("mxnet-hybrid", *_MXNET, "folded, hybridized with static memory", trains=True),
         ExecutionPath("mxnet-onednn", *_MXNET, "fused by MXNet's oneDNN subgraphs", devices=_ONLY_CPU),
+        ExecutionPath(
+            "mxnet-symbol",
+            *_MXNET,
+            "symbol and parameters, fused by oneDNN",
+            format="mxnet-symbol",
+            server="mxnet_symbol",
+            devices=_ONLY_CPU,
+        ),
         ExecutionPath(
             "onnxruntime",
             "torch",
