@@ -203,7 +203,7 @@ class _Bench:
         plain = without_dropout(case.network)
         try:
             # What dropout draws is each framework's own, so a step with it has no answer to compare with.
-            if case.mode == "training" and plain != case.network and not row.outcomes:
+            if case.path.proven and case.mode == "training" and plain != case.network and not row.outcomes:
                 proof = self._measured(dataclasses.replace(case, network=plain), row, proof=True)
                 row.error = proof.error
                 if proof.status != "measured":
@@ -236,9 +236,10 @@ class _Bench:
 
     def _request(self, case: Case, row: _Row, proof: bool) -> Request:
         network, path, materials = case.network, case.path, self._materials
-        dropout = case.mode == "training" and without_dropout(network) != network
+        compared = path.proven and not (case.mode == "training" and without_dropout(network) != network)
         limit = agreement.loss_tolerance if case.mode == "training" else agreement.tolerance
-        artifact, manifest, module = None, None, f"{backends.get(path.backend).package}.deploy"
+        artifact, manifest = None, None
+        module = path.module or f"{backends.get(path.backend).package}.deploy"
         if path.format is not None:
             artifact, manifest = materials.artifact(network, path.format, path.dtype, case.batch)
             module = f"common.deploy.serving.{path.server}"
@@ -257,7 +258,7 @@ class _Bench:
             weights=str(materials.weights(network)),
             images=str(materials.images(network, case.batch)),
             labels=str(materials.labels(network, case.batch)),
-            expected=None if dropout else str(materials.expected(network, case.mode, case.batch)),
+            expected=str(materials.expected(network, case.mode, case.batch)) if compared else None,
             tolerance=limit(network, case.batch, path.dtype),
             learning_rate=_LEARNING_RATE,
             runs=0 if proof else _LEAST_RUNS,

@@ -17,7 +17,8 @@ class ExecutionPath:
     `backend`: whose port it runs, or whose artifact. `environment`: the tox environment that holds what it imports.
     `needs`: what pip must be asked for where it is deployed. `format`: the artifact that it serves, None where it runs
     the port's own code; `server`: the module of `common.deploy.serving` that does. `dtype`: what the artifact's weights
-    are kept in. `trains`: whether it can take training steps.
+    are kept in. `trains`: whether it can take training steps. `module`: what stands for the port's `deploy`, of a
+    network that the port does not hold. `proven`: whether that is the reference's, so that its answers must be.
     """
 
     name: str
@@ -31,6 +32,8 @@ class ExecutionPath:
     infers: bool = True
     trains: bool = False
     devices: tuple[str, ...] = ("cpu", "gpu")
+    module: str | None = None
+    proven: bool = True
 
 
 def _named(paths: Iterable[ExecutionPath]) -> Mapping[str, ExecutionPath]:
