@@ -1,0 +1,13 @@
+"""Print, as JSON, the multiply-accumulates of a zoo's counterparts; see `benchmarks.zoo`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+from common import catalog
+
+module = importlib.import_module(sys.argv[1])
+networks = {name: catalog.get(name, **config) for name, config in json.loads(sys.argv[2]).items()}
+print(json.dumps({name: module.work(network) for name, network in networks.items()}))

@@ -1,0 +1,74 @@
+"""Gluon's model zoo, hybridized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import HybridBlock, nn
+from mxnet.gluon.model_zoo import vision
+
+from benchmarks.plain.in_mxnet import Hybridized, HybridizedStep, set_threads
+from common.catalog import Network
+
+__all__ = ["session", "set_threads", "training_step", "work"]
+
+
+def build(network: Network) -> HybridBlock:
+    """Return the counterpart of a network in Gluon's model zoo, which takes MXNet's older arrays."""
+    classes = network.config.num_classes
+    match network.name:
+        case "resnet18":
+            model = vision.resnet18_v1(classes=classes)
+        case "vgg11":
+            model = vision.vgg11(classes=classes)
+        case "densenet":
+            model = _any_size(vision.DenseNet(64, 32, [4, 4, 4, 4], classes=classes))
+    model.initialize()
+    model(mx.nd.zeros((1, *network.input_shape)))
+    return model
+
+
+def _any_size(model: HybridBlock) -> HybridBlock:
+    """Have a model average whole images in the end: Gluon's DenseNet averages 7 by 7 pixels, for images of 224."""
+    children = model.features._children
+    (last,) = (name for name, layer in children.items() if isinstance(layer, nn.AvgPool2D))
+    children[last] = nn.GlobalAvgPool2D()
+    return model
+
+
+def work(network: Network) -> int:
+    """Return the multiply-accumulates of the counterpart for one image."""
+    model = build(network)
+    total = 0
+
+    def add(layer: HybridBlock, _: object, output: mx.nd.NDArray) -> None:
+        nonlocal total
+        total += output.size * layer.weight.data()[0].size
+
+    def watch(layer: HybridBlock) -> None:
+        if isinstance(layer, nn.Conv2D | nn.Dense):
+            layer.register_forward_hook(add)
+
+    model.apply(watch)
+    model(mx.nd.zeros((1, *network.input_shape)))
+    return total
+
+
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Hybridized:
+    """Return the counterpart, ready to answer."""
+    return Hybridized(build(network), mx.nd.array)
+
+
+def training_step(
+    network: Network,
+    tensors: Mapping[str, np.ndarray],
+    path: str,
+    device: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float,
+) -> HybridizedStep:
+    """Return steps of SGD of the counterpart."""
+    return HybridizedStep(build(network), images, labels, learning_rate, mx.nd.array)

@@ -1,0 +1,52 @@
+"""timm's networks, run eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import nn
+
+# First, since timm imports torchvision, and that must be done as it is there.
+from benchmarks.zoo.of_torchvision import Eager, EagerStep, count, set_threads  # isort: skip
+import timm
+from timm.models.densenet import DenseNet
+
+from common.catalog import Network
+
+__all__ = ["session", "set_threads", "training_step", "work"]
+
+
+def build(network: Network) -> nn.Module:
+    """Return timm's counterpart of a network."""
+    sizes = {"num_classes": network.config.num_classes, "in_chans": network.config.in_channels}
+    match network.name:
+        case "resnet18" | "vgg11":
+            return timm.create_model(network.name, **sizes)
+        case "densenet":
+            return DenseNet(32, (4, 4, 4, 4), **sizes)
+        case "regnetx32":
+            return timm.create_model("regnetx_002", **sizes)
+
+
+def work(network: Network) -> int:
+    """Return the multiply-accumulates of the counterpart for one image."""
+    return count(build(network), network.input_shape)
+
+
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Eager:
+    """Return the counterpart, ready to answer."""
+    return Eager(build(network))
+
+
+def training_step(
+    network: Network,
+    tensors: Mapping[str, np.ndarray],
+    path: str,
+    device: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float,
+) -> EagerStep:
+    """Return steps of SGD of the counterpart."""
+    return EagerStep(build(network), images, labels, learning_rate)
