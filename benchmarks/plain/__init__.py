@@ -1,8 +1,8 @@
 """The networks as a tutorial of each framework would write them: what a port of ours must not be slower than.
 
-Nothing here is tuned, folded or shared: default layers, eager modules in PyTorch, `nnx.jit` in JAX, `tf.function` in
-TensorFlow, hybridized blocks in MXNet. Each module gives what a port's `deploy` does (see `common.deploy.sessions`);
-`path` is always "plain". With the same weights they compute the same logits, which `tests/test_plain.py` holds them to.
+Nothing here is tuned, folded or shared: default layers, eager modules in PyTorch, `nnx.jit` in JAX, `tf.function` or
+not in TensorFlow, blocks hybridized or not in MXNet. Each module gives what a port's `deploy` does (see
+`common.deploy.sessions`). With the same weights they compute the same logits: `tests/test_plain.py` holds them to it.
 """
 
 from __future__ import annotations

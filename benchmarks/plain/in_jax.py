@@ -20,9 +20,7 @@ __all__ = ["build", "load", "session", "set_threads", "training_step"]
 
 def conv(in_channels: int, channels: int, kernel: int, rngs: nnx.Rngs, stride: int = 1, groups: int = 1) -> nnx.Conv:
     size = (kernel, kernel)
-    return nnx.Conv(
-        in_channels, channels, size, stride, padding=kernel // 2, feature_group_count=groups, rngs=rngs
-    )
+    return nnx.Conv(in_channels, channels, size, stride, padding=kernel // 2, feature_group_count=groups, rngs=rngs)
 
 
 def norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:

@@ -15,7 +15,10 @@ from benchmarks.plain import arguments
 from benchmarks.plain.weights import Layers
 from common.catalog import Network
 
-__all__ = ["Hybridized", "HybridizedStep", "build", "load", "session", "set_threads", "training_step"]
+__all__ = ["Inference", "Step", "build", "load", "session", "set_threads", "training_step"]
+IMPERATIVE = "plain-mxnet-imperative"
+"""The path without `hybridize`."""
+
 
 def sequential(*layers: HybridBlock) -> nn.HybridSequential:
     together = nn.HybridSequential()
@@ -153,9 +156,7 @@ class Bottleneck(HybridBlock):
 
 def regnetx32(num_classes: int) -> HybridBlock:
     blocks = [
-        Bottleneck(channels, 2 if block == 0 else 1)
-        for depth, channels in ((4, 32), (6, 80))
-        for block in range(depth)
+        Bottleneck(channels, 2 if block == 0 else 1) for depth, channels in ((4, 32), (6, 80)) for block in range(depth)
     ]
     layers = [nn.Conv2D(32, 3, strides=2, padding=1), nn.BatchNorm(), nn.Activation("relu")]
     return sequential(*layers, *blocks, *head(num_classes))
@@ -205,12 +206,11 @@ def load(model: HybridBlock, layers: Layers) -> None:
     layers.finish()
 
 
-class Hybridized:
-    """A model in evaluation mode, hybridized. `array` makes what it takes: MXNet has two kinds of arrays."""
+class Inference:
+    """A model in evaluation mode. `array` makes what it takes: MXNet has two kinds of arrays."""
 
     def __init__(self, model: HybridBlock, array: Callable[..., Any] = mx.np.array) -> None:
         self.model, self.array = model, array
-        model.hybridize()
 
     def prepare(self, x: np.ndarray) -> mx.np.ndarray:
         return self.array(x, dtype=x.dtype)
@@ -224,7 +224,7 @@ class Hybridized:
         return answer.asnumpy()
 
 
-class HybridizedStep:
+class Step:
     """SGD on one batch: images (N, C, H, W), labels (N,)."""
 
     def __init__(
@@ -236,7 +236,6 @@ class HybridizedStep:
         array: Callable[..., Any] = mx.np.array,
     ) -> None:
         self.model = model
-        model.hybridize()
         self.trainer = gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": learning_rate})
         self.loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
         self.images, self.labels = array(images, dtype=images.dtype), array(labels)
@@ -251,8 +250,10 @@ class HybridizedStep:
         return value
 
 
-def _loaded(network: Network, tensors: Mapping[str, np.ndarray]) -> HybridBlock:
+def _loaded(network: Network, tensors: Mapping[str, np.ndarray], path: str) -> HybridBlock:
     model = build(network)
+    if path != IMPERATIVE:
+        model.hybridize()
     model.cast(next(iter(tensors.values())).dtype.name)
     load(model, Layers(network, tensors))
     return model
@@ -262,9 +263,9 @@ def set_threads(count: int) -> None:
     """Leave it: MXNet takes the threads that `OMP_NUM_THREADS` names when it is imported."""
 
 
-def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Hybridized:
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Inference:
     """Return the network with these weights, ready to answer."""
-    return Hybridized(_loaded(network, tensors))
+    return Inference(_loaded(network, tensors, path))
 
 
 def training_step(
@@ -275,6 +276,6 @@ def training_step(
     images: np.ndarray,
     labels: np.ndarray,
     learning_rate: float,
-) -> HybridizedStep:
+) -> Step:
     """Return steps of SGD from these weights."""
-    return HybridizedStep(_loaded(network, tensors), images, labels, learning_rate)
+    return Step(_loaded(network, tensors, path), images, labels, learning_rate)

@@ -16,6 +16,9 @@ from common.catalog import Network
 
 __all__ = ["Compiled", "CompiledStep", "build", "load", "session", "set_threads", "training_step"]
 
+EAGER = "plain-tf-eager"
+"""The path without `tf.function`."""
+
 
 def conv(x: tf.Tensor, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> tf.Tensor:
     if stride > 1 and kernel > 1:
@@ -159,10 +162,13 @@ def load(model: keras.Model, weights: Layers) -> None:
 
 
 class Compiled:
-    """A model in evaluation mode, under `tf.function`."""
+    """A model in evaluation mode, under `tf.function` or called as it is."""
 
-    def __init__(self, model: keras.Model) -> None:
-        self.predict = tf.function(lambda x: model(x, training=False))
+    def __init__(self, model: keras.Model, eager: bool = False) -> None:
+        def predict(x: tf.Tensor) -> tf.Tensor:
+            return model(x, training=False)
+
+        self.predict = predict if eager else tf.function(predict)
 
     def prepare(self, x: np.ndarray) -> tf.Tensor:
         return tf.constant(x.transpose(0, 2, 3, 1))
@@ -177,15 +183,21 @@ class Compiled:
 
 
 class CompiledStep:
-    """SGD on one batch: images (N, C, H, W), labels (N,)."""
+    """SGD on one batch: images (N, C, H, W), labels (N,); under `tf.function` or not."""
 
-    def __init__(self, model: keras.Model, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        images: np.ndarray,
+        labels: np.ndarray,
+        learning_rate: float,
+        eager: bool = False,
+    ) -> None:
         optimizer = keras.optimizers.SGD(learning_rate)
         loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         x, y = tf.constant(images.transpose(0, 2, 3, 1)), tf.constant(labels)
         optimizer.build(model.trainable_variables)
 
-        @tf.function
         def step() -> tf.Tensor:
             with tf.GradientTape() as tape:
                 loss = loss_of(y, model(x, training=True))
@@ -193,7 +205,7 @@ class CompiledStep:
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return loss
 
-        self.step = step
+        self.step = step if eager else tf.function(step)
 
     def __call__(self) -> float:
         return float(self.step())
@@ -207,14 +219,14 @@ def _loaded(network: Network, tensors: Mapping[str, np.ndarray]) -> keras.Model:
 
 
 def set_threads(count: int) -> None:
-    """Compute with `count` threads."""
+    """Compute with `count` threads, one operation after another, as the port does."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
-    tf.config.threading.set_inter_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Compiled:
     """Return the network with these weights, ready to answer."""
-    return Compiled(_loaded(network, tensors))
+    return Compiled(_loaded(network, tensors), path == EAGER)
 
 
 def training_step(
@@ -227,4 +239,4 @@ def training_step(
     learning_rate: float,
 ) -> CompiledStep:
     """Return steps of SGD from these weights."""
-    return CompiledStep(_loaded(network, tensors), images, labels, learning_rate)
+    return CompiledStep(_loaded(network, tensors), images, labels, learning_rate, path == EAGER)

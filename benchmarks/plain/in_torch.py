@@ -144,9 +144,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(channels)
         self.shortcut = nn.Identity()
         if stride > 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride=stride), nn.BatchNorm2d(channels)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride=stride), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))

@@ -9,14 +9,18 @@ import numpy as np
 from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.model_zoo import vision
 
-from benchmarks.plain.in_mxnet import Hybridized, HybridizedStep, set_threads
+from benchmarks.plain.in_mxnet import Inference, Step, set_threads
 from common.catalog import Network
+from common.errors import ConfigError
 
 __all__ = ["session", "set_threads", "training_step", "work"]
 
 
 def build(network: Network) -> HybridBlock:
-    """Return the counterpart of a network in Gluon's model zoo, which takes MXNet's older arrays."""
+    """Return the counterpart of a network in Gluon's model zoo, which takes MXNet's older arrays.
+
+    Raises ConfigError where there is none.
+    """
     classes = network.config.num_classes
     match network.name:
         case "resnet18":
@@ -25,7 +29,10 @@ def build(network: Network) -> HybridBlock:
             model = vision.vgg11(classes=classes)
         case "densenet":
             model = _any_size(vision.DenseNet(64, 32, [4, 4, 4, 4], classes=classes))
+        case _:
+            raise ConfigError(f"Gluon's model zoo has no counterpart of {network.name}")
     model.initialize()
+    model.hybridize()
     model(mx.nd.zeros((1, *network.input_shape)))
     return model
 
@@ -41,6 +48,7 @@ def _any_size(model: HybridBlock) -> HybridBlock:
 def work(network: Network) -> int:
     """Return the multiply-accumulates of the counterpart for one image."""
     model = build(network)
+    model.hybridize(active=False)  # else its layers do not run one by one
     total = 0
 
     def add(layer: HybridBlock, _: object, output: mx.nd.NDArray) -> None:
@@ -56,9 +64,9 @@ def work(network: Network) -> int:
     return total
 
 
-def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Hybridized:
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Inference:
     """Return the counterpart, ready to answer."""
-    return Hybridized(build(network), mx.nd.array)
+    return Inference(build(network), mx.nd.array)
 
 
 def training_step(
@@ -69,6 +77,6 @@ def training_step(
     images: np.ndarray,
     labels: np.ndarray,
     learning_rate: float,
-) -> HybridizedStep:
+) -> Step:
     """Return steps of SGD of the counterpart."""
-    return HybridizedStep(build(network), images, labels, learning_rate, mx.nd.array)
+    return Step(build(network), images, labels, learning_rate, mx.nd.array)

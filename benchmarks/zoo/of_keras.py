@@ -15,6 +15,7 @@ from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
 
 from benchmarks.plain.in_tf import Compiled, CompiledStep, set_threads
 from common.catalog import Network
+from common.errors import ConfigError
 
 __all__ = ["session", "set_threads", "training_step", "work"]
 
@@ -26,7 +27,7 @@ def _stages(x: tf.Tensor) -> tf.Tensor:
 
 
 def build(network: Network) -> keras.Model:
-    """Return the counterpart of a network in keras.applications."""
+    """Return the counterpart of a network in keras.applications. Raises ConfigError where there is none."""
     options = {
         "weights": None,
         "input_shape": (*network.config.input_size, network.config.in_channels),
@@ -40,13 +41,13 @@ def build(network: Network) -> keras.Model:
             return keras.applications.VGG16(**options)
         case "densenet":
             return DenseNet([4, 4, 4, 4], **options)
+        case _:
+            raise ConfigError(f"keras.applications has no counterpart of {network.name}")
 
 
 def work(network: Network) -> int:
     """Return the multiply-accumulates of the counterpart for one image."""
-    layers = [
-        layer for layer in build(network).layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
-    ]
+    layers = [layer for layer in build(network).layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
     # A kernel's last axis is the outputs' channels, which its pixels have too.
     return sum(math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
 

@@ -13,12 +13,13 @@ import timm
 from timm.models.densenet import DenseNet
 
 from common.catalog import Network
+from common.errors import ConfigError
 
 __all__ = ["session", "set_threads", "training_step", "work"]
 
 
 def build(network: Network) -> nn.Module:
-    """Return timm's counterpart of a network."""
+    """Return timm's counterpart of a network. Raises ConfigError where there is none."""
     sizes = {"num_classes": network.config.num_classes, "in_chans": network.config.in_channels}
     match network.name:
         case "resnet18" | "vgg11":
@@ -27,6 +28,8 @@ def build(network: Network) -> nn.Module:
             return DenseNet(32, (4, 4, 4, 4), **sizes)
         case "regnetx32":
             return timm.create_model("regnetx_002", **sizes)
+        case _:
+            raise ConfigError(f"timm has no counterpart of {network.name}")
 
 
 def work(network: Network) -> int:

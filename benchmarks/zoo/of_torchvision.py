@@ -10,11 +10,12 @@ from torch import nn
 
 from benchmarks.plain.in_torch import Eager, EagerStep, set_threads
 from common.catalog import Network
+from common.errors import ConfigError
 
 __all__ = ["count", "session", "set_threads", "training_step", "work"]
 
-# The compiled operators of torchvision's wheel do not load beside a CPU build of torch. No classifier needs them, but to
-# import torchvision is to describe two of them to torch, which must have heard of them for that.
+# The compiled operators of torchvision's wheel do not load beside a CPU build of torch. No classifier needs them, but
+# to import torchvision is to describe two of them to torch, which must have heard of them for that.
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 for _operator in ("nms", "qnms"):
     _LIBRARY.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -24,7 +25,7 @@ from torchvision.models.regnet import BlockParams, RegNet  # noqa: E402
 
 
 def build(network: Network) -> nn.Module:
-    """Return torchvision's counterpart of a network."""
+    """Return torchvision's counterpart of a network. Raises ConfigError where there is none."""
     classes = network.config.num_classes
     match network.name:
         case "resnet18":
@@ -37,6 +38,8 @@ def build(network: Network) -> nn.Module:
             model = models.DenseNet(32, (4, 4, 4, 4), 64, num_classes=classes)
         case "regnetx32":
             model = RegNet(BlockParams([4, 6], [32, 80], [16, 16], [1.0, 1.0], [2, 2]), num_classes=classes)
+        case _:
+            raise ConfigError(f"torchvision has no counterpart of {network.name}")
     return _reading(model, network.config.in_channels)
 
 

@@ -1,0 +1,443 @@
+"""Measure our execution paths beside others' networks and plain ports, each in its own environment, in one run.
+
+    python benchmarks/peers.py --networks resnet18 --batch 1 --rounds 3 -o peers.json
+    python benchmarks/peers.py --read peers.json --markdown
+
+The measurements are those of `rosetta bench`: rounds of fresh processes in random order, the same threads, images,
+warm-up and clock for all. A plain port has our weights, and its answers must be the reference's, as ours must; a zoo's
+network has its own, and where it is another one, its time is divided by its work: its multiply-accumulates for each of
+ours. Quote the ratios rather than the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from rich import box  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from common import catalog, records, reference  # noqa: E402
+from common.catalog import Network  # noqa: E402
+from common.deploy import bench, launching  # noqa: E402
+from common.deploy.measurements import Measurement, Run  # noqa: E402
+from common.deploy.paths import PATHS, ExecutionPath  # noqa: E402
+from common.deploy.tables import group_title, number_text  # noqa: E402
+from common.errors import BackendError, InputError, RosettaError, unknown  # noqa: E402
+
+NETWORKS: Mapping[str, Network] = {
+    "resnet18": catalog.get("resnet18", in_channels=3, input_size=(224, 224), num_classes=1000),
+    **{name: catalog.get(name) for name in ("vgg11", "googlenet", "densenet", "regnetx32")},
+}
+OURS = {name: path for name, path in PATHS.items() if path.backend != "numpy" and path.dtype == "float32"}
+
+_FREE_BIASES = "no biases before normalisation, which the shortcuts have too"
+_BOTTLENECKS = "1x1 bottlenecks in the dense layers"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A path of somebody else, and by network wherein what it runs is another one, "" where it is the same."""
+
+    path: ExecutionPath
+    networks: Mapping[str, str]
+
+
+def _plain(name: str, backend: str, needs: tuple[str, ...], about: str) -> Peer:
+    module = f"benchmarks.plain.in_{backend}"
+    path = ExecutionPath(name, backend, backend, needs, about, trains=True, devices=("cpu",), module=module)
+    return Peer(path, dict.fromkeys(NETWORKS, ""))
+
+
+def _zoo(name: str, backend: str, needs: tuple[str, ...], about: str, networks: Mapping[str, str]) -> Peer:
+    environment = name if name in ("torchvision", "timm") else backend
+    path = ExecutionPath(
+        name,
+        backend,
+        environment,
+        needs,
+        about,
+        trains=True,
+        devices=("cpu",),
+        module=f"benchmarks.zoo.of_{name}",
+        proven=False,
+    )
+    return Peer(path, networks)
+
+
+PEERS: Mapping[str, Sequence[Peer]] = {
+    "plain": [
+        _plain("plain-torch", "torch", ("torch",), "eager"),
+        _plain("plain-jax", "jax", ("jax", "flax"), "nnx.jit"),
+        _plain("plain-tf-eager", "tf", ("tensorflow-cpu",), "eager"),
+        _plain("plain-tf", "tf", ("tensorflow-cpu",), "tf.function"),
+        _plain("plain-mxnet-imperative", "mxnet", ("mxnet",), "imperative"),
+        _plain("plain-mxnet", "mxnet", ("mxnet",), "hybridized"),
+    ],
+    "torchvision": [
+        _zoo(
+            "torchvision",
+            "torch",
+            ("torch", "torchvision"),
+            "torchvision.models, eager",
+            {
+                "resnet18": _FREE_BIASES,
+                "vgg11": "",
+                "googlenet": "normalised convolutions, 3x3 in place of 5x5",
+                "densenet": _BOTTLENECKS,
+                "regnetx32": "no biases before normalisation",
+            },
+        )
+    ],
+    "timm": [
+        _zoo(
+            "timm",
+            "torch",
+            ("torch", "timm"),
+            "timm, eager",
+            {
+                "resnet18": _FREE_BIASES,
+                "vgg11": "its dense layers written as convolutions",
+                "densenet": _BOTTLENECKS,
+                "regnetx32": "RegNetX-200MF",
+            },
+        )
+    ],
+    "keras": [
+        _zoo(
+            "keras",
+            "tf",
+            ("tensorflow-cpu",),
+            "keras.applications, tf.function",
+            {"resnet18": "bottleneck blocks", "vgg11": "VGG-16", "densenet": _BOTTLENECKS},
+        )
+    ],
+    "gluon": [
+        _zoo(
+            "gluon",
+            "mxnet",
+            ("mxnet",),
+            "Gluon's model zoo, hybridized",
+            {"resnet18": _FREE_BIASES, "vgg11": "", "densenet": _BOTTLENECKS},
+        )
+    ],
+}
+BY_PATH = {peer.path.name: peer for peers in PEERS.values() for peer in peers}
+PLAIN_OF = {"tf-eager": "plain-tf-eager", "mxnet-imperative": "plain-mxnet-imperative"}
+"""The plain port that a path of ours must keep up with, where that is not the one compiled as usual."""
+
+Work = Mapping[str, Mapping[str, float]]
+"""By zoo and network: multiply-accumulates for each of ours."""
+
+
+# Comparing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One framework's share of a group: the best of ours, of the plain ports and of the zoos, None where there is none.
+
+    Times are medians in ms, a zoo's divided by its work. `slower`: each path of ours by its time over the plain port's.
+    """
+
+    network: str
+    mode: str
+    batch: int
+    backend: str
+    ours: tuple[str, float] | None
+    plain: tuple[str, float] | None
+    zoo: tuple[str, float] | None
+    slower: Mapping[str, float]
+
+    def lead(self, over: tuple[str, float] | None) -> float | None:
+        """Return how many times as fast as `over` the best of ours is."""
+        return over[1] / self.ours[1] if over and self.ours else None
+
+
+def milliseconds(one: Measurement, work: Work) -> float | None:
+    """Return a measurement's time for the work of our network, None where it has none."""
+    if one.latency_ms is None:
+        return None
+    return one.latency_ms.value / work.get(one.path, {}).get(one.network, 1.0)
+
+
+def _best(times: Mapping[str, float]) -> tuple[str, float] | None:
+    return min(times.items(), key=lambda item: item[1]) if times else None
+
+
+def compare(measurements: Sequence[Measurement], work: Work) -> list[Comparison]:
+    """Return what each framework's paths took beside one another, in the order of the measurements."""
+    groups: dict[tuple[str, str, int, str], dict[str, float]] = {}
+    for one in measurements:
+        path = PATHS.get(one.path) or BY_PATH[one.path].path
+        times = groups.setdefault((one.network, one.mode, one.batch, path.backend), {})
+        taken = milliseconds(one, work)
+        if taken is not None:
+            times[one.path] = taken
+    found = []
+    for key, times in groups.items():
+        ours = {name: taken for name, taken in times.items() if name in PATHS}
+        plain = {name: taken for name, taken in times.items() if name.startswith("plain-")}
+        zoo = {name: taken for name, taken in times.items() if name not in ours and name not in plain}
+        against = {name: PLAIN_OF.get(name, f"plain-{key[-1]}") for name in ours}
+        slower = {name: taken / plain[against[name]] for name, taken in ours.items() if against[name] in plain}
+        found.append(Comparison(*key, _best(ours), _best(plain), _best(zoo), slower))
+    return found
+
+
+def claims(measurements: Sequence[Measurement], work: Work) -> Iterator[tuple[str, str, bool]]:
+    """Yield what is asked of us, what was found, and whether that is enough; nothing of what was not measured."""
+    comparisons = compare(measurements, work)
+    leads = [
+        (lead, over[0], one)
+        for one in comparisons
+        for over in (one.plain, one.zoo)
+        if over and (lead := one.lead(over)) is not None
+    ]
+    if leads:
+        lead, over, one = min(leads, key=lambda each: each[0])
+        where = f"{one.network}, {one.mode}, batch {one.batch}: {over} / {one.ours[0] if one.ours else ''}"
+        yield (
+            "the best path of each port, at least as fast as every peer in its framework",
+            f"{lead:.2f} ({where})",
+            (lead >= 1),
+        )
+    slower = [(ratio, name, one) for one in comparisons for name, ratio in one.slower.items()]
+    if slower:
+        ratio, name, one = max(slower, key=lambda each: each[0])
+        where = f"{one.network}, {one.mode}, batch {one.batch}: {name}"
+        yield "no path slower than 1.05 times the plain port", f"{ratio:.2f} ({where})", ratio <= 1.05
+    for batch in dict.fromkeys(one.batch for one in measurements):
+        group = [
+            one
+            for one in measurements
+            if (one.network, one.mode, one.batch) == ("resnet18", "inference", batch) and one.latency_ms
+        ]
+        taken = {one.path: one.latency_ms.value for one in group if one.latency_ms}
+        ours = _best({name: value for name, value in taken.items() if name in PATHS})
+        if ours and "torchvision" in taken:
+            lead = taken["torchvision"] / ours[1]
+            what = f"resnet18, batch {batch}: the best path, at least 1.7 times as fast as torchvision's"
+            yield what, f"{lead:.2f} ({ours[0]})", lead >= 1.7
+    for one in comparisons:
+        if (one.network, one.mode, one.backend) == ("regnetx32", "training", "jax") and one.lead(one.plain) is not None:
+            lead = one.lead(one.plain) or 0.0
+            what = f"regnetx32, batch {one.batch}: JAX's training step, at least 3 times as fast as the plain one"
+            yield what, f"{lead:.2f} ({one.ours[0] if one.ours else ''})", lead >= 3
+
+
+# Showing
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _timed(best: tuple[str, float] | None) -> tuple[str, str]:
+    return ("", "") if best is None else (best[0], number_text(best[1]))
+
+
+def summary(measurements: Sequence[Measurement], work: Work, markdown: bool) -> Table:
+    """Return the best of ours, of the plain ports and of the zoos, for each framework."""
+    columns = ("network", "mode", "batch", "framework", "ours", "ms", "plain", "ms", "ratio", "zoo", "ms", "ratio")
+    table = Table(box=box.MARKDOWN if markdown else None, pad_edge=markdown)
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("batch", "ms", "ratio") else "left", no_wrap=True)
+    for one in compare(measurements, work):
+        zoo, taken = _timed(one.zoo)
+        table.add_row(
+            *(one.network, one.mode, str(one.batch), one.backend),
+            *(*_timed(one.ours), *_timed(one.plain), _ratio(one.lead(one.plain))),
+            *(_marked(zoo, one.network, work), taken, _ratio(one.lead(one.zoo))),
+        )
+    return table
+
+
+def _marked(zoo: str, network: str, work: Work) -> str:
+    factor = work.get(zoo, {}).get(network, 1.0)
+    return zoo if abs(factor - 1) < 0.005 else f"{zoo} (work {factor:.2f})"
+
+
+def every_path(measurements: Sequence[Measurement], work: Work) -> Iterator[Table]:
+    """Yield a table for each network: all paths, their times and these over the plain port's, by mode and batch."""
+    for network in dict.fromkeys(one.network for one in measurements):
+        own = [one for one in measurements if one.network == network]
+        slower = {
+            (each.mode, each.batch, name): ratio for each in compare(own, work) for name, ratio in each.slower.items()
+        }
+        title = group_title(own[0]).partition(", inference")[0].partition(", training")[0]
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+        table.add_column("path", no_wrap=True)
+        groups = list(dict.fromkeys((one.mode, one.batch) for one in own))
+        for mode, batch in groups:
+            table.add_column(f"{mode} {batch}, ms", justify="right")
+            table.add_column("/ plain", justify="right")
+        table.add_column("")
+        for path in dict.fromkeys(one.path for one in own):
+            found = {(one.mode, one.batch): one for one in own if one.path == path}
+            cells = []
+            for group in groups:
+                one = found.get(group)
+                cells += [_cell(one), _ratio(slower.get((*group, path)))]
+            problems = {one.message for one in found.values() if one.status != "measured"}
+            note = [BY_PATH[path].networks[network]] if path in BY_PATH else []
+            note += [f"work {work[path][network]:.2f}"] if network in work.get(path, {}) else []
+            table.add_row(path, *cells, "; ".join([*filter(None, note), *sorted(problems)]))
+        yield table
+
+
+def _cell(one: Measurement | None) -> str:
+    if one is None:
+        return ""
+    return number_text(one.latency_ms.value) if one.latency_ms else one.status
+
+
+def show(run: Run, work: Work, markdown: bool) -> None:
+    """Print the tables, or as Markdown the summary alone."""
+    console = Console(width=1000 if markdown else None, highlight=False)
+    if not markdown:
+        for table in every_path(run.measurements, work):
+            console.print(table, "")
+    console.print(summary(run.measurements, work, markdown))
+    for asked, found, enough in claims(run.measurements, work):
+        console.print(f"{'- ' if markdown else ''}{asked}: {found}{'' if enough else ', which is not enough'}")
+    for peers in PEERS.values():
+        for peer in peers:
+            notes = [f"{name}: {note}" for name, note in peer.networks.items() if note]
+            if notes and any(one.path == peer.path.name for one in run.measurements):
+                console.print(f"{'- ' if markdown else ''}{peer.path.about}: {'; '.join(notes)}")
+
+
+# Measuring
+
+
+def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
+    """Return a zoo's multiply-accumulates for each of ours, by network; what cannot be asked is left out."""
+    counterparts = {one.name: one.settings() for one in networks if one.name in peer.networks}
+    if not counterparts:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            answer = launching.launch(
+                launching.interpreter(peer.path).path,
+                ["benchmarks.zoo", str(peer.path.module), json.dumps(counterparts)],
+                launching.environment(1),
+                Path(folder) / "stderr.txt",
+                limit=120,
+            )
+        except BackendError:
+            return {}  # the measurements say why
+    counted = json.loads(answer.splitlines()[-1])
+    return {name: count / reference.describe(NETWORKS[name]).multiply_accumulates for name, count in counted.items()}
+
+
+def measure(
+    networks: Sequence[Network], ours: Sequence[ExecutionPath], peers: Sequence[Peer], **settings: Any
+) -> Iterator[Run]:
+    """Yield the run of each network."""
+    for network in networks:
+        beside = [peer.path for peer in peers if network.name in peer.networks]
+        yield bench.run(bench.Settings([network], [*ours, *beside], **settings), _progress(network.name))
+
+
+def _progress(network: str) -> bench.Progress:
+    totals: dict[str, tuple[int, int]] = {}
+
+    def tell(backend: str, done: int, total: int) -> None:
+        totals[backend] = done, total
+        shown = ", ".join(f"{name} {first}/{last}" for name, (first, last) in totals.items())
+        print(f"\r{network}: {shown}", end="", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """Return one run with the measurements of several on one machine."""
+    versions: dict[str, Any] = {}
+    for run in runs:
+        for environment, found in run.versions.items():
+            versions.setdefault(environment, {}).update(found)
+    return dataclasses.replace(
+        runs[0],
+        versions=versions,
+        settings={**runs[0].settings, "networks": [name for run in runs for name in run.settings["networks"]]},
+        measurements=tuple(one for run in runs for one in run.measurements),
+    )
+
+
+def _named(option: str, given: str, known: Mapping[str, Any]) -> list[Any]:
+    """Return what a list of names stands for. Raises ConfigError for an unknown one."""
+    for name in given.split(","):
+        if name not in known:
+            raise unknown(f"{option}", name, known)
+    return [known[name] for name in dict.fromkeys(given.split(","))]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--paths", default=",".join(OURS), help="those of ours")
+    parser.add_argument("--mode", choices=["inference", "training", "both"], default="both")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of samples in each process")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds that one process may take")
+    parser.add_argument("--markdown", action="store_true", help="the summary, for the README")
+    parser.add_argument("-o", "--output", type=Path, help="write everything as JSON, after each network")
+    parser.add_argument("--read", type=Path, metavar="JSON", help="show what was written before; measure nothing")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, or read, and show."""
+    options = _options()
+    if options.read:
+        try:
+            read = json.loads(options.read.read_text(encoding="utf-8"))
+            run: Run = records.build(Run, read["run"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{options.read}: nothing that this program wrote: {error}") from None
+        show(run, read["work"], options.markdown)
+        return
+    networks = _named("network", options.networks, NETWORKS)
+    ours = _named("path", options.paths, OURS)
+    peers = [peer for several in _named("peer", options.peers, PEERS) for peer in several]
+    modes = ("inference", "training") if options.mode == "both" else (options.mode,)
+    settings = {
+        "batches": options.batch,
+        "threads": (options.threads,),
+        "modes": modes,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "timeout": options.timeout,
+    }
+    work = {peer.path.name: measured_work(peer, networks) for peer in peers if not peer.path.proven}
+    runs: list[Run] = []
+    for run in measure(networks, ours, peers, **settings):
+        runs.append(run)
+        print(file=sys.stderr)
+        if options.output:
+            written = {"run": dataclasses.asdict(joined(runs)), "work": work}
+            written["comparisons"] = [dataclasses.asdict(one) for one in compare(joined(runs).measurements, work)]
+            options.output.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    show(joined(runs), work, options.markdown)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RosettaError as error:
+        sys.exit(f"{error}")
