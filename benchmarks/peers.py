@@ -330,8 +330,8 @@ def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             answer = launching.launch(
-                launching.interpreter(peer.path).path,
-                ["benchmarks.zoo", str(peer.path.module), json.dumps(counterparts)],
+                launching.interpreter(peer.path.environment).path,
+                ["-m", "benchmarks.zoo", str(peer.path.module), json.dumps(counterparts)],
                 launching.environment(1),
                 Path(folder) / "stderr.txt",
                 limit=120,

@@ -238,18 +238,33 @@ def build(network: Network) -> nnx.Module:
     return NETWORKS[network.name](**arguments(network), rngs=nnx.Rngs(0))
 
 
-def _in_order(module: nnx.Module) -> Iterator[nnx.Module]:
-    """Yield a module and those below it in the order of assignment; Flax itself sorts them by name."""
-    yield module
-    for value in vars(module).values():
-        for child in value if isinstance(value, nnx.List) else [value]:
+def _in_order(module: nnx.Module, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the paths of a module and of those below it, in the order of assignment; Flax itself sorts them by name."""
+    yield path
+    for name, value in vars(module).items():
+        children = (
+            {(name, i): child for i, child in enumerate(value)} if isinstance(value, nnx.List) else {(name,): value}
+        )
+        for below, child in children.items():
             if isinstance(child, nnx.Module):
-                yield from _in_order(child)
+                yield from _in_order(child, (*path, *below))
 
 
-def load(model: nnx.Module, layers: Layers) -> None:
-    """Put canonical weights into the model, in their dtype."""
-    for module in _in_order(model):
+def load(network: Network, layers: Layers) -> nnx.Module:
+    """Return the network with canonical weights, in their dtype."""
+    order: list[tuple[str | int, ...]] = []
+
+    def make() -> nnx.Module:
+        model = build(network)
+        order.extend(_in_order(model))
+        return model
+
+    # In shapes alone: the operations that draw random numbers would all be compiled, for weights that are none.
+    model = nnx.eval_shape(make)
+    nnx.reseed(model, default=0)
+    modules = dict(nnx.iter_modules(model))
+    for path in order:
+        module = modules[path]
         if isinstance(module, nnx.Conv | nnx.Linear):
             arrays = layers.next("conv" if isinstance(module, nnx.Conv) else "dense")
             own = {"kernel": "weight", "bias": "bias"}
@@ -261,6 +276,7 @@ def load(model: nnx.Module, layers: Layers) -> None:
         for name, leaf in own.items():
             getattr(module, name).set_value(jnp.asarray(arrays[leaf]))
     layers.finish()
+    return model
 
 
 @nnx.jit
@@ -312,9 +328,7 @@ class JittedStep:
 
 
 def _loaded(network: Network, tensors: Mapping[str, np.ndarray]) -> nnx.Module:
-    model = build(network)
-    load(model, Layers(network, tensors, channels_last=True))
-    return model
+    return load(network, Layers(network, tensors, channels_last=True))
 
 
 def set_threads(count: int) -> None:
