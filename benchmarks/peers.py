@@ -356,6 +356,8 @@ def _progress(network: str) -> bench.Progress:
 
     def tell(backend: str, done: int, total: int) -> None:
         totals[backend] = done, total
+        if not sys.stderr.isatty():
+            return
         shown = ", ".join(f"{name} {first}/{last}" for name, (first, last) in totals.items())
         print(f"\r{network}: {shown}", end="", file=sys.stderr, flush=True)
 
@@ -428,7 +430,7 @@ def main() -> None:
     runs: list[Run] = []
     for run in measure(networks, ours, peers, **settings):
         runs.append(run)
-        print(file=sys.stderr)
+        print(file=sys.stderr, end="\n" if sys.stderr.isatty() else "")
         if options.output:
             written = {"run": dataclasses.asdict(joined(runs)), "work": work}
             written["comparisons"] = [dataclasses.asdict(one) for one in compare(joined(runs).measurements, work)]

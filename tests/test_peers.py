@@ -1,0 +1,110 @@
+"""What `benchmarks/peers.py` makes of measurements: ratios that can be worked out by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import asdict
+
+import pytest
+from conftest import ROOT
+
+from common.deploy.measurements import Interval, Measurement, Run
+
+
+@pytest.fixture(scope="module")
+def peers():
+    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["peers"] = module  # where dataclasses look up what they are made of
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["peers"]
+
+
+def taken(network: str, path: str, ms: float | None, mode: str = "inference") -> Measurement:
+    config = {"in_channels": 3, "input_size": [224, 224], "num_classes": 1000}
+    if ms is None:
+        message = f"environment {path} is not installed; install it with `tox run --notest -e {path}`"
+        return Measurement(network, config, path, mode, "cpu", 1, 2, "missing", message=message)
+    return Measurement(
+        network, config, path, mode, "cpu", 1, 2, "measured", latency_ms=Interval(ms, 0.9 * ms, 1.1 * ms)
+    )
+
+
+MEASUREMENTS = [
+    taken("resnet18", "torch-eager", 22.0),
+    taken("resnet18", "onnxruntime", 8.0),
+    taken("resnet18", "plain-torch", 20.0),
+    taken("resnet18", "torchvision", 16.0),
+    taken("resnet18", "tf-eager", 90.0),
+    taken("resnet18", "tf-function", 15.0),
+    taken("resnet18", "plain-tf-eager", 100.0),
+    taken("resnet18", "plain-tf", 20.0),
+    taken("resnet18", "keras", 26.0),
+    taken("resnet18", "timm", None),
+    taken("regnetx32", "jax-jit", 20.0, "training"),
+    taken("regnetx32", "plain-jax", 50.0, "training"),
+]
+WORK = {"keras": {"resnet18": 1.3}, "torchvision": {"resnet18": 1.0}}
+
+
+def test_each_framework_is_compared_with_its_own_peers_for_the_same_work(peers) -> None:
+    torch, tf, jax = peers.compare(MEASUREMENTS, WORK)
+    assert (torch.backend, torch.ours, torch.plain) == ("torch", ("onnxruntime", 8.0), ("plain-torch", 20.0))
+    assert (torch.lead(torch.plain), torch.lead(torch.zoo)) == (2.5, 2.0)
+    assert torch.slower == {"torch-eager": pytest.approx(1.1), "onnxruntime": pytest.approx(0.4)}
+    # An eager path is held to an eager port, and Keras does 1.3 times the work.
+    assert tf.slower == {"tf-eager": pytest.approx(0.9), "tf-function": pytest.approx(0.75)}
+    assert tf.zoo == ("keras", pytest.approx(20.0))
+    assert (jax.mode, jax.zoo, jax.lead(jax.plain), jax.lead(jax.zoo)) == ("training", None, 2.5, None)
+
+
+def test_what_is_asked_is_held_against_what_was_found(peers) -> None:
+    found = {asked.partition(",")[0]: (text, enough) for asked, text, enough in peers.claims(MEASUREMENTS, WORK)}
+    assert {asked: text.split()[0] for asked, (text, _) in found.items()} == {
+        "the best path of each port": "1.33",
+        "no path slower than 1.05 times the plain port": "1.10",
+        "resnet18": "2.00",
+        "regnetx32": "2.50",
+    }
+    assert [enough for _, enough in found.values()] == [True, False, True, False]
+
+
+def test_a_peer_that_is_missing_is_said_to_be_with_the_line_that_installs_it(peers, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    peers.show(Run(1, "", {}, {}, {}, tuple(MEASUREMENTS)), WORK, markdown=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("timm ")]
+    assert "missing" in line
+    assert "tox run --notest -e timm" in line
+
+
+def test_what_was_written_is_shown_again(peers, capsys, monkeypatch, tmp_path) -> None:
+    file = tmp_path / "peers.json"
+    run = Run(1, "", {}, {}, {}, tuple(MEASUREMENTS))
+    file.write_text(json.dumps({"run": asdict(run), "work": WORK}))
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--read", str(file), "--markdown"])
+    peers.main()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "| tf-function" in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        *("resnet18", "inference", "1", "tf", "tf-function", "15.0", "plain-tf", "20.0", "1.33"),
+        *("keras (work 1.30)", "20.0", "1.33"),
+    ]
+
+
+def test_every_peer_can_be_found_and_each_counterpart_is_of_a_network(peers) -> None:
+    for peer in peers.BY_PATH.values():
+        module = ROOT / f"{peer.path.module.replace('.', '/')}.py"
+        assert module.is_file()
+        assert set(peer.networks) <= set(peers.NETWORKS)
+        if peer.path.environment in ("torchvision", "timm"):
+            assert (ROOT / "constraints" / f"{peer.path.environment}.txt").is_file()
+
+
+@pytest.mark.parametrize("option", ["--networks", "--peers", "--paths"])
+def test_an_unknown_name_is_refused_in_one_line(peers, monkeypatch, option: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers.py", option, "nonsense"])
+    with pytest.raises(peers.RosettaError, match="nonsense") as refused:
+        peers.main()
+    assert "\n" not in str(refused.value)
