@@ -391,6 +391,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--paths", default=",".join(OURS), help="those of ours")
+    parser.add_argument("--backends", default="torch,jax,tf,mxnet", help="only what is compared with these ports")
     parser.add_argument("--mode", choices=["inference", "training", "both"], default="both")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
@@ -415,8 +416,10 @@ def main() -> None:
         show(run, read["work"], options.markdown)
         return
     networks = _named("network", options.networks, NETWORKS)
-    ours = _named("path", options.paths, OURS)
-    peers = [peer for several in _named("peer", options.peers, PEERS) for peer in several]
+    backends = _named("backend", options.backends, {name: name for name in ("torch", "jax", "tf", "mxnet")})
+    ours = [path for path in _named("path", options.paths, OURS) if path.backend in backends]
+    several = _named("peer", options.peers, PEERS)
+    peers = [peer for each in several for peer in each if peer.path.backend in backends]
     modes = ("inference", "training") if options.mode == "both" else (options.mode,)
     settings = {
         "batches": options.batch,

@@ -102,7 +102,7 @@ def test_every_peer_can_be_found_and_each_counterpart_is_of_a_network(peers) -> 
             assert (ROOT / "constraints" / f"{peer.path.environment}.txt").is_file()
 
 
-@pytest.mark.parametrize("option", ["--networks", "--peers", "--paths"])
+@pytest.mark.parametrize("option", ["--networks", "--peers", "--paths", "--backends"])
 def test_an_unknown_name_is_refused_in_one_line(peers, monkeypatch, option: str) -> None:
     monkeypatch.setattr(sys, "argv", ["peers.py", option, "nonsense"])
     with pytest.raises(peers.RosettaError, match="nonsense") as refused:
