@@ -3,7 +3,7 @@
 `nnx.Linear` and `nnx.Dropout` already mean what the suite means by them, and models use them as they are. Flax pads
 convolutions with `'SAME'` unless told, which at stride 2 is not symmetric on even sizes; its batch normalisation keeps
 0.99 of the old statistics and computes the variance in a way that loses digits. Its pools are functions; here they are
-modules, so that they have a path.
+modules, so that they have a path. XLA has no fast grouped convolution on a processor: `grouped_convolution` is one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 __all__ = [
     "BATCH_NORM_EPSILON",
@@ -25,6 +26,7 @@ __all__ = [
     "GlobalAvgPool",
     "MaxPool",
     "flatten",
+    "grouped_convolution",
     "image_size",
     "observer",
     "relu",
@@ -71,6 +73,45 @@ def flatten(x: Array) -> Array:
     return x.reshape(len(x), -1)
 
 
+_DENSE_CHANNELS = 32
+"""Input channels that one ungrouped convolution takes: fewer leave the processor's vectors idle, more are mostly 0."""
+
+
+def grouped_convolution(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: object, *, feature_group_count: int, **options: object
+) -> Array:
+    """`lax.conv_general_dilated` with groups: (N, H, W, C), (h, w, C / groups, D) -> (N, H', W', D).
+
+    On a GPU it is that. XLA's CPU backend computes the gradient by a grouped kernel with plain loops, so there it is
+    ungrouped convolutions of a few groups each, side by side, whose kernels are zero between groups; the same numbers
+    but for rounding, as long as they are finite. As times of the plain form's, two threads, float32:
+
+                                            batch 8: inference  step    batch 1: inference  step
+        regnetx32, a convolution for each group       0.9-1.0   0.18              1.0       0.22
+        regnetx32, one, zero between all groups       0.84      0.19
+        regnetx32, this                               0.73      0.14              0.74      0.15
+    """
+    plain = functools.partial(
+        lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    in_width, out_width = kernel.shape[2], kernel.shape[3] // feature_group_count
+    together = max(1, _DENSE_CHANNELS // in_width)
+
+    def dense(x: Array, kernel: Array) -> Array:
+        parts = []
+        for first in range(0, feature_group_count, together):
+            groups = range(first, min(first + together, feature_group_count))
+            part = kernel[..., groups.start * out_width : groups.stop * out_width]
+            same_group = np.kron(np.eye(len(groups), dtype=bool), np.ones((in_width, out_width), bool))
+            block_diagonal = jnp.where(same_group, jnp.tile(part, (1, 1, len(groups), 1)), 0)
+            parts.append(plain(x[..., groups.start * in_width : groups.stop * in_width], block_diagonal))
+        return jnp.concatenate(parts, axis=-1)
+
+    return lax.platform_dependent(
+        x, kernel, cpu=dense, default=functools.partial(plain, feature_group_count=feature_group_count)
+    )
+
+
 class Conv(nnx.Conv):
     """Convolution with a bias, a square kernel and `padding` zeros on every side.
 
@@ -95,6 +136,7 @@ class Conv(nnx.Conv):
             stride,
             padding=padding,
             feature_group_count=feature_group_count,
+            conv_general_dilated=lax.conv_general_dilated if feature_group_count == 1 else grouped_convolution,
             rngs=rngs,
         )
 

@@ -1,0 +1,136 @@
+"""How JAX runs a network fast: batch norm folded away, weights made constants, compiled by XLA once for each shape."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from common.catalog import Network
+from common.deploy.folding import fold, folded_layers
+from common.errors import unknown
+from common.layout import nchw_to_nhwc
+from common.training.optimizers import OptimizerConfig
+from common.training.randomness import step_seed
+from jax_impl.backend import Backend
+from jax_impl.training import make_optimizer, train_step
+from jax_impl.weights import from_canonical
+
+__all__ = ["deployed", "session", "set_threads", "training_step"]
+
+PATHS = ("jax-jit", "jax-deploy")
+"""The execution paths that run this package's code."""
+
+
+def set_threads(count: int) -> None:
+    """Compute on so many threads: XLA's CPU backend has one for each processor that the process may run on."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> nnx.Module:
+    """Return the port as it is written, with its weights and in their dtype, in evaluation mode."""
+    backend = Backend(device)
+    model = backend.build(network, next(iter(tensors.values())).dtype.name)
+    backend.load(model, tensors)
+    return model
+
+
+def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> nnx.Module:
+    """Return the port's deploy form, in evaluation mode: folded normalisations are gone.
+
+    Raises BackendError where JAX sees no such device.
+    """
+    model = Backend(device).build(network, next(iter(tensors.values())).dtype.name)
+    for path in folded_layers(network):
+        *parents, name = path.split(".")
+        parent = model
+        for part in parents:
+            parent = getattr(parent, part)
+        setattr(parent, name, nnx.identity)
+    from_canonical(model, fold(network, tensors))
+    return model
+
+
+def _placed(arrays: Any) -> Any:
+    """Return a tree of arrays on the Backend's device: given from elsewhere, each call would copy them there."""
+    return jax.device_put(arrays, jax.config.jax_default_device)
+
+
+class _Session:
+    """A function of images that answers; see `common.deploy.sessions.Session`."""
+
+    def __init__(self, dtype: np.dtype, compiled: Callable[[Array], Callable[[Array], Array]]) -> None:
+        self._dtype = dtype
+        self._compiled = compiled
+        self._functions: dict[tuple[int, ...], Callable[[Array], Array]] = {}
+
+    def prepare(self, x: np.ndarray) -> Array:
+        return _placed(np.ascontiguousarray(nchw_to_nhwc(x), self._dtype)).block_until_ready()
+
+    def run(self, prepared: Array) -> Array:
+        function = self._functions.get(prepared.shape)
+        if function is None:
+            function = self._functions[prepared.shape] = self._compiled(prepared)
+        return function(prepared).block_until_ready()
+
+    def logits(self, answer: Array) -> np.ndarray:
+        return np.asarray(answer)
+
+
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
+    """Return a session; see `common.deploy.sessions`.
+
+    Raises ConfigError for a path that is not this package's, BackendError without the device.
+    """
+    dtype = next(iter(tensors.values())).dtype
+    match path:
+        case "jax-jit":
+            graphdef, state = nnx.split(_built(network, tensors, device))
+            state = _placed(state)
+            run = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))
+            return _Session(dtype, lambda images: functools.partial(run.lower(state, images).compile(), state))
+        case "jax-deploy":
+            # What a traced function finds outside its arguments is a constant to XLA.
+            model = deployed(network, tensors, device)
+            return _Session(dtype, lambda images: jax.jit(model).lower(images).compile())
+    raise unknown("execution path of JAX's own", path, PATHS)
+
+
+def training_step(
+    network: Network,
+    tensors: Mapping[str, np.ndarray],
+    path: str,
+    device: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float,
+) -> Callable[[], float]:
+    """Return a training step; see `common.deploy.sessions`. Raises what `session` does.
+
+    Both paths take the same: batch norm learns, and weights that change are no constants.
+    """
+    if path not in PATHS:
+        raise unknown("execution path of JAX's own", path, PATHS)
+    model = _built(network, tensors, device)
+    model.train()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    optimizer = make_optimizer(OptimizerConfig("sgd"))
+    x = np.ascontiguousarray(nchw_to_nhwc(images), next(iter(tensors.values())).dtype)
+    state, batch = _placed(((params, rest, optimizer.init(params)), (x, labels)))
+    program = train_step.lower(graphdef, optimizer, *state, *batch, learning_rate, step_seed(0, 0)).compile()
+    steps = 0
+
+    def step() -> float:
+        nonlocal state, steps
+        *state, loss, _ = program(*state, *batch, learning_rate, step_seed(0, steps))
+        steps += 1
+        return float(loss)
+
+    return step

@@ -1,0 +1,99 @@
+"""Convolutions in groups in JAX: a formulation of its own on processors, held to the definition, forward and back."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_jax(backend_name: str, backend) -> None:
+    if backend_name != "jax":
+        pytest.skip("only JAX has a grouped convolution of its own")
+
+
+CASES = [
+    # groups, channels of a group in and out, kernel, stride, padding, image
+    (5, 16, 16, 3, 1, 1, (7, 10)),  # regnetx32: two groups together, one left over
+    (2, 16, 16, 3, 2, 1, (9, 6)),
+    (8, 4, 4, 3, 1, 1, (5, 5)),  # resnext
+    (3, 40, 40, 3, 2, 1, (6, 7)),  # wider than what goes together
+    (3, 1, 2, 3, 1, 0, (5, 4)),  # depthwise, each channel making two
+    (4, 6, 3, 1, 2, 0, (5, 8)),
+    (3, 2, 5, 5, 3, 2, (11, 8)),
+]
+
+
+def by_definition(
+    x: np.ndarray, kernel: np.ndarray, dy: np.ndarray, groups: int, stride: int, padding: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return y and the gradients of sum(y * dy) by x and kernel, product by product, in float64.
+
+    (N, H, W, C), (h, w, C / groups, D), (N, H', W', D) -> (N, H', W', D), (N, H, W, C), (h, w, C / groups, D).
+    """
+    height, width, channels, outputs = kernel.shape
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    y, by_padded, by_kernel = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(kernel.shape)
+    for row, column, o in np.ndindex(*dy.shape[1:]):
+        first = o // (outputs // groups) * channels
+        window = np.s_[
+            :, row * stride : row * stride + height, column * stride : column * stride + width, first : first + channels
+        ]
+        y[:, row, column, o] = np.einsum("nijc,ijc->n", padded[window], kernel[..., o])
+        by_padded[window] += np.einsum("n,ijc->nijc", dy[:, row, column, o], kernel[..., o])
+        by_kernel[..., o] += np.einsum("n,nijc->ijc", dy[:, row, column, o], padded[window])
+    inside = np.s_[:, padding : padding + x.shape[1], padding : padding + x.shape[2]]
+    return y, by_padded[inside], by_kernel
+
+
+@pytest.mark.port
+@pytest.mark.parametrize(("groups", "given", "made", "size", "stride", "padding", "image"), CASES)
+def test_a_grouped_convolution_and_its_gradients_are_the_definitions(
+    groups: int, given: int, made: int, size: int, stride: int, padding: int, image: tuple[int, int]
+) -> None:
+    import jax
+    from flax import nnx
+
+    from jax_impl.layers import Conv
+
+    numbers = np.random.default_rng(0)
+    layer = Conv(groups * given, groups * made, size, stride, padding, feature_group_count=groups, rngs=nnx.Rngs(0))
+    x = numbers.standard_normal((2, *image, groups * given))
+    kernel = numbers.standard_normal((size, size, given, groups * made))
+    rows, columns = ((pixels + 2 * padding - size) // stride + 1 for pixels in image)
+    dy = numbers.standard_normal((2, rows, columns, groups * made))
+    graphdef, state = nnx.split(layer)
+    state["bias"] = state["bias"].replace(np.zeros(groups * made))
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+    def run(x, kernel, dy):
+        def convolve(x, kernel):
+            return nnx.merge(graphdef, {"kernel": nnx.Param(kernel), "bias": state["bias"]})(x)
+
+        y, back = jax.vjp(convolve, x, kernel)
+        return y, *back(dy)
+
+    for found, expected in zip(run(x, kernel, dy), by_definition(x, kernel, dy, groups, stride, padding), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max() * size**2 * given)
+
+
+@pytest.mark.port
+@pytest.mark.parametrize("name", ["regnetx32", "resnext"])
+def test_no_grouped_convolution_is_left_to_a_processor(port, backend, name: str) -> None:
+    import jax
+    from flax import nnx
+
+    model = port.build(name, input_size=[33, 38], arch=[[1, 32, 16, 1], [1, 80, 16, 1]], dtype="float32")
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params, images):
+        return nnx.merge(graphdef, params, rest, copy=True)(images).sum()
+
+    images = np.zeros((2, 33, 38, 1), np.float32)
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, images).as_text()
+    counts = re.findall(r"(?:batch|feature)_group_count = (\d+)", program)
+    assert len(counts) > 2 * 3 * 9  # of each convolution two, in each block three, forward and by both arguments
+    assert set(counts) == {"1"}
