@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array, lax
 
@@ -70,7 +69,8 @@ def sigmoid(x: Array) -> Array:
 @_observed
 def flatten(x: Array) -> Array:
     """(N, H, W, C) -> (N, H * W * C), in that order."""
-    return x.reshape(len(x), -1)
+    # `len` is a number, which the batch of an exported program need not be.
+    return x.reshape(x.shape[0], -1)
 
 
 _DENSE_CHANNELS = 32
@@ -78,7 +78,7 @@ _DENSE_CHANNELS = 32
 
 
 def grouped_convolution(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: object, *, feature_group_count: int, **options: object
+    x: Array, kernel: Array, strides: tuple[int, int], padding: object, *, feature_group_count: int, **_: object
 ) -> Array:
     """`lax.conv_general_dilated` with groups: (N, H, W, C), (h, w, C / groups, D) -> (N, H', W', D).
 
@@ -94,18 +94,21 @@ def grouped_convolution(
     plain = functools.partial(
         lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    in_width, out_width = kernel.shape[2], kernel.shape[3] // feature_group_count
+    in_width = kernel.shape[2]
     together = max(1, _DENSE_CHANNELS // in_width)
 
     def dense(x: Array, kernel: Array) -> Array:
+        kernels = jnp.split(kernel, feature_group_count, axis=3)
         parts = []
         for first in range(0, feature_group_count, together):
-            groups = range(first, min(first + together, feature_group_count))
-            part = kernel[..., groups.start * out_width : groups.stop * out_width]
-            same_group = np.kron(np.eye(len(groups), dtype=bool), np.ones((in_width, out_width), bool))
-            block_diagonal = jnp.where(same_group, jnp.tile(part, (1, 1, len(groups), 1)), 0)
-            parts.append(plain(x[..., groups.start * in_width : groups.stop * in_width], block_diagonal))
-        return jnp.concatenate(parts, axis=-1)
+            own = kernels[first : first + together]
+            places = [(i * in_width, (len(own) - 1 - i) * in_width) for i in range(len(own))]
+            block_diagonal = [
+                jnp.pad(each, ((0, 0), (0, 0), place, (0, 0))) for each, place in zip(own, places, strict=True)
+            ]
+            channels = lax.slice_in_dim(x, first * in_width, (first + len(own)) * in_width, axis=3)
+            parts.append(plain(channels, jnp.concatenate(block_diagonal, axis=3)))
+        return jnp.concatenate(parts, axis=3)
 
     return lax.platform_dependent(
         x, kernel, cpu=dense, default=functools.partial(plain, feature_group_count=feature_group_count)

@@ -61,7 +61,7 @@ PATHS = _named(
             "jax-stablehlo",
             "jax",
             "jax",
-            ("jax", "numpy"),
+            ("jax", "flatbuffers", "numpy"),
             "a jax.export program",
             format="stablehlo",
             server="stable_hlo",

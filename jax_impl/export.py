@@ -1,0 +1,145 @@
+"""JAX's artifacts, all of the deploy form: StableHLO, and with TensorFlow beside JAX a SavedModel and a LiteRT file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import flax
+import jax
+import jax.export
+import numpy as np
+from flax import nnx
+
+from common.backends import install_hint
+from common.catalog import Network
+from common.deploy.formats import Export, Signature
+from common.deploy.sizes import check_any_size
+from common.errors import BackendError, ConfigError, unknown
+from common.layout import nchw_to_nhwc
+from jax_impl.deploy import deployed
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["export"]
+
+_PLATFORMS = ("cpu", "cuda")
+"""What a program runs on, whatever it was exported on; the weights are in it once."""
+
+
+def _shape(model: nnx.Module, request: Export) -> str:
+    """Return the shape (N, H, W, C) of images, with letters for what may be any."""
+    height, width = request.size or ("h", "w")
+    return f"{request.batch or 'n'}, {height}, {width}, {model.network.config.in_channels}"
+
+
+def _save_stable_hlo(model: nnx.Module, request: Export) -> tuple[str, str]:
+    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(_shape(model, request)), np.dtype(request.dtype))
+    program = jax.export.export(jax.jit(model), platforms=_PLATFORMS)(images)
+    try:
+        serialized = program.serialize()
+    except ImportError:
+        raise BackendError("jax.export keeps programs with flatbuffers; install it: pip install flatbuffers") from None
+    request.path.write_bytes(serialized)
+    return "images", "logits"
+
+
+def _as_tensorflow(model: nnx.Module, request: Export, platforms: tuple[str, ...]) -> Any:
+    """Return the model as a `tf.function` of one operation, which holds its StableHLO and has no gradient."""
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    convert = jax2tf.convert(
+        model,
+        polymorphic_shapes=[_shape(model, request)],
+        with_gradient=False,
+        native_serialization_platforms=platforms,
+    )
+    dtype = "float64" if request.dtype == "float64" else "float32"
+    shape = (request.batch, *(request.size or (None, None)), model.network.config.in_channels)
+    return tf.function(convert, input_signature=[tf.TensorSpec(shape, dtype, "images")], autograph=False)
+
+
+def _save_model(model: nnx.Module, request: Export) -> tuple[str, str]:
+    """Write a SavedModel whose signature `serving_default` takes images and gives logits."""
+    import tensorflow as tf
+
+    answer = _as_tensorflow(model, request, _PLATFORMS)
+
+    @tf.function(input_signature=answer.input_signature, autograph=False)
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": answer(images)}
+
+    tf.saved_model.save(tf.Module(), request.path, signatures={"serving_default": serve})
+    return "images", "logits"
+
+
+def _save_lite(model: nnx.Module, request: Export) -> tuple[str, str]:
+    """Write a `.tflite`. Raises ConfigError for whole numbers without images to calibrate on, or of any shape."""
+    import tensorflow as tf
+
+    function = _as_tensorflow(model, request, ("cpu",))
+    # TFLite divides no 64-bit integers, which JAX would compute sizes in.
+    with jax.enable_x64(False):
+        concrete = function.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function)
+    if request.dtype != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if request.dtype == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if request.dtype == "int8":
+        batches = _calibration(request)
+
+        def samples() -> Iterator[list[np.ndarray]]:
+            yield from ([batch] for batch in batches)
+
+        converter.representative_dataset = samples
+        # An operation that would stay in floats is an error. Images and logits do stay: a caller needs no scales.
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    request.path.write_bytes(converter.convert())
+    return "images", "Identity"
+
+
+def _calibration(request: Export) -> np.ndarray:
+    """Return the calibration images as batches, (batches, N, H, W, C), the first images again to fill the last."""
+    if request.calibration is None:
+        raise ConfigError("a LiteRT file of int8 takes its scales from images; give some as `calibration`")
+    if request.batch is None or request.size is None:
+        # TensorFlow's calibrator dies of an operation that holds StableHLO of unknown shape.
+        raise ConfigError(
+            "a LiteRT file of int8 from JAX has one batch and size; give both, or export TensorFlow's port"
+        )
+    images = nchw_to_nhwc(request.calibration).astype("float32")
+    count = -(-len(images) // request.batch)
+    return np.resize(images, (count, request.batch, *images.shape[1:]))
+
+
+_SAVE = {"stablehlo": _save_stable_hlo, "saved-model": _save_model, "litert": _save_lite}
+
+
+def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
+    """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
+
+    Raises ConfigError for a format that is not JAX's, and where the network or the format cannot take what is asked
+    for; BackendError without what the format needs beside JAX.
+    """
+    if request.format not in _SAVE:
+        raise unknown("format of JAX's", request.format, _SAVE)
+    if request.size is None:
+        check_any_size(network)
+    versions = {"jax": jax.__version__, "flax": flax.__version__}
+    if request.format != "stablehlo":
+        versions["tensorflow"] = _tensorflow_version()
+    names = _SAVE[request.format](deployed(network, tensors), request)
+    return Signature(*names, "NHWC", versions)
+
+
+def _tensorflow_version() -> str:
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise BackendError(
+            f"this format takes TensorFlow beside JAX; install the environment jax_tf {install_hint('jax_tf')}"
+        ) from None
+    return tf.__version__
