@@ -41,10 +41,11 @@ def set_threads(count: int) -> None:
 
 
 def _in_older_operators(graph: mx.symbol.Symbol, images: tuple[int, ...], trains: bool) -> mx.symbol.Symbol:
-    """Return a graph with its sums and concatenations as MXNet's older operators: the same values.
+    """Return a graph with its sums and concatenations as MXNet's older operators: the same function.
 
     NumPy's are none that oneDNN computes, so that its arrays are brought back to NCHW for them, none that a convolution
-    is fused with, and none that the exporter to ONNX knows. `images`: the shape of the input.
+    is fused with, and none that the exporter to ONNX knows. `images`: the shape of the input. One that `trains` has its
+    global pool as a mean.
     """
     internals = graph.get_internals()
     shapes = dict(zip(internals.list_outputs(), internals.infer_shape(data=images)[1], strict=True))
@@ -69,7 +70,7 @@ def _in_older_operators(graph: mx.symbol.Symbol, images: tuple[int, ...], trains
 def hybridize(model: HybridBlock, images: mx.np.ndarray, backend: str | None = None, *, trains: bool = False) -> None:
     """Record a model's graph from images (N, C, H, W), to run with static memory, partitioned for a backend if named.
 
-    Other batches and sizes may follow; memory is then planned anew.
+    Other batches and sizes may follow; memory is then planned anew. `trains`: whether gradients are to be fast too.
     """
     model.hybridize(backend=backend, static_alloc=True, static_shape=True)
     inputs, graph = model._get_graph(images)
