@@ -40,18 +40,25 @@ def _save_lite(function: Function, request: Export) -> tuple[str, str]:
     if request.dtype == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if request.dtype == "int8":
-        if request.calibration is None:
-            raise ConfigError("a LiteRT file of int8 takes its scales from images; give some as `calibration`")
-        images = nchw_to_nhwc(request.calibration).astype("float32")
+        batches = _calibration(request)
 
         def samples() -> Iterator[list[np.ndarray]]:
-            yield from ([image[np.newaxis]] for image in images)
+            yield from ([batch] for batch in batches)
 
         converter.representative_dataset = samples
         # An operation that would stay in floats is an error. Images and logits do stay: a caller needs no scales.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     request.path.write_bytes(converter.convert())
     return "images", "Identity"
+
+
+def _calibration(request: Export) -> np.ndarray:
+    """Return the calibration images as batches, (batches, N, H, W, C), the first images again to fill the last."""
+    if request.calibration is None:
+        raise ConfigError("a LiteRT file of int8 takes its scales from images; give some as `calibration`")
+    images = nchw_to_nhwc(request.calibration).astype("float32")
+    batch = request.batch or 1
+    return np.resize(images, (-(-len(images) // batch), batch, *images.shape[1:]))
 
 
 _SAVE = {"saved-model": _save_model, "litert": _save_lite}
