@@ -32,14 +32,12 @@ class _BiasedStatistics(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         self._check_input_dim(x)
         self.num_batches_tracked.add_(1)
-        # torch moves a copy, whose step is then scaled down to that of the biased variance. It must be a copy: autograd
-        # keeps what it was given, and refuses a backward pass once that has changed.
-        moved = self.running_var.clone()
-        y = F.batch_norm(x, self.running_mean, moved, self.weight, self.bias, True, self.momentum, self.eps)
+        # torch adds its share of the unbiased variance to zero, and of that goes on what the biased one would have been.
+        # It must not be to the statistic itself: autograd refuses a backward pass where what it was given has changed.
+        share = torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, self.running_mean, share, self.weight, self.bias, True, self.momentum, self.eps)
         count = x.numel() // x.shape[1]
-        with torch.no_grad():
-            kept = BATCH_NORM_MOMENTUM * self.running_var
-            self.running_var.copy_(kept + (moved - kept) * ((count - 1) / count))
+        self.running_var.mul_(BATCH_NORM_MOMENTUM).add_(share, alpha=(count - 1) / count)
         return y
 
 
