@@ -305,7 +305,8 @@ def _cell(one: Measurement | None) -> str:
 
 def show(run: Run, work: Work, markdown: bool) -> None:
     """Print the tables, or as Markdown the summary alone."""
-    console = Console(width=1000 if markdown else None, highlight=False)
+    # A file has no width, and no line of Markdown may be broken.
+    console = Console(width=None if sys.stdout.isatty() and not markdown else 1000, highlight=False)
     if not markdown:
         for table in every_path(run.measurements, work):
             console.print(table, "")

@@ -72,8 +72,7 @@ def test_what_is_asked_is_held_against_what_was_found(peers) -> None:
     assert [enough for _, enough in found.values()] == [True, False, True, False]
 
 
-def test_a_peer_that_is_missing_is_said_to_be_with_the_line_that_installs_it(peers, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+def test_a_peer_that_is_missing_is_said_to_be_with_the_line_that_installs_it(peers, capsys) -> None:
     peers.show(Run(1, "", {}, {}, {}, tuple(MEASUREMENTS)), WORK, markdown=False)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("timm ")]
     assert "missing" in line
