@@ -129,7 +129,7 @@ PITFALLS: Sequence[Pitfall] = (
     Pitfall(
         7,
         "a running variance divided by n - 1",
-        {"torch": [("layers", "((count - 1) / count)", "1")]},
+        {"torch": [("layers", "alpha=(count - 1) / count", "alpha=1")]},
         _NORMALISED,
         r"(.*\.)?bn\d*",
     ),
