@@ -21,7 +21,7 @@ from torch_impl.weights import from_canonical
 
 __all__ = ["deployed", "session", "set_threads", "training_step"]
 
-PATHS = ("torch-eager", "torch-channels-last", "torch-compile")
+_PATHS = ("torch-eager", "torch-channels-last", "torch-compile")
 """The execution paths that run this package's code."""
 
 
@@ -121,7 +121,7 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
             _check_compiler()
             model = deployed(network, tensors, device)
             return _Session(model, _frozen(model), torch.channels_last)
-    raise unknown("execution path of torch's own", path, PATHS)
+    raise unknown("execution path of torch's own", path, _PATHS)
 
 
 def training_step(
@@ -134,8 +134,8 @@ def training_step(
     learning_rate: float,
 ) -> Callable[[], float]:
     """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
-    if path not in PATHS:
-        raise unknown("execution path of torch's own", path, PATHS)
+    if path not in _PATHS:
+        raise unknown("execution path of torch's own", path, _PATHS)
     model = _built(network, tensors, device).train()
     memory_format = torch.contiguous_format if path == "torch-eager" else torch.channels_last
     model = model.to(memory_format=memory_format)

@@ -32,8 +32,8 @@ class _BiasedStatistics(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         self._check_input_dim(x)
         self.num_batches_tracked.add_(1)
-        # torch adds its share of the unbiased variance to zero, of which goes on what is the biased one's. It must
-        # not be to the statistic itself: autograd refuses a backward pass where what it was given has changed.
+        # torch adds its share of the unbiased variance to zero; what the biased one's would have been of it is added.
+        # It must not be to the statistic itself: autograd refuses a backward pass where what it was given has changed.
         share = torch.zeros_like(self.running_var)
         y = F.batch_norm(x, self.running_mean, share, self.weight, self.bias, True, self.momentum, self.eps)
         count = x.numel() // x.shape[1]
