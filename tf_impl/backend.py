@@ -82,8 +82,6 @@ class Backend:
             # TensorFlow would place all that it can on a GPU that it sees.
             tf.config.set_visible_devices([], "GPU")
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        # A compiled step computes what the same operations do one by one, to the bit: none is rewritten or moved.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
     def build(self, network: Network, dtype: DTypeName) -> keras.Model:
         if reference.describe(network).parameters > _LARGE:
@@ -148,6 +146,8 @@ class Backend:
         return Gradients(float(loss), arrays, np.ascontiguousarray(nhwc_to_nchw(by_images.numpy())))
 
     def trainer(self, model: keras.Model, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
+        # A compiled step computes what the same operations do one by one, to the bit: none is rewritten or moved.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         return Trainer(model, optimizer, seed)
 
     @staticmethod

@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from common.catalog import Network
 from common.deploy.folding import fold, folded_layers
-from common.errors import unknown
+from common.errors import ConfigError, unknown
 from common.layout import nchw_to_nhwc
 from common.training.optimizers import OptimizerConfig
 from tf_impl.backend import Backend
@@ -24,6 +24,9 @@ __all__ = ["deployed", "frozen", "session", "set_threads", "training_step"]
 
 PATHS = ("tf-eager", "tf-function", "tf-xla")
 """The execution paths that run this package's code."""
+
+_LARGEST_GRAPH = 2**31
+"""Bytes that a message of protobuf, which a graph with its constants is, stays below."""
 
 
 def set_threads(count: int) -> None:
@@ -37,7 +40,7 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
     backend = Backend(device)
     model = backend.build(network, next(iter(tensors.values())).dtype.name)
     backend.load(model, tensors)
-    # The Backend turned it off, to be compared to the bit.
+    # A Backend's trainer turns it off, to be compared to the bit.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
     return model
 
@@ -64,8 +67,14 @@ def frozen(
     """Return a function (N, H, W, C) -> [(N, num_classes)] whose weights are constants.
 
     So Grappler fuses each convolution with its bias and rectifier, and oneDNN reorders its kernel only once. The
-    function is a `ConcreteFunction` whose input is called `images`.
+    function is a `ConcreteFunction` whose input is called `images`. Raises ConfigError where a graph cannot hold them.
     """
+    nbytes = model.count_params() * tf.as_dtype(model.compute_dtype).size
+    if nbytes >= _LARGEST_GRAPH:
+        raise ConfigError(
+            f"a TensorFlow graph holds constants of less than {_LARGEST_GRAPH:,} bytes, and {model.network.name}'s "
+            f"weights have {nbytes:,}; take fewer channels, or float32 for float64"
+        )
     spec = tf.TensorSpec((batch, *size, model.network.config.in_channels), model.compute_dtype, "images")
     function = tf.function(functools.partial(model, training=False), input_signature=[spec])
     return convert_variables_to_constants_v2(function.get_concrete_function())
