@@ -24,7 +24,7 @@ from jax_impl.weights import from_canonical
 
 __all__ = ["deployed", "session", "set_threads", "training_step"]
 
-PATHS = ("jax-jit", "jax-deploy")
+_PATHS = ("jax-jit", "jax-deploy")
 """The execution paths that run this package's code."""
 
 
@@ -100,7 +100,7 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
             # What a traced function finds outside its arguments is a constant to XLA.
             model = deployed(network, tensors, device)
             return _Session(dtype, lambda images: jax.jit(model).lower(images).compile())
-    raise unknown("execution path of JAX's own", path, PATHS)
+    raise unknown("execution path of JAX's own", path, _PATHS)
 
 
 def training_step(
@@ -116,8 +116,8 @@ def training_step(
 
     Both paths take the same: batch norm learns, and weights that change are no constants.
     """
-    if path not in PATHS:
-        raise unknown("execution path of JAX's own", path, PATHS)
+    if path not in _PATHS:
+        raise unknown("execution path of JAX's own", path, _PATHS)
     model = _built(network, tensors, device)
     model.train()
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)

@@ -23,7 +23,7 @@ from mxnet_impl.training import make_optimizer, train_step
 
 __all__ = ["deployed", "hybridize", "session", "set_threads", "training_step"]
 
-PATHS = ("mxnet-imperative", "mxnet-hybrid", "mxnet-onednn")
+_PATHS = ("mxnet-imperative", "mxnet-hybrid", "mxnet-onednn")
 """The execution paths that run this package's code."""
 
 
@@ -130,8 +130,8 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
 
     Raises ConfigError for a path that is not this package's, BackendError without the device.
     """
-    if path not in PATHS:
-        raise unknown("execution path of MXNet's own", path, PATHS)
+    if path not in _PATHS:
+        raise unknown("execution path of MXNet's own", path, _PATHS)
     if path == "mxnet-imperative":
         return _Session(_built(network, tensors, device))
     model = deployed(network, tensors, device)
@@ -150,8 +150,8 @@ def training_step(
     learning_rate: float,
 ) -> Callable[[], float]:
     """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
-    if path not in PATHS[:2]:
-        raise unknown("execution path of MXNet's own that trains", path, PATHS[:2])
+    if path not in _PATHS[:2]:
+        raise unknown("execution path of MXNet's own that trains", path, _PATHS[:2])
     model = _built(network, tensors, device)
     optimizer = make_optimizer(OptimizerConfig("sgd"), model)
     optimizer.set_learning_rate(learning_rate)

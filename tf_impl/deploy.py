@@ -22,7 +22,7 @@ from tf_impl.weights import named_layers
 
 __all__ = ["deployed", "frozen", "session", "set_threads", "training_step"]
 
-PATHS = ("tf-eager", "tf-function", "tf-xla")
+_PATHS = ("tf-eager", "tf-function", "tf-xla")
 """The execution paths that run this package's code."""
 
 _LARGEST_GRAPH = 2**31
@@ -103,8 +103,8 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
 
     Raises ConfigError for a path that is not this package's, BackendError without the device.
     """
-    if path not in PATHS:
-        raise unknown("execution path of TensorFlow's own", path, PATHS)
+    if path not in _PATHS:
+        raise unknown("execution path of TensorFlow's own", path, _PATHS)
     if path == "tf-eager":
         model = _built(network, tensors, device)
         return _Session(model.compute_dtype, functools.partial(model, training=False))
@@ -128,8 +128,8 @@ def training_step(
     learning_rate: float,
 ) -> Callable[[], float]:
     """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
-    if path not in PATHS:
-        raise unknown("execution path of TensorFlow's own", path, PATHS)
+    if path not in _PATHS:
+        raise unknown("execution path of TensorFlow's own", path, _PATHS)
     model = _built(network, tensors, device)
     optimizer = make_optimizer(OptimizerConfig("sgd"), model)
     optimizer.learning_rate.assign(learning_rate)
