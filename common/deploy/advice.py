@@ -86,6 +86,7 @@ def print_advice(advice: Advice, screen: Console) -> None:
         screen.print(_ranking(result.ranked, OBJECTIVES[advice.objective]))
         if any(each.tied for each in result.ranked):
             screen.print("=: tied, for their confidence intervals overlap, or they are equal")
+        screen.print("error: how far its logits are from the float64 reference's, relative to the largest of these")
         screen.print()
         screen.print(_facts([each.measurement for each in result.ranked], advice.constraints.runtime))
         screen.print("Who says so, and when that was looked at: common/deploy/facts.json")
@@ -112,14 +113,17 @@ def _ranking(ranked: Sequence[Ranked], objective: Quantity) -> Any:
     table = Table("rank", "path", box=None, pad_edge=False)
     for quantity in columns:
         table.add_column(f"{quantity.name} {quantity.unit}", justify="right")
+    table.add_column("error", justify="right")
     table.add_column("Pareto front")
     table.add_column("runtime")
     for each in ranked:
         runtime = facts.of(PATHS[each.measurement.path])
+        error = each.measurement.error
         table.add_row(
             f"{each.rank}{'=' if each.tied else ''}",
             each.measurement.path,
             *(_figure(quantity, each.measurement) for quantity in columns),
+            "" if error is None else f"{error:.1e}",
             "yes" if each.on_front else "",
             f"{runtime.name}, retired" if runtime.retired else runtime.name,
         )
