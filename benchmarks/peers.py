@@ -82,6 +82,7 @@ PEERS: Mapping[str, Sequence[Peer]] = {
         _plain("plain-jax", "jax", ("jax", "flax"), "nnx.jit"),
         _plain("plain-tf-eager", "tf", ("tensorflow-cpu",), "eager"),
         _plain("plain-tf", "tf", ("tensorflow-cpu",), "tf.function"),
+        _plain("plain-tf-xla", "tf", ("tensorflow-cpu",), "tf.function through XLA"),
         _plain("plain-mxnet-imperative", "mxnet", ("mxnet",), "imperative"),
         _plain("plain-mxnet", "mxnet", ("mxnet",), "hybridized"),
     ],
@@ -134,7 +135,11 @@ PEERS: Mapping[str, Sequence[Peer]] = {
     ],
 }
 BY_PATH = {peer.path.name: peer for peers in PEERS.values() for peer in peers}
-PLAIN_OF = {"tf-eager": "plain-tf-eager", "mxnet-imperative": "plain-mxnet-imperative"}
+PLAIN_OF = {
+    "tf-eager": "plain-tf-eager",
+    "tf-xla": "plain-tf-xla",
+    "mxnet-imperative": "plain-mxnet-imperative",
+}
 """The plain port that a path of ours must keep up with, where that is not the one compiled as usual."""
 
 Work = Mapping[str, Mapping[str, float]]

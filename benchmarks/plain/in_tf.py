@@ -16,7 +16,8 @@ from common.catalog import Network
 
 __all__ = ["Compiled", "CompiledStep", "build", "load", "session", "set_threads", "training_step"]
 
-EAGER = "plain-tf-eager"
+COMPILED = {"plain-tf-eager": None, "plain-tf": False, "plain-tf-xla": True}
+"""By path whether XLA compiles, None where nothing does."""
 """The path without `tf.function`."""
 
 
@@ -162,13 +163,13 @@ def load(model: keras.Model, weights: Layers) -> None:
 
 
 class Compiled:
-    """A model in evaluation mode, under `tf.function` or called as it is."""
+    """A model in evaluation mode, under `tf.function`, with XLA or without, or called as it is where `xla` is None."""
 
-    def __init__(self, model: keras.Model, eager: bool = False) -> None:
+    def __init__(self, model: keras.Model, xla: bool | None = False) -> None:
         def predict(x: tf.Tensor) -> tf.Tensor:
             return model(x, training=False)
 
-        self.predict = predict if eager else tf.function(predict)
+        self.predict = predict if xla is None else tf.function(predict, jit_compile=xla)
 
     def prepare(self, x: np.ndarray) -> tf.Tensor:
         return tf.constant(x.transpose(0, 2, 3, 1))
@@ -183,7 +184,7 @@ class Compiled:
 
 
 class CompiledStep:
-    """SGD on one batch: images (N, C, H, W), labels (N,); under `tf.function` or not."""
+    """SGD on one batch: images (N, C, H, W), labels (N,); under `tf.function`, with XLA or without, or, None, not."""
 
     def __init__(
         self,
@@ -191,7 +192,7 @@ class CompiledStep:
         images: np.ndarray,
         labels: np.ndarray,
         learning_rate: float,
-        eager: bool = False,
+        xla: bool | None = False,
     ) -> None:
         optimizer = keras.optimizers.SGD(learning_rate)
         loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -205,7 +206,7 @@ class CompiledStep:
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return loss
 
-        self.step = step if eager else tf.function(step)
+        self.step = step if xla is None else tf.function(step, jit_compile=xla)
 
     def __call__(self) -> float:
         return float(self.step())
@@ -226,7 +227,7 @@ def set_threads(count: int) -> None:
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Compiled:
     """Return the network with these weights, ready to answer."""
-    return Compiled(_loaded(network, tensors), path == EAGER)
+    return Compiled(_loaded(network, tensors), COMPILED[path])
 
 
 def training_step(
@@ -239,4 +240,4 @@ def training_step(
     learning_rate: float,
 ) -> CompiledStep:
     """Return steps of SGD from these weights."""
-    return CompiledStep(_loaded(network, tensors), images, labels, learning_rate, path == EAGER)
+    return CompiledStep(_loaded(network, tensors), images, labels, learning_rate, COMPILED[path])
