@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -78,22 +79,20 @@ _DENSE_CHANNELS = 32
 
 
 def grouped_convolution(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: object, *, feature_group_count: int, **_: object
+    x: Array, kernel: Array, strides: tuple[int, int], padding: object, *, feature_group_count: int, **options: Any
 ) -> Array:
     """`lax.conv_general_dilated` with groups: (N, H, W, C), (h, w, C / groups, D) -> (N, H', W', D).
 
     On a GPU it is that. XLA's CPU backend computes the gradient by a grouped kernel with plain loops, so there it is
-    ungrouped convolutions of a few groups each, side by side, whose kernels are zero between groups; the same numbers
-    but for rounding, as long as they are finite. As times of the plain form's, two threads, float32:
+    ungrouped convolutions of a few groups each, side by side, whose kernels are zero between groups: the same numbers
+    but for rounding, as long as they are finite. Times as fractions of the plain form's, two threads, float32:
 
-                                            batch 8: inference  step    batch 1: inference  step
-        regnetx32, a convolution for each group       0.9-1.0   0.18              1.0       0.22
-        regnetx32, one, zero between all groups       0.84      0.19
-        regnetx32, this                               0.73      0.14              0.74      0.15
+                                               batch 8: inference  step    batch 1: inference  step
+        regnetx32, a convolution for each group              0.98  0.18                  1.03  0.25
+        regnetx32, one convolution, zero elsewhere           0.87  0.18                  1.00  0.19
+        regnetx32, this                                      0.69  0.16                  0.82  0.17
     """
-    plain = functools.partial(
-        lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    plain = functools.partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
     in_width = kernel.shape[2]
     together = max(1, _DENSE_CHANNELS // in_width)
 
