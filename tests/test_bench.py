@@ -5,6 +5,7 @@ tests/faulty_runner.py is the true runner with NumPy in place of a framework, an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -250,8 +251,12 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     with pytest.raises(BackendError, match="was not done within 3 s"):
         launching.launch(Path(sys.executable), ["-c", code], dict(os.environ), tmp_path / "log", 3)
     assert time.monotonic() - start < 60
-    left = int(note.read_text())
-    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left = psutil.Process(int(note.read_text()))
+        # It was told to end, and does so when it next runs; whoever inherits it may not have asked what became of it.
+        while left.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() - start < 60
+            time.sleep(0.01)
 
 
 def test_threads_are_what_was_asked_for_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:

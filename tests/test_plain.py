@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from common import catalog, images, reference, weights
 from common.training.evaluation import cross_entropy
@@ -19,6 +22,13 @@ SMALL = {"in_channels": 3, "num_classes": 7, "input_size": [64, 48]}
 
 @pytest.fixture(scope="module")
 def plain(backend_name: str):
+    with pytest.MonkeyPatch.context() as patch:
+        # The benchmarks are a part of the checkout that nobody installs.
+        patch.syspath_prepend(ROOT)
+        yield from _module(backend_name)
+
+
+def _module(backend_name: str) -> Iterator[ModuleType]:
     if backend_name != "jax":
         yield importlib.import_module(f"benchmarks.plain.in_{backend_name}")
         return

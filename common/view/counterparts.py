@@ -66,6 +66,7 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.block", _all_but("tf"), "only Keras runs the forward pass to build a layer made of layers"),
             ("layers.dtype_policy", _all_but("tf"), "a model is made in, or cast to, the dtype that is asked for"),
             ("layers.undefined_kernels", _all_but("tf"), "no time is lost there on numbers that loading replaces"),
+            ("layers.grouped_convolution", _all_but("jax"), "its own convolution takes groups, or one stands for each"),
             ("layers.exact_statistics", _all_but("mxnet"), "the momentum keeps the precision of its statistics"),
             *((f"training.{name}", ("numpy",), _NO_TRAINING) for name in _TRAINING),
         )
