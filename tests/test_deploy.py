@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT
 
 from common import backends, catalog, images, reference, weights
+from common.deploy.folding import folded_layers
 from common.deploy.formats import FORMATS, Export
 from common.deploy.paths import PATHS
 from common.errors import BackendError, ConfigError
@@ -92,7 +93,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.mark.port
-@pytest.mark.parametrize("name", catalog.NETWORKS)
+@pytest.mark.parametrize("name", ["lenet", *filter(lambda name: folded_layers(small(name)), catalog.NETWORKS)])
 def test_the_deploy_form_is_the_same_function(deploy: ModuleType, backend_name: str, name: str) -> None:
     network = small(name)
     session = deploy.session(network, probe(network, "float64"), FOLDED[backend_name], "cpu")
