@@ -94,7 +94,13 @@ PITFALLS: Sequence[Pitfall] = (
                     "(self.stride, self.stride))",
                 )
             ],
-            "tf": [("layers", "value = None if self.repeats_edges else -math.inf", "value = 0.0")],
+            "tf": [
+                (
+                    "layers",
+                    "_pad(inputs, self.pixels, self.pool_size, self.strides, value)",
+                    '(tf.pad(inputs, [[0, 0], [self.pixels] * 2, [self.pixels] * 2, [0, 0]]), "VALID")',
+                )
+            ],
         },
         _EVEN,
         nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; a test "
