@@ -154,8 +154,9 @@ def draw_latency(run: Run) -> Figure:
 
 
 def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
-    """Draw where a batch's points lie, and name it at the upper or left end of the line."""
-    (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    """Draw where a batch's points lie, and name it beside the upper or left end of the line."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    highest = top * (bottom / top) ** _APART
     for batch in batches:
         axes.plot(
             [left, right],
@@ -165,14 +166,15 @@ def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
             linestyle=":",
             zorder=1,
         )
-        x = max(left, 1e3 * batch / top)
-        if x < right:
+        y = min(highest, 1e3 * batch / left)
+        if 1e3 * batch / y < right:
+            # The line falls: on its right there is room.
             axes.annotate(
                 f"batch {batch}",
-                (x, min(top, 1e3 * batch / x)),
-                xytext=(3, -1 if x > left else 4),
+                (1e3 * batch / y, y),
+                xytext=(6, 0),
                 textcoords="offset points",
-                va="top" if x > left else "bottom",
+                va="center",
                 fontsize="x-small",
                 color="0.35",
             )

@@ -1,0 +1,74 @@
+"""Export a network in every way there is, verify each artifact as `rosetta export` does, and print a table.
+
+python benchmarks/exports.py resnet18 --markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from rich import box  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from common import catalog, weights  # noqa: E402
+from common.deploy.export import Wanted, export  # noqa: E402
+from common.deploy.formats import FORMATS  # noqa: E402
+from common.deploy.materials import size_on_disk  # noqa: E402
+from common.deploy.paths import PATHS  # noqa: E402
+from common.errors import RosettaError  # noqa: E402
+
+
+def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
+    """Yield what came of each format, maker and dtype; one that was refused says why."""
+    for kind in FORMATS.values():
+        for backend in kind.makers:
+            for dtype in kind.dtypes:
+                file = folder / "w.safetensors"
+                plain = "float64" if dtype == "float64" else "float32"
+                weights.write(file, network, weights.initialise(network, "probe", 0, plain))
+                output = folder / f"{kind.name}-{backend}-{dtype}{kind.suffix}"
+                try:
+                    manifest = export(Wanted(file, kind.name, dtype, backend), output)
+                except RosettaError as error:
+                    yield kind.about, backend, dtype, "", "", "", str(error)
+                    continue
+                size = f"{size_on_disk(output) / 1e6:,.1f} MB"
+                for server, found in manifest["verified"].items():
+                    needed = next(path.needs[0] for path in PATHS.values() if path.server == server)
+                    runtime = f"{needed} {manifest['runtime'][needed]}"
+                    yield (
+                        kind.about,
+                        backend,
+                        dtype,
+                        size,
+                        runtime,
+                        f"{found['error']:.1e}",
+                        f"{found['tolerance']:.1e}",
+                    )
+
+
+def main() -> None:
+    """Read the arguments and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=catalog.NETWORKS)
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    table = Table(box=box.MARKDOWN if options.markdown else None, pad_edge=options.markdown)
+    for column in ("format", "made by", "dtype", "size", "verified with", "error", "tolerance"):
+        table.add_column(column, justify="right" if column in ("size", "error", "tolerance") else "left", no_wrap=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows(catalog.get(options.network), Path(folder)):
+            table.add_row(*row)
+    Console(width=200, highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()
