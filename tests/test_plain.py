@@ -66,19 +66,19 @@ def test_it_has_the_networks_parameters(plain, backend_name: str, name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "vgg11"])
-def test_with_the_same_weights_it_gives_the_references_logits(plain, name: str) -> None:
+def test_with_the_same_weights_it_gives_the_references_logits(plain, backend_name: str, name: str) -> None:
     network = catalog.get(name, **SMALL)
     tensors = weights.initialise(network, "probe", 3, "float32")
     x = images.noise_batch(network, 2, 5).astype(np.float32)
     truth = reference.build(network)
     reference.load(truth, tensors)
     expected = truth(x.astype(np.float64))
-    session = plain.session(network, tensors, "plain", "cpu")
+    session = plain.session(network, tensors, f"plain-{backend_name}", "cpu")
     found = session.logits(session.run(session.prepare(x)))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_training_step_gives_the_references_loss_and_moves_it(plain) -> None:
+def test_a_training_step_gives_the_references_loss_and_moves_it(plain, backend_name: str) -> None:
     network = catalog.get("densenet", **{**SMALL, "input_size": [32, 32]})
     tensors = weights.initialise(network, "probe", 3, "float32")
     x, labels = images.noise_batch(network, 4, 5).astype(np.float32), np.array([1, 6, 0, 3])
@@ -86,7 +86,7 @@ def test_a_training_step_gives_the_references_loss_and_moves_it(plain) -> None:
     reference.load(truth, tensors)
     truth.train()
     expected = cross_entropy(truth(x.astype(np.float64)), labels)
-    step = plain.training_step(network, tensors, "plain", "cpu", x, labels, 0.01)
+    step = plain.training_step(network, tensors, f"plain-{backend_name}", "cpu", x, labels, 0.01)
     losses = [step(), step()]
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[1] < losses[0]
