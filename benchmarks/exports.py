@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for row in rows(catalog.get(options.network), Path(folder)):
             table.add_row(*row)
-    Console(width=200, highlight=False).print(table)
+    Console(width=1000 if options.markdown else None, highlight=False).print(table)
 
 
 if __name__ == "__main__":

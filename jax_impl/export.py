@@ -18,6 +18,7 @@ from common.deploy.sizes import check_any_size
 from common.errors import BackendError, ConfigError, unknown
 from common.layout import nchw_to_nhwc
 from jax_impl.deploy import deployed
+from jax_impl.layers import MaxPool
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -131,7 +132,12 @@ def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export)
     versions = {"jax": jax.__version__, "flax": flax.__version__}
     if request.format != "stablehlo":
         versions["tensorflow"] = _tensorflow_version()
-    names = _SAVE[request.format](deployed(network, tensors), request)
+    model = deployed(network, tensors)
+    if request.format == "litert":
+        for _, module in nnx.iter_modules(model):
+            if isinstance(module, MaxPool):
+                module.repeats_edges = True
+    names = _SAVE[request.format](model, request)
     return Signature(*names, "NHWC", versions)
 
 

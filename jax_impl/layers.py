@@ -157,13 +157,20 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class MaxPool(nnx.Module):
-    """The largest value of each square window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity."""
+    """The largest value of each square window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity.
+
+    `repeats_edges` is to be made True where there is no infinity, as in whole numbers: padding then repeats a pixel
+    that each of its windows holds already.
+    """
 
     def __init__(self, window: int, stride: int | None = None, padding: int = 0) -> None:
         self.window, self.stride, self.padding = window, stride or window, padding
+        self.repeats_edges = False
 
     def __call__(self, x: Array) -> Array:
         sides = (self.padding, self.padding)
+        if self.repeats_edges:
+            x, sides = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), mode="edge"), (0, 0)
         return nnx.max_pool(x, (self.window, self.window), (self.stride, self.stride), padding=(sides, sides))
 
 
