@@ -210,6 +210,7 @@ FEWER_BITS = {
         *itertools.product(["tf"], FEWER_BITS, ["float16", "int8"]),
         ("jax", "groups", "float16"),
         ("jax", "groups", "int8"),
+        ("jax", "padded-pool", "int8"),
     ],
 )
 def test_fewer_bits_are_verified_too(backend: str, case: str, dtype: str, tmp_path: Path) -> None:
