@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,15 @@ from safetensors import safe_open
 from common import records
 from common.errors import InputError, shown
 
-__all__ = ["DTYPES", "atomic_writer", "check_writable", "map_safetensors", "safetensors_header", "write_safetensors"]
+__all__ = [
+    "DTYPES",
+    "atomic_writer",
+    "check_writable",
+    "map_safetensors",
+    "safetensors_header",
+    "sha256_of",
+    "write_safetensors",
+]
 
 
 def check_writable(path: Path) -> None:
@@ -29,6 +38,12 @@ def check_writable(path: Path) -> None:
         raise InputError(f"cannot write {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise InputError(f"cannot write {path}: permission denied")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

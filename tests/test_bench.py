@@ -262,7 +262,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
 def test_threads_are_what_was_asked_for_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     found = launching.environment(2, Path("/caches"))
-    assert {found[name] for name in launching._THREADS} == {"2"}
+    assert {found[name] for name in launching.THREAD_VARIABLES} == {"2"}
     assert found["TORCHINDUCTOR_CACHE_DIR"].startswith("/caches/")
 
 

@@ -618,7 +618,7 @@ def seal(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint's state with checksums that are right, as a stranger can."""
     if isinstance(state.get("files"), dict):
         names = [name for name in state["files"] if name and "\0" not in name and (path / name).is_file()]
-        state["files"] |= {name: checkpoints._sha256(path / name) for name in names}
+        state["files"] |= {name: files.sha256_of(path / name) for name in names}
     state["sha256"] = checkpoints._own_sha256(state)
     (path / "state.json").write_text(json.dumps(state))
 

@@ -18,6 +18,7 @@ from common.options import (
     config_option,
     console,
     example,
+    network_of,
     parse_config,
     parse_list,
     with_progress,
@@ -57,7 +58,7 @@ def _chosen(backends: str | None, paths: str | None) -> list[ExecutionPath]:
 
 def _networks(names: Sequence[str], config: str | None, weights_path: Path | None) -> list[Network]:
     """Return the networks to measure, or the one that a weights file is of."""
-    from common import reference, weights
+    from common import reference
 
     if not names:
         raise ConfigError("name the networks to measure, as in `rosetta bench lenet resnet18`; --list shows the paths")
@@ -69,13 +70,7 @@ def _networks(names: Sequence[str], config: str | None, weights_path: Path | Non
         return found
     if len(found) > 1:
         raise ConfigError(f"--weights {weights_path} are of one network; name that one alone")
-    of = weights.read(weights_path).network
-    if of.family != found[0].family or (config is not None and of.config != found[0].config):
-        raise ConfigError(
-            f"{weights_path}: weights of {of.name} {of.config_json()}; asked for was {found[0].name} "
-            f"{found[0].config_json()}"
-        )
-    return [of]
+    return [network_of(weights_path, names[0], config)]
 
 
 def _list_paths() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import hashlib
 import importlib.resources
 import json
 import os
@@ -25,7 +24,7 @@ from common.deploy.formats import Format
 from common.deploy.paths import PATHS
 from common.deploy.sizes import check_any_size
 from common.errors import BackendError, ConfigError, DisagreementError, InputError, unknown
-from common.files import check_writable
+from common.files import check_writable, sha256_of
 from common.images import noise_batch, real_batch
 
 __all__ = ["Preprocessing", "Wanted", "artifact", "check", "export", "manifest_path"]
@@ -105,15 +104,10 @@ def manifest_path(artifact: Path) -> Path:
     return artifact.with_name(f"{artifact.name}.manifest.json")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files(path: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of an artifact, by its path from the folder that the artifact is in."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return {str(file.relative_to(path.parent)): _sha256(file) for file in files if file.is_file()}
+    return {str(file.relative_to(path.parent)): sha256_of(file) for file in files if file.is_file()}
 
 
 def _make(network: Network, wanted: Wanted, path: Path, folder: Path) -> dict[str, Any]:
@@ -160,7 +154,7 @@ def _make(network: Network, wanted: Wanted, path: Path, folder: Path) -> dict[st
         "files": _files(path),
         "network": network.name,
         "config": json.loads(network.config_json()),
-        "weights": _sha256(wanted.weights),
+        "weights": sha256_of(wanted.weights),
         "input": {"name": made["input"], "shape": shape, "layout": made["layout"], "dtype": plain},
         "output": {"name": made["output"], "shape": [wanted.batch, network.config.num_classes], "dtype": plain},
         "preprocessing": {

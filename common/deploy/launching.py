@@ -11,11 +11,10 @@ from pathlib import Path
 from common import backends
 from common.backends import BACKENDS, Interpreter
 from common.errors import BackendError
-from common.parity.processes import MissingBackendError, cause_of_death, end
+from common.parity.processes import THREAD_VARIABLES, MissingBackendError, cause_of_death, end
 
 __all__ = ["MODULES", "environment", "interpreter", "launch", "versions"]
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "JAX_COMPILATION_CACHE_DIR")
 """Where runtimes keep what they compiled from one process to the next."""
 
@@ -47,7 +46,7 @@ def environment(threads: int, caches: Path | None = None, ours: bool = True) -> 
     `ours`: it runs the code of this checkout, rather than nothing of this project.
     """
     # Whatever the user has set for other work: here the number of threads is what is measured.
-    found = dict(os.environ, TF_NUM_INTEROP_THREADS="1", **dict.fromkeys(_THREADS, str(threads)))
+    found = dict(os.environ, TF_NUM_INTEROP_THREADS="1", **dict.fromkeys(THREAD_VARIABLES, str(threads)))
     found.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if caches is not None:
         found |= {variable: str(caches / variable.lower()) for variable in _CACHES}

@@ -19,7 +19,7 @@ import psutil
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["Asked", "MissingBackendError", "Worker", "cause_of_death", "end", "join", "processors"]
+__all__ = ["THREAD_VARIABLES", "Asked", "MissingBackendError", "Worker", "cause_of_death", "end", "join", "processors"]
 
 
 class Asked(Protocol):
@@ -39,12 +39,13 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+"""What tells each library with how many threads to compute."""
 
 
 def _environment(threads: int) -> dict[str, str]:
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
-    for variable in _THREAD_VARIABLES:
+    for variable in THREAD_VARIABLES:
         environment.setdefault(variable, str(threads))
     # A worker runs the code of this checkout, whatever its own environment holds. Where rosetta is installed among
     # other packages, that folder would bring those along too: there the worker's environment has its own rosetta.

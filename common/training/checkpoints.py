@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from common import records, weights
 from common.catalog import Network
 from common.errors import InputError, RosettaError, shown
-from common.files import map_safetensors, write_safetensors
+from common.files import map_safetensors, sha256_of, write_safetensors
 
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
 
@@ -64,11 +64,6 @@ class Checkpoint:
     position: Position
     weights: Mapping[str, np.ndarray]
     slots: Mapping[str, np.ndarray]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_sha256(state: Mapping[str, Any]) -> str:
@@ -122,7 +117,7 @@ def write(
             "format": _FORMAT,
             "version": _VERSION,
             "position": dataclasses.asdict(position),
-            "files": {file.name: _sha256(file) for file in sorted(new.iterdir())},
+            "files": {file.name: sha256_of(file) for file in sorted(new.iterdir())},
         }
         state["sha256"] = _own_sha256(state)
         with (new / "state.json").open("w", encoding="utf-8") as file:
@@ -170,7 +165,7 @@ def read(path: Path) -> Checkpoint:
         if not {_WEIGHTS} <= state["files"].keys() <= {_WEIGHTS, _SLOTS}:
             raise ValueError(f"its files are {shown(list(state['files']))}; expected {_WEIGHTS}, {_SLOTS}")
         for name, expected in state["files"].items():
-            if _sha256(path / name) != expected:
+            if sha256_of(path / name) != expected:
                 raise InputError(f"{path}/{name} was altered: its checksum does not match")
         position = records.build(Position, state["position"])
         if min(dataclasses.astuple(position)) < 0:

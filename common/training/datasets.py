@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.errors import InputError, unknown
-from common.files import atomic_writer
+from common.files import atomic_writer, sha256_of
 from common.images import digits, idx_header
-from common.training.download import Progress, cache_folder, fetch, locked, sha256_of
+from common.training.download import Progress, cache_folder, fetch, locked
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import InputError
+from common.files import sha256_of
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Progress", "cache_folder", "fetch", "locked", "sha256_of"]
+__all__ = ["Progress", "cache_folder", "fetch", "locked"]
 
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes there so far and the bytes in all."""
@@ -36,12 +36,6 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("ROSETTA_DATA") or platformdirs.user_cache_dir("rosetta"))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal. Raises OSError where it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
