@@ -30,13 +30,20 @@ def _any_axes(request: Export) -> list[int]:
 
 
 def _save_program(model: nn.Module, example: Tensor, request: Export) -> Signature:
-    """Write a `.pt2`: the graph that `torch.export` finds, its weights beside it."""
+    """Write a `.pt2`: the graph that `torch.export` finds, its weights beside it.
+
+    A program's weights lie in memory as the model's did, so each convolution finds them channels last, as its images.
+    """
     axes = dict.fromkeys(_any_axes(request), Dim.DYNAMIC)
-    program = torch.export.export(model, (example,), dynamic_shapes=(axes,))
+    model = model.to(memory_format=torch.channels_last)
+    program = torch.export.export(model, (example.to(memory_format=torch.channels_last),), dynamic_shapes=(axes,))
     for node in program.graph.nodes:
         # Where in which file of this machine it came from.
         node.meta.pop("stack_trace", None)
-    torch.export.save(program, request.path)
+    with warnings.catch_warnings():
+        # That such weights are not contiguous: their strides are saved with them.
+        warnings.filterwarnings("ignore", "No complete tensor found in the group")
+        torch.export.save(program, request.path)
     (images,), (logits,) = program.graph_signature.user_inputs, program.graph_signature.user_outputs
     return Signature(images, logits, "NCHW", {"torch": torch.__version__})
 
