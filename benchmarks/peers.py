@@ -54,9 +54,9 @@ class Peer:
     networks: Mapping[str, str]
 
 
-def _plain(name: str, backend: str, needs: tuple[str, ...], about: str) -> Peer:
+def _plain(name: str, backend: str, needs: tuple[str, ...], about: str, trains: bool = True) -> Peer:
     module = f"benchmarks.plain.in_{backend}"
-    path = ExecutionPath(name, backend, backend, needs, about, trains=True, devices=("cpu",), module=module)
+    path = ExecutionPath(name, backend, backend, needs, about, trains=trains, devices=("cpu",), module=module)
     return Peer(path, dict.fromkeys(NETWORKS, ""))
 
 
@@ -83,6 +83,7 @@ PEERS: Mapping[str, Sequence[Peer]] = {
         _plain("plain-tf-eager", "tf", ("tensorflow-cpu",), "eager"),
         _plain("plain-tf", "tf", ("tensorflow-cpu",), "tf.function"),
         _plain("plain-tf-xla", "tf", ("tensorflow-cpu",), "tf.function through XLA"),
+        _plain("plain-litert", "tf", ("tensorflow-cpu",), "TensorFlow Lite", trains=False),
         _plain("plain-mxnet-imperative", "mxnet", ("mxnet",), "imperative"),
         _plain("plain-mxnet", "mxnet", ("mxnet",), "hybridized"),
     ],
@@ -138,6 +139,7 @@ BY_PATH = {peer.path.name: peer for peers in PEERS.values() for peer in peers}
 PLAIN_OF = {
     "tf-eager": "plain-tf-eager",
     "tf-xla": "plain-tf-xla",
+    "litert": "plain-litert",
     "mxnet-imperative": "plain-mxnet-imperative",
 }
 """The plain port that a path of ours must keep up with, where that is not the one compiled as usual."""

@@ -65,6 +65,10 @@ def test_it_has_the_networks_parameters(plain, backend_name: str, name: str) -> 
     assert parameters(backend_name, plain.build, network) == reference.describe(network).parameters
 
 
+OTHERS = {"tf": ("plain-tf-eager", "plain-litert"), "mxnet": ("plain-mxnet-imperative",)}
+"""Further paths than the one called as the framework, by framework; XLA is left out, for it takes long to compile."""
+
+
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "vgg11"])
 def test_with_the_same_weights_it_gives_the_references_logits(plain, backend_name: str, name: str) -> None:
     network = catalog.get(name, **SMALL)
@@ -73,9 +77,10 @@ def test_with_the_same_weights_it_gives_the_references_logits(plain, backend_nam
     truth = reference.build(network)
     reference.load(truth, tensors)
     expected = truth(x.astype(np.float64))
-    session = plain.session(network, tensors, f"plain-{backend_name}", "cpu")
-    found = session.logits(session.run(session.prepare(x)))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for path in (f"plain-{backend_name}", *OTHERS.get(backend_name, ())):
+        session = plain.session(network, tensors, path, "cpu")
+        found = session.logits(session.run(session.prepare(x)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=path)
 
 
 def test_a_training_step_gives_the_references_loss_and_moves_it(plain, backend_name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 
 import keras
@@ -14,11 +15,12 @@ from benchmarks.plain import arguments
 from benchmarks.plain.weights import Layers
 from common.catalog import Network
 
-__all__ = ["Compiled", "CompiledStep", "build", "load", "session", "set_threads", "training_step"]
+__all__ = ["Compiled", "CompiledStep", "Lite", "build", "load", "session", "set_threads", "training_step"]
 
 COMPILED = {"plain-tf-eager": None, "plain-tf": False, "plain-tf-xla": True}
 """By path whether XLA compiles, None where nothing does."""
-"""The path without `tf.function`."""
+LITE = "plain-litert"
+"""The path through TensorFlow Lite, which answers and does not learn."""
 
 
 def conv(x: tf.Tensor, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> tf.Tensor:
@@ -183,6 +185,33 @@ class Compiled:
         return answer.numpy()
 
 
+class Lite:
+    """A model in evaluation mode, converted with the converter's defaults, for batches of one size."""
+
+    def __init__(self, model: keras.Model, threads: int | None) -> None:
+        content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+        with warnings.catch_warnings():
+            # That it will be a package of its own, ai-edge-litert, as it is where artifacts are served.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
+            self.interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+        self.input = self.interpreter.get_input_details()[0]["index"]
+        self.output = self.interpreter.get_output_details()[0]["index"]
+
+    def prepare(self, x: np.ndarray) -> np.ndarray:
+        images = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        self.interpreter.resize_tensor_input(self.input, images.shape)
+        self.interpreter.allocate_tensors()
+        return images
+
+    def run(self, prepared: np.ndarray) -> np.ndarray:
+        self.interpreter.set_tensor(self.input, prepared)
+        self.interpreter.invoke()
+        return self.interpreter.get_tensor(self.output)
+
+    def logits(self, answer: np.ndarray) -> np.ndarray:
+        return answer
+
+
 class CompiledStep:
     """SGD on one batch: images (N, C, H, W), labels (N,); under `tf.function`, with XLA or without, or, None, not."""
 
@@ -225,8 +254,10 @@ def set_threads(count: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Compiled:
+def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Compiled | Lite:
     """Return the network with these weights, ready to answer."""
+    if path == LITE:
+        return Lite(_loaded(network, tensors), tf.config.threading.get_intra_op_parallelism_threads() or None)
     return Compiled(_loaded(network, tensors), COMPILED[path])
 
 
