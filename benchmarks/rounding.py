@@ -34,9 +34,9 @@ from common import catalog, images, reference, weights  # noqa: E402
 from common.catalog import Network  # noqa: E402
 from common.parity import harness  # noqa: E402
 from common.parity.learning import GradientCase, small  # noqa: E402
-from common.parity.processes import processors  # noqa: E402
 from common.parity.results import Report  # noqa: E402
 from common.parity.tolerances import ROUNDING, SIZED, Check, depth_of, depths  # noqa: E402
+from common.processors import processors  # noqa: E402
 from common.reference.layers import WeightedLayer  # noqa: E402
 
 SIZES: Mapping[Check, tuple[list[int] | None, ...]] = {

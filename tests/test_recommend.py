@@ -372,7 +372,7 @@ def of(measurement: Measurement, **changes: Any) -> Measurement:
 def found_in(folder: Path, *lines: Run, threads: int | None = None, batch: int = 1) -> recorded.Found | None:
     path = folder / "bench.jsonl"
     path.write_text("".join(f"{history.dumps(run)}\n" for run in lines))
-    return recorded.from_history(path, get("resnet18"), "cpu", batch, threads)
+    return recorded.from_history(path, get("resnet18"), "cpu", batch, threads, MACHINE)
 
 
 def test_of_a_history_the_newest_of_each_path_counts(tmp_path: Path) -> None:
@@ -393,8 +393,9 @@ def test_what_another_machine_or_network_or_setting_or_training_took_is_not_mixe
         of(one, path="openvino", threads=1),
     ]
     other = a_run(of(one, path="jax-jit"), processor="Another")
-    found = found_in(tmp_path, other, a_run(*strange, one))
+    found = found_in(tmp_path, other, a_run(*strange, one), other)
     assert [each.path for each in found.measurements] == ["litert"]
+    assert found_in(tmp_path, other) is None
     assert found.setting == recorded.Setting("cpu", 1, 2)
 
 
@@ -408,7 +409,7 @@ def test_the_most_threads_that_were_measured_count_unless_asked_otherwise(tmp_pa
 
 
 def test_no_history_holds_nothing(tmp_path: Path) -> None:
-    assert recorded.from_history(tmp_path / "none.jsonl", get("lenet"), "cpu", 1, None) is None
+    assert recorded.from_history(tmp_path / "none.jsonl", get("lenet"), "cpu", 1, None, MACHINE) is None
 
 
 def test_the_history_is_where_the_benchmark_keeps_it() -> None:
@@ -577,8 +578,8 @@ def test_the_commands_name_verbs_and_modules_that_exist(path) -> None:
 
 
 def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeypatch, capsys) -> None:
-    from common.deploy import bench
-    from common.parity.processes import processors
+    from common.deploy import bench, machine
+    from common.processors import processors
 
     asked = []
 
@@ -588,6 +589,7 @@ def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeyp
         return a_run(of(measured("litert", 9, 1, 1, 1), threads=threads, batch=4))
 
     monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(machine, "describe", lambda: MACHINE)
     path = tmp_path / "made" / "bench.jsonl"
     for _ in range(2):
         found = recommend_verb._in_history(path, get("resnet18"), "cpu", 4, None)
@@ -595,6 +597,6 @@ def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeyp
     (settings,) = asked
     assert ([network.name for network in settings.networks], settings.batches) == (["resnet18"], (4,))
     assert len(settings.paths) == len(PATHS)
-    assert "nothing such was measured of resnet18 yet; measuring" in capsys.readouterr().err
+    assert "nothing such was measured of resnet18 on this machine yet; measuring" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"--threads \(=4096\) is more than this machine's"):
         recommend_verb._in_history(path, get("resnet18"), "cpu", 4, 4096)

@@ -95,7 +95,7 @@ def _list_paths() -> None:
 
 
 def _check_threads(threads: Sequence[int]) -> None:
-    from common.parity.processes import processors
+    from common.processors import processors
 
     if max(threads) > processors():
         raise ConfigError(f"--threads (={max(threads)}) is more than this machine's {processors()} processors")
@@ -191,7 +191,7 @@ def bench(
     from common.deploy import history
     from common.deploy.bench import Settings, cases, run
     from common.files import check_writable
-    from common.parity.processes import processors
+    from common.processors import processors
 
     check_choice("device", options["device"], DEVICES)
     counts = _numbers("--threads", threads) if threads is not None else [processors()]

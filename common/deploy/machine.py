@@ -31,11 +31,11 @@ def describe() -> dict[str, Any]:
     """Return the processor's name, how many of them there are to use, memory, operating system and GPU."""
     import psutil
 
-    from common.parity import processes
+    from common import processors as own
 
     return {
         "processor": _processor(),
-        "processors": processes.processors(),
+        "processors": own.processors(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "release": platform.release(),

@@ -141,14 +141,14 @@ def _in_run(path: Path, network: Network, device: str, batch: int, threads: int 
 
 
 def _in_history(path: Path | None, network: Network, device: str, batch: int, threads: int | None) -> Found:
-    """Return what a history holds, or else measure it now, and add it there."""
-    from common.deploy import recorded
+    """Return what a history holds that was measured on this machine, or else measure it now, and add it there."""
+    from common.deploy import machine, recorded
 
-    path = path or _default_history()
-    found = recorded.from_history(path, network, device, batch, threads)
+    path, here = path or _default_history(), machine.describe()
+    found = recorded.from_history(path, network, device, batch, threads, here)
     if found is None:
         _measure(path, network, device, batch, threads)
-        found = recorded.from_history(path, network, device, batch, threads)
+        found = recorded.from_history(path, network, device, batch, threads, here)
     if found is None:
         raise InputError(f"{network.name} has no path that can be measured on {device}; choose another --device")
     return found
@@ -166,7 +166,7 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
     from common.deploy import bench, history
     from common.deploy.paths import PATHS
     from common.files import check_writable
-    from common.parity.processes import processors
+    from common.processors import processors
 
     threads = threads or processors()
     if threads > processors():
@@ -177,7 +177,10 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
         raise InputError(f"cannot make {path.parent}: {error.strerror or error}; give --history") from None
     check_writable(path)
     asked = bench.Settings([network], list(PATHS.values()), (batch,), (threads,), device)
-    click.echo(f"rosetta: nothing such was measured of {network.name} yet; measuring, which takes minutes", err=True)
+    click.echo(
+        f"rosetta: nothing such was measured of {network.name} on this machine yet; measuring, which takes minutes",
+        err=True,
+    )
     backends = list(dict.fromkeys(case.path.backend for case in bench.cases(asked)))
     history.append(path, with_progress(lambda progress: bench.run(asked, progress), backends))
 

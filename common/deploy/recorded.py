@@ -14,6 +14,7 @@ from typing import Any
 
 from common import catalog, records
 from common.catalog import Network
+from common.deploy.machine import identity
 from common.deploy.measurements import Measurement, Run
 from common.deploy.paths import PATHS
 from common.errors import ConfigError, InputError, shown
@@ -60,17 +61,20 @@ def from_run(path: Path, network: Network, device: str, batch: int, threads: int
     return _find([(str(path), _parsed(str(path), _read(path), _AGAIN))], network, device, batch, threads, _AGAIN)
 
 
-def from_history(path: Path, network: Network, device: str, batch: int, threads: int | None) -> Found | None:
-    """Return the newest of a history on the machine of its last run of the network; otherwise as `from_run`."""
+def from_history(
+    path: Path, network: Network, device: str, batch: int, threads: int | None, machine: Mapping[str, Any]
+) -> Found | None:
+    """Return the newest of a history that was measured on a machine, which need not be this one's; else as `from_run`.
+
+    A home folder may be that of several machines.
+    """
     if not path.exists():
         return None
     lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), start=1) if line.strip()]
     holding = ((number, line) for number, line in reversed(lines) if f'"network": "{network.name}"' in line)
-    parsed = (
-        (f"{path}, line {number}", _parsed(f"{path}, line {number}", line, _REMOVE))
-        for number, line in itertools.islice(holding, _MOST_RUNS)
-    )
-    return _find(parsed, network, device, batch, threads, _REMOVE)
+    parsed = ((f"{path}, line {number}", _parsed(f"{path}, line {number}", line, _REMOVE)) for number, line in holding)
+    here = ((where, record) for where, record in parsed if identity(record["machine"]) == identity(machine))
+    return _find(itertools.islice(here, _MOST_RUNS), network, device, batch, threads, _REMOVE)
 
 
 def read_run(path: Path) -> Run:
@@ -130,13 +134,9 @@ def _find(
     mend: str,
 ) -> Found | None:
     """Look through runs, the newest first, until every path is found."""
-    from common.deploy.machine import identity
-
     found: dict[str, Measurement] = {}
     last: _Record | None = None
     for where, record in runs:
-        if last is not None and identity(record["machine"]) != identity(last["machine"]):
-            continue
         asked = [
             each for each in _of(record, network.name) if (each.get("device"), each.get("batch")) == (device, batch)
         ]

@@ -22,8 +22,9 @@ from common.parity.cases import Case, ForwardCase
 from common.parity.comparison import TapError, first_divergence
 from common.parity.learning import GradientCase, TrainingCase, differences
 from common.parity.mutation import source
-from common.parity.processes import Worker, join, processors
+from common.parity.processes import Worker, join
 from common.parity.results import Cell, Settings
+from common.processors import processors
 from common.reference import describe
 
 __all__ = ["Outcome", "run", "sampled"]

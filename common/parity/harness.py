@@ -23,9 +23,10 @@ from common.catalog import Network
 from common.errors import RosettaError
 from common.parity.cases import IMPORT_BYTES, Case, ForwardCase
 from common.parity.learning import RUNS, GradientCase, TrainingCase
-from common.parity.processes import MissingBackendError, Worker, join, processors
+from common.parity.processes import MissingBackendError, Worker, join
 from common.parity.results import Cell, Pair, Report, Settings
 from common.parity.tolerances import Check
+from common.processors import processors
 from common.weights import DTypeName
 
 __all__ = ["Cell", "Pair", "Report", "Settings", "run", "run_each", "run_one"]

@@ -19,7 +19,7 @@ import psutil
 from common import backends
 from common.errors import BackendError
 
-__all__ = ["THREAD_VARIABLES", "Asked", "MissingBackendError", "Worker", "cause_of_death", "end", "join", "processors"]
+__all__ = ["THREAD_VARIABLES", "Asked", "MissingBackendError", "Worker", "cause_of_death", "end", "join"]
 
 
 class Asked(Protocol):
@@ -31,12 +31,6 @@ class Asked(Protocol):
 
 class MissingBackendError(BackendError):
     """A backend that is not installed."""
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    # Only Linux can say which; elsewhere it is all there are.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

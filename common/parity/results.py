@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from common.catalog import Network
 from common.parity.comparison import TapError, first_divergence, worst
-from common.parity.processes import processors
 from common.parity.tolerances import Check
+from common.processors import processors
 from common.training.optimizers import OptimizerName
 from common.weights import DTypeName
 

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from common import backends
 from common.errors import BackendError, ConfigError
-from common.parity.processes import MissingBackendError, Worker, processors
+from common.parity.processes import MissingBackendError, Worker
+from common.processors import processors
 
 __all__ = ["Party", "Port", "Workers"]
 
