@@ -71,15 +71,6 @@ def deploy(port: ModuleType) -> ModuleType:
     return importlib.import_module(f"{port.__name__}.deploy")
 
 
-@pytest.fixture(autouse=True)
-def _forgotten(backend_name: str) -> None:
-    """Have torch forget what it compiled: of the ninth model of a class it would say nothing, and run it as it is."""
-    if backend_name == "torch":
-        import torch
-
-        torch._dynamo.reset()
-
-
 def own_paths(*, training: bool = False) -> list[Any]:
     """Return every path that runs a port's own code, for `pytest_generate_tests` to choose this port's from."""
     return [path.name for path in PATHS.values() if not path.format and (path.trains or not training)]

@@ -63,12 +63,21 @@ def _check_compiler() -> None:
         ) from None
 
 
+def _compiled(model: nn.Module) -> nn.Module:
+    """Compile a model, whole, for each shape of image that comes.
+
+    Without isolation torch counts all models of a class together, and silently runs the ninth as it is written.
+    """
+    _check_compiler()
+    return torch.compile(model, fullgraph=True, dynamic=False, isolate_recompiles=True)
+
+
 def _frozen(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Compile a model for each shape when images of it first come, its weights being constants and packed.
 
     In float64, in which oneDNN does not compute and so cannot pack, weights stay as they are.
     """
-    compiled = torch.compile(model, dynamic=False)
+    compiled = _compiled(model)
     frozen = next(model.parameters()).dtype == torch.float32
     known: set[torch.Size] = set()
 
@@ -118,7 +127,6 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
             model = deployed(network, tensors, device).to(memory_format=torch.channels_last)
             return _Session(model, model, torch.channels_last)
         case "torch-compile":
-            _check_compiler()
             model = deployed(network, tensors, device)
             return _Session(model, _frozen(model), torch.channels_last)
     raise unknown("execution path of torch's own", path, _PATHS)
@@ -144,10 +152,7 @@ def training_step(
         group["lr"] = learning_rate
     x = torch.from_numpy(images).to(next(model.parameters())).to(memory_format=memory_format)
     y = torch.from_numpy(labels).to(x.device)
-    function = model
-    if path == "torch-compile":
-        _check_compiler()
-        function = torch.compile(model, dynamic=False)
+    function = _compiled(model) if path == "torch-compile" else model
 
     def step() -> float:
         loss, _ = train_step(function, optimizer, x, y)
