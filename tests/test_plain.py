@@ -77,7 +77,7 @@ def test_with_the_same_weights_it_gives_the_references_logits(plain, backend_nam
     truth = reference.build(network)
     reference.load(truth, tensors)
     expected = truth(x.astype(np.float64))
-    for path in (f"plain-{backend_name}", *OTHERS.get(backend_name, ())):
+    for path in (f"plain-{backend_name}", *(OTHERS.get(backend_name, ()) if name in ("resnet18", "googlenet") else ())):
         session = plain.session(network, tensors, path, "cpu")
         found = session.logits(session.run(session.prepare(x)))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=path)

@@ -398,8 +398,8 @@ SMALL = {
 
 @pytest.mark.port
 @pytest.mark.parametrize("name", SMALL)
-def test_the_attributes_found_in_the_code_are_those_of_the_model(port, backend, backend_name: str, name: str) -> None:
-    model = port.build(name, **SMALL[name])
+def test_the_attributes_found_in_the_code_are_those_of_the_model(backend, backend_name: str, name: str) -> None:
+    model = backend.build(catalog.get(name, **SMALL[name]), "float32")
     calls = {call.path: call for call in backend.summary(model) if call.path and call.own}
     found = {part.path: part for part in find(name, **SMALL[name]).parts}
     # A block without a projection has the identity for a shortcut, which the reference does without.
