@@ -1,7 +1,7 @@
 """Measure our execution paths beside others' networks and plain ports, each in its own environment, in one run.
 
     python benchmarks/peers.py --networks resnet18 --batch 1 --rounds 3 -o peers.json
-    python benchmarks/peers.py --read peers.json --markdown
+    python benchmarks/peers.py --read peers.json others.json --markdown
 
 The measurements are those of `rosetta bench`: rounds of fresh processes in random order, the same threads, images,
 warm-up and clock for all. A plain port has our weights, and its answers must be the reference's, as ours must; a zoo's
@@ -386,6 +386,21 @@ def joined(runs: Sequence[Run]) -> Run:
     )
 
 
+def _read(path: Path) -> tuple[Run, Work]:
+    """Return a run that was written. Raises InputError for anything else."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return records.build(Run, read["run"]), read["work"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: nothing that this program wrote: {error}") from None
+
+
+def _merged(works: Sequence[Work]) -> Work:
+    """Return what several runs found of each zoo, of all their networks."""
+    zoos = dict.fromkeys(zoo for each in works for zoo in each)
+    return {zoo: {name: factor for each in works for name, factor in each.get(zoo, {}).items()} for zoo in zoos}
+
+
 def _named(option: str, given: str, known: Mapping[str, Any]) -> list[Any]:
     """Return what a list of names stands for. Raises ConfigError for an unknown one."""
     for name in given.split(","):
@@ -408,7 +423,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=600, help="seconds that one process may take")
     parser.add_argument("--markdown", action="store_true", help="the summary, for the README")
     parser.add_argument("-o", "--output", type=Path, help="write everything as JSON, after each network")
-    parser.add_argument("--read", type=Path, metavar="JSON", help="show what was written before; measure nothing")
+    parser.add_argument("--read", type=Path, nargs="+", metavar="JSON", help="show what was written; measure nothing")
     return parser.parse_args()
 
 
@@ -416,12 +431,8 @@ def main() -> None:
     """Measure, or read, and show."""
     options = _options()
     if options.read:
-        try:
-            read = json.loads(options.read.read_text(encoding="utf-8"))
-            run: Run = records.build(Run, read["run"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{options.read}: nothing that this program wrote: {error}") from None
-        show(run, read["work"], options.markdown)
+        found = [_read(path) for path in options.read]
+        show(joined([run for run, _ in found]), _merged([each for _, each in found]), options.markdown)
         return
     networks = _named("network", options.networks, NETWORKS)
     backends = _named("backend", options.backends, {name: name for name in ("torch", "jax", "tf", "mxnet")})

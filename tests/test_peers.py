@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -79,16 +81,25 @@ def test_a_peer_that_is_missing_is_said_to_be_with_the_line_that_installs_it(pee
     assert "tox run --notest -e timm" in line
 
 
+def written(file: Path, measurements: Sequence[Measurement], work: Mapping[str, Mapping[str, float]]) -> str:
+    run = Run(1, "", {}, {}, {"networks": sorted({one.network for one in measurements})}, tuple(measurements))
+    file.write_text(json.dumps({"run": asdict(run), "work": work}))
+    return str(file)
+
+
 def test_what_was_written_is_shown_again(peers, capsys, monkeypatch, tmp_path) -> None:
-    file = tmp_path / "peers.json"
-    run = Run(1, "", {}, {}, {}, tuple(MEASUREMENTS))
-    file.write_text(json.dumps({"run": asdict(run), "work": WORK}))
-    monkeypatch.setattr(sys, "argv", ["peers.py", "--read", str(file), "--markdown"])
+    first = written(tmp_path / "first.json", MEASUREMENTS, WORK)
+    other = [taken("densenet", "tf-function", 10.0), taken("densenet", "keras", 10.0)]
+    second = written(tmp_path / "second.json", other, {"keras": {"densenet": 0.5}})
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--read", first, second, "--markdown"])
     peers.main()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "| tf-function" in line]
-    assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        *("resnet18", "inference", "1", "tf", "tf-function", "15.0", "plain-tf", "20.0", "1.33"),
-        *("keras (work 1.30)", "20.0", "1.33"),
+    lines = [line for line in capsys.readouterr().out.splitlines() if "| tf-function" in line]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        [
+            *("resnet18", "inference", "1", "tf", "tf-function", "15.0", "plain-tf", "20.0", "1.33"),
+            *("keras (work 1.30)", "20.0", "1.33"),
+        ],
+        ["densenet", "inference", "1", "tf", "tf-function", "10.0", "", "", "", "keras (work 0.50)", "20.0", "2.00"],
     ]
 
 

@@ -147,8 +147,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
 
     Keras keeps the biased variance (divided by n), as the suite does; its own constants are 1e-3 and 0.99. It writes
-    the formula out. Images in float32 go here through the one operation that TensorFlow has for it, which keeps the
-    unbiased variance: a training step of ResNet-18 takes a sixth less time.
+    the formula out. In training, images in float32 go here through the one operation that TensorFlow has for it, which
+    gives the unbiased variance: a step of ResNet-18 takes a sixth less time. In evaluation the formula is the faster.
     """
 
     def __init__(
@@ -157,23 +157,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if inputs.shape.rank != 4 or inputs.dtype == tf.float64:
+        learns = training and self.trainable
+        if not learns or inputs.shape.rank != 4 or inputs.dtype == tf.float64:
             return super().call(inputs, training=training)
-        learns = bool(training and self.trainable)
         # `tf.compat.v1.nn.fused_batch_norm`, which wraps it, silently takes 1.001e-5 for a smaller epsilon.
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=[] if learns else self.moving_mean,
-            variance=[] if learns else self.moving_variance,
-            epsilon=self.epsilon,
-            is_training=learns,
+            x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
-        if learns:
-            count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-            for statistic, now in ((self.moving_mean, mean), (self.moving_variance, variance * ((count - 1) / count))):
-                statistic.assign(statistic * self.momentum + now * (1 - self.momentum))
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
+        for statistic, now in ((self.moving_mean, mean), (self.moving_variance, variance * ((count - 1) / count))):
+            statistic.assign(statistic * self.momentum + now * (1 - self.momentum))
         return y
 
 
