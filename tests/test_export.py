@@ -68,10 +68,11 @@ def served(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     matrix = np.arange(12.0).reshape(6, 2)
     np.save(tmp_path / "a.npy", matrix)
     digest = hashlib.sha256((tmp_path / "a.npy").read_bytes()).hexdigest()
-    manifest = {"path": "a.npy", "files": {"a.npy": digest}, "server": "matrix", "input": {"shape": [2, 3, 1, 2]}}
+    given = {"shape": [2, 3, 1, 2], "layout": "NCHW"}
+    manifest = {"path": "a.npy", "files": {"a.npy": digest}, "server": "matrix", "input": given}
     (tmp_path / "a.manifest.json").write_text(json.dumps(manifest))
 
-    def run(x: np.ndarray) -> subprocess.CompletedProcess[str]:
+    def run(x: np.ndarray, *options: str) -> subprocess.CompletedProcess[str]:
         np.save(tmp_path / "x.npy", x)
         command = [
             sys.executable,
@@ -80,6 +81,7 @@ def served(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             tmp_path / "a.manifest.json",
             tmp_path / "x.npy",
             tmp_path / "y.npy",
+            *options,
         ]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -103,10 +105,33 @@ def test_an_artifact_that_was_altered_is_refused(served, tmp_path: Path) -> None
     assert not (tmp_path / "y.npy").exists()
 
 
-def test_images_that_do_not_fill_a_batch_are_refused(served) -> None:
-    result = served(np.zeros((3, 3, 1, 2)))
-    assert result.returncode == 1
-    assert "holds 3 images; the artifact takes 2 at a time" in result.stderr
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((3, 3, 1, 2)), "holds 3 images; the artifact takes 2 at a time"),
+        (np.zeros((2, 3, 2, 1)), "holds float64 of shape (2, 3, 2, 1); the artifact takes numbers of (N, 3, 1, 2)"),
+        (np.zeros((2, 6)), "holds float64 of shape (2, 6); the artifact takes numbers of (N, 3, 1, 2)"),
+        (np.zeros((0, 3, 1, 2)), "holds float64 of shape (0, 3, 1, 2); the artifact takes numbers of (N, 3, 1, 2)"),
+        (np.full((2, 3, 1, 2), "a"), "holds <U1 of shape (2, 3, 1, 2); the artifact takes numbers of (N, 3, 1, 2)"),
+    ],
+)
+def test_what_are_no_images_for_it_is_refused(served, tmp_path: Path, x: np.ndarray, message: str) -> None:
+    result = served(x)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert message in result.stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: Path) -> None:
+    x = np.zeros((2, 3, 1, 2))
+    assert served(x, "--server", "nothing").stderr.startswith(
+        "there is no server nothing; there are exported_program, "
+    )
+    (tmp_path / "elsewhere" / "lacking.py").write_text("import no_such_runtime.api\n")
+    result = served(x, "--server", "lacking")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("lacking needs no-such-runtime, which this Python does not have: ")
+    assert result.stderr.endswith("-m pip install no-such-runtime\n")
 
 
 @pytest.mark.parametrize(

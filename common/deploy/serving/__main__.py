@@ -37,6 +37,33 @@ def artifact(manifest: Path, described: dict[str, Any]) -> Path:
     return folder / described["path"]
 
 
+def check(images: np.ndarray, file: Path, described: dict[str, Any]) -> None:
+    """End the program where a file does not hold images as the artifact takes them."""
+    batch, *one = described["input"]["shape"]
+    channels, height, width = one if described["input"]["layout"] == "NCHW" else (one[2], *one[:2])
+    fits = images.ndim == 4 and all(
+        size in (None, found) for size, found in zip((channels, height, width), images.shape[1:], strict=True)
+    )
+    if not fits or not len(images) or not np.issubdtype(images.dtype, np.number):
+        expected = ", ".join("any" if size is None else str(size) for size in (channels, height, width))
+        sys.exit(f"{file} holds {images.dtype} of shape {images.shape}; the artifact takes numbers of (N, {expected})")
+    if len(images) % (batch or 1):
+        sys.exit(f"{file} holds {len(images)} images; the artifact takes {batch} at a time")
+
+
+def load(name: str, path: Path, described: dict[str, Any], threads: int) -> Any:
+    """Return a session of a server. Ends the program where its runtime is not installed."""
+    try:
+        server = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            there = sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py"))
+            sys.exit(f"there is no server {name}; there are {', '.join(there)}")
+        missing = (error.name or name).partition(".")[0].replace("_", "-")
+        sys.exit(f"{name} needs {missing}, which this Python does not have: {sys.executable} -m pip install {missing}")
+    return server.load(path, described, threads)
+
+
 def main() -> None:
     """Read the arguments, run the artifact and write what it answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,12 +79,10 @@ def main() -> None:
         images = np.load(options.input)
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"cannot read {options.manifest} or {options.input}: {error}")
-    server = importlib.import_module(options.server or described["server"])
-    session = server.load(path, described, options.threads)
+    check(images, options.input, described)
+    session = load(options.server or described["server"], path, described, options.threads)
     # A batch that is fixed may be smaller than what there is to run.
     batch = described["input"]["shape"][0] or len(images)
-    if len(images) % batch:
-        sys.exit(f"{options.input} holds {len(images)} images; the artifact takes {batch} at a time")
     answers = [
         session.logits(session.run(session.prepare(images[start : start + batch])))
         for start in range(0, len(images), batch)
