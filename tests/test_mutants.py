@@ -160,8 +160,8 @@ def test_every_bias_scale_and_statistic_is_zeroed_and_every_pair_of_a_shape_exch
 @pytest.mark.port
 def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
     every = [*generic.of_sources(backend_name), *generic.of_weights(backend_name)]
-    outcomes = run.run(run.sampled(every, 2, seed=0), [backend_name])
-    assert len(outcomes) == 10
+    outcomes = run.run(run.sampled(every, 1, seed=0), [backend_name])
+    assert len(outcomes) == 5
     assert {outcome.status for outcome in outcomes} <= {"killed", "equivalent"}, outcomes
     assert all(outcome.mutant.reason for outcome in outcomes if outcome.status == "equivalent")
     assert not [outcome for outcome in outcomes if outcome.named is False]

@@ -14,7 +14,7 @@ import pytest
 from conftest import FACTS, ROOT
 from rich.console import Console
 
-from common import catalog, reference
+from common import catalog, reference, weights
 from common.backends import BACKENDS
 from common.errors import ConfigError
 from common.view import source
@@ -399,7 +399,9 @@ SMALL = {
 @pytest.mark.port
 @pytest.mark.parametrize("name", SMALL)
 def test_the_attributes_found_in_the_code_are_those_of_the_model(backend, backend_name: str, name: str) -> None:
-    model = backend.build(catalog.get(name, **SMALL[name]), "float32")
+    network = catalog.get(name, **SMALL[name])
+    model = backend.build(network, "float32")
+    backend.load(model, weights.initialise(network))  # without weights a model of Gluon has no shapes
     calls = {call.path: call for call in backend.summary(model) if call.path and call.own}
     found = {part.path: part for part in find(name, **SMALL[name]).parts}
     # A block without a projection has the identity for a shortcut, which the reference does without.
