@@ -1,6 +1,8 @@
 """Export a network in every way there is, verify each artifact as `rosetta export` does, and print a table.
 
-python benchmarks/exports.py resnet18 --markdown
+    python benchmarks/exports.py resnet18 --markdown
+
+An artifact that is refused has the reason in its row.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from common.errors import RosettaError  # noqa: E402
 
 
 def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yield what came of each format, maker and dtype; one that was refused says why."""
+    """Yield what came of each format, maker and dtype."""
+    files = {plain: folder / f"{plain}.safetensors" for plain in ("float32", "float64")}
+    for plain, file in files.items():
+        weights.write_initial(file, network, "probe", 0, plain)
     for kind in FORMATS.values():
         for backend in kind.makers:
             for dtype in kind.dtypes:
-                file = folder / "w.safetensors"
-                plain = "float64" if dtype == "float64" else "float32"
-                weights.write(file, network, weights.initialise(network, "probe", 0, plain))
+                file = files["float64" if dtype == "float64" else "float32"]
                 output = folder / f"{kind.name}-{backend}-{dtype}{kind.suffix}"
                 try:
                     manifest = export(Wanted(file, kind.name, dtype, backend), output)
