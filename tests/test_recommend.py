@@ -85,6 +85,7 @@ def order(result: Any) -> list[str]:
         (Constraints(runtime="c", memory_mb=300), "latency", ["openvino", "onnxruntime", "litert"]),
         (Constraints(latency_ms=17, memory_mb=100), "throughput", ["litert"]),
         (Constraints(install_mb=100), "size", ["litert", "onnxruntime"]),
+        (Constraints(error=1e-7, latency_ms=15), "memory", ["onnxruntime", "openvino", "torch-compile"]),
         (Constraints(install_mb=700), "cold-start", ["litert", "onnxruntime", "openvino", "torch-eager", "jax-jit"]),
     ],
 )
@@ -123,6 +124,19 @@ def test_a_path_of_another_version_and_one_without_a_time_are_not_recommended() 
     )
     assert said["caffe"] == "this version knows no such path"
     assert said["litert"] == "no time was measured"
+
+
+def test_whole_numbers_drop_out_where_the_error_is_limited() -> None:
+    paths = [measured("litert", 17, 150, 45, 0.2), measured("litert-int8", 3, 80, 12, 0.2, error=0.0131)]
+    assert order(recommend(paths, Constraints(), "latency")) == ["litert-int8", "litert"]
+    result = recommend(paths, Constraints(error=1e-3), "latency")
+    assert order(result) == ["litert"]
+    assert reasons(result)["litert-int8"] == "--error 0.001: its error is 1.3e-02"
+    closest = recommend(paths, Constraints(error=1e-3, install_mb=20), "latency").relaxations
+    assert {each.path: dict(each.changes) for each in closest} == {
+        "litert-int8": {"--error": 0.0131},
+        "litert": {"--install-mb": 45.0},
+    }
 
 
 def test_a_limit_is_kept_at_the_limit_itself() -> None:
@@ -237,16 +251,16 @@ def test_where_nothing_was_measured_there_is_no_nearest() -> None:
 
 NUMBERS = st.integers(1, 6)
 SAMPLES = st.lists(
-    st.tuples(*[NUMBERS] * 4, st.sets(st.sampled_from(["latency_ms", "peak_memory_bytes", "install_bytes"]))),
+    st.tuples(*[NUMBERS] * 5, st.sets(st.sampled_from(["latency_ms", "peak_memory_bytes", "install_bytes", "error"]))),
     max_size=9,
 ).map(
     lambda rows: [
-        measured(path, *numbers, **dict.fromkeys(unknown))
-        for path, (*numbers, unknown) in zip(PATHS, rows, strict=False)
+        measured(path, *numbers, **{"error": error, **dict.fromkeys(unknown)})
+        for path, (*numbers, error, unknown) in zip(PATHS, rows, strict=False)
     ]
 )
 LIMIT = st.none() | st.floats(0.1, 8)
-CONSTRAINTS = st.builds(Constraints, LIMIT, LIMIT, LIMIT, st.sampled_from(facts.PLACES))
+CONSTRAINTS = st.builds(Constraints, LIMIT, LIMIT, LIMIT, st.sampled_from(facts.PLACES), LIMIT)
 
 
 @given(SAMPLES)

@@ -16,6 +16,7 @@ from common.deploy.quantities import (
     COLD,
     DISK,
     ENERGY,
+    ERROR,
     LATENCY,
     LIMITS,
     MEMORY,
@@ -24,7 +25,6 @@ from common.deploy.quantities import (
     THROUGHPUT,
     Objective,
     Quantity,
-    shown,
 )
 from common.deploy.recommend import Constraints, Dropped, Ranked, Recommendation
 from common.deploy.recorded import Found
@@ -109,21 +109,18 @@ def print_advice(advice: Advice, screen: Console) -> None:
 def _ranking(ranked: Sequence[Ranked], objective: Quantity) -> Any:
     from rich.table import Table
 
-    columns = [*_COLUMNS, *({objective} - set(_COLUMNS))]
+    columns = [*_COLUMNS, *({objective} - set(_COLUMNS)), ERROR]
     table = Table("rank", "path", box=None, pad_edge=False)
     for quantity in columns:
-        table.add_column(f"{quantity.name} {quantity.unit}", justify="right")
-    table.add_column("error", justify="right")
+        table.add_column(quantity.heading, justify="right")
     table.add_column("Pareto front")
     table.add_column("runtime")
     for each in ranked:
         runtime = facts.of(PATHS[each.measurement.path])
-        error = each.measurement.error
         table.add_row(
             f"{each.rank}{'=' if each.tied else ''}",
             each.measurement.path,
             *(_figure(quantity, each.measurement) for quantity in columns),
-            "" if error is None else f"{error:.1e}",
             "yes" if each.on_front else "",
             f"{runtime.name}, retired" if runtime.retired else runtime.name,
         )
@@ -133,8 +130,8 @@ def _ranking(ranked: Sequence[Ranked], objective: Quantity) -> Any:
 def _figure(quantity: Quantity, measurement: Measurement) -> str:
     value, interval = quantity.of(measurement), quantity.interval(measurement)
     if value is None or interval is None:
-        return shown(value)
-    return f"{shown(value)} [{shown(interval.low)}, {shown(interval.high)}]"
+        return quantity.text(value)
+    return f"{quantity.text(value)} [{quantity.text(interval.low)}, {quantity.text(interval.high)}]"
 
 
 def _facts(measurements: Sequence[Measurement], runtime: facts.Runtime) -> Any:
@@ -159,7 +156,7 @@ def _print_nearest(advice: Advice, screen: Console) -> None:
         screen.print("Nothing that was measured comes into question at all.")
         return
     near = [
-        f"{quantity.name} {shown(quantity.of(nearest))} {quantity.unit} of {limit:g}"
+        f"{quantity.name} {quantity.phrase(quantity.of(nearest))} of {limit:g}"
         for name, limit in advice.constraints.given().items()
         for quantity in (LIMITS[name].quantity,)
     ]

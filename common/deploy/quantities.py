@@ -14,6 +14,7 @@ __all__ = [
     "COLD",
     "DISK",
     "ENERGY",
+    "ERROR",
     "LATENCY",
     "LIMITS",
     "MEMORY",
@@ -33,7 +34,7 @@ Objective = Literal["latency", "throughput", "memory", "size", "cold-start", "en
 class Quantity:
     """Something measured: its name, its unit, and what it is of a measurement, None where it was not measured.
 
-    `interval` gives the bounds of its confidence interval, where it has one.
+    `interval` gives the bounds of its confidence interval, where it has one. `scientific`: it spans powers of ten.
     """
 
     name: str
@@ -41,6 +42,20 @@ class Quantity:
     of: Callable[[Measurement], float | None]
     interval: Callable[[Measurement], Interval | None] = lambda _: None
     more_is_better: bool = False
+    scientific: bool = False
+
+    def text(self, value: float | None) -> str:
+        """Return a value of it as tables show it, without its unit."""
+        return f"{value:.1e}" if self.scientific and value is not None else shown(value)
+
+    def phrase(self, value: float | None) -> str:
+        """Return a value of it as sentences say it, with its unit where it has one."""
+        return f"{self.text(value)} {self.unit}".rstrip()
+
+    @property
+    def heading(self) -> str:
+        """What stands over a column of it."""
+        return f"{self.name} {self.unit}".rstrip()
 
 
 def _megabytes(count: int | None) -> float | None:
@@ -73,6 +88,7 @@ THROUGHPUT = Quantity(
     more_is_better=True,
 )
 ENERGY = Quantity("energy", "J/image", lambda found: found.energy_joules)
+ERROR = Quantity("error", "", lambda found: found.error, scientific=True)
 
 OBJECTIVES: Mapping[Objective, Quantity] = {
     "latency": LATENCY,
@@ -98,6 +114,7 @@ LIMITS: Mapping[str, Limit] = {
     "latency_ms": Limit("--latency-ms", P95),
     "memory_mb": Limit("--memory-mb", MEMORY),
     "install_mb": Limit("--install-mb", DISK),
+    "error": Limit("--error", ERROR),
 }
 """By field of `Constraints`. Of latency it is the 95th percentile: what a deployment can promise."""
 

@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Decimal
 from common.deploy import facts
 from common.deploy.measurements import Measurement
 from common.deploy.paths import PATHS
-from common.deploy.quantities import AXES, LIMITS, OBJECTIVES, Objective, Quantity, shown
+from common.deploy.quantities import AXES, LIMITS, OBJECTIVES, Objective, Quantity
 
 __all__ = [
     "Constraints",
@@ -29,12 +29,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a deployment must keep to; None where it need not."""
+    """What a deployment must keep to; None where it need not. `error`: relative to the reference's largest logit."""
 
     latency_ms: float | None = None
     memory_mb: float | None = None
     install_mb: float | None = None
     runtime: facts.Runtime = "any"
+    error: float | None = None
 
     def given(self) -> dict[str, float]:
         """Return the limits that are given, by field."""
@@ -161,7 +162,7 @@ def _broken(measurement: Measurement, constraints: Constraints) -> dict[str, str
         if value is None:
             reasons[option] = f"{option} {limit:g}: its {quantity.name} was not measured"
         elif value > limit:
-            reasons[option] = f"{option} {limit:g}: its {quantity.name} is {shown(value)} {quantity.unit}"
+            reasons[option] = f"{option} {limit:g}: its {quantity.name} is {quantity.phrase(value)}"
     return reasons
 
 

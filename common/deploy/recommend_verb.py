@@ -35,6 +35,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     epilog=example(
         "rosetta recommend resnet18",
         "rosetta recommend resnet18 --latency-ms 10 --install-mb 200 --optimise memory",
+        "rosetta recommend resnet18 --error 1e-4 --batch 8 --optimise throughput",
         "rosetta recommend lenet --runtime browser --from bench.json --plot front.svg --json recommended.json",
     )
 )
@@ -42,6 +43,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--latency-ms", type=_POSITIVE, help="At most so long for a batch, in 95 of 100 runs.")
 @click.option("--memory-mb", type=_POSITIVE, help="At most so much memory of the process, at its peak.")
 @click.option("--install-mb", type=_POSITIVE, help="At most so much on disk: what must be installed, and the artifact.")
+@click.option("--error", type=_POSITIVE, help="At most so far off the reference, relative to the largest logit.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to compute on  [default: the most measured with]")
 @click.option("--runtime", default="any", show_default=True, help=f"Where it must run: {', '.join(PLACES)}.")
@@ -61,6 +63,7 @@ def recommend(
     latency_ms: float | None,
     memory_mb: float | None,
     install_mb: float | None,
+    error: float | None,
     batch: int,
     threads: int | None,
     runtime: str,
@@ -96,7 +99,7 @@ def recommend(
         if run_path is not None
         else _in_history(history_path, entry, device, batch, threads)
     )
-    constraints = Constraints(latency_ms, memory_mb, install_mb, runtime)  # type: ignore[arg-type]  # it was checked
+    constraints = Constraints(latency_ms, memory_mb, install_mb, runtime, error)  # type: ignore[arg-type]  # it was checked
     result = rank(found.measurements, constraints, optimise, device)  # type: ignore[arg-type]  # it was checked
     advice = Advice(entry, found, constraints, optimise, result)  # type: ignore[arg-type]
     print_advice(advice, console())
@@ -178,7 +181,8 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
     check_writable(path)
     asked = bench.Settings([network], list(PATHS.values()), (batch,), (threads,), device)
     click.echo(
-        f"rosetta: nothing such was measured of {network.name} on this machine yet; measuring, which takes minutes",
+        f"rosetta: nothing such was measured of {network.name} on this machine yet; measuring every path, which takes minutes "
+        f"(`rosetta bench {network.name} --paths ...` measures some of them)",
         err=True,
     )
     backends = list(dict.fromkeys(case.path.backend for case in bench.cases(asked)))
