@@ -101,6 +101,37 @@ def test_the_deploy_form_is_the_same_function(deploy: ModuleType, backend_name: 
     check(network, "float64", x, session.logits(session.run(session.prepare(x))))
 
 
+RUN = """
+import sys
+import numpy as np
+from common import weights
+from tf_impl import deploy
+for given, images, logits in zip(*[iter(sys.argv[1:])] * 3):
+    file = weights.read(given)
+    session = deploy.session(file.network, file.tensors, "tf-function", "cpu")
+    np.save(logits, session.logits(session.run(session.prepare(np.load(images)))))
+"""
+
+
+@pytest.mark.port
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_groups_stay_one_operation_with_onednn_and_without(backend_name: str, tmp_path: Path, onednn: str) -> None:
+    """Grappler fuses other operations with it than without it, and TensorFlow turns it on by the processor."""
+    if backend_name != "tf":
+        pytest.skip("only TensorFlow chooses what to fuse by the processor")
+    network = small("regnetx32")
+    arguments = []
+    for dtype in ("float64", "float32"):
+        files = [str(tmp_path / f"{dtype}-{name}") for name in ("weights.safetensors", "images.npy", "logits.npy")]
+        weights.write(files[0], network, probe(network, dtype))
+        np.save(files[1], noise(network, dtype, 2, 5))
+        arguments += files
+    variables = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
+    subprocess.run([sys.executable, "-c", RUN, *arguments], check=True, cwd=ROOT, env=variables, timeout=300)
+    for dtype in ("float64", "float32"):
+        check(network, dtype, noise(network, dtype, 2, 5), np.load(tmp_path / f"{dtype}-logits.npy"))
+
+
 @pytest.mark.port
 @pytest.mark.parametrize(
     ("network", "dtype"), [(MIXED, "float64"), (JOINED, "float32")], ids=lambda value: getattr(value, "name", value)

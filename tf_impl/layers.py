@@ -99,6 +99,12 @@ class Conv2D(keras.layers.Conv2D):
         convolved = [tf.nn.conv2d(x, k, self.strides, padding, dilations=self.dilation_rate) for x, k in groups]
         return tf.concat(convolved, axis=-1)
 
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.groups == 1 or self.differentiable:
+            return super().call(inputs)
+        # Keras's `BiasAdd` would be fused into an operation that knows no groups where oneDNN is not used.
+        return self.activation(tf.add(self.convolution_op(inputs, self.kernel), self.bias))
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return super().compute_output_shape(_padded(input_shape, self.pixels))
 
