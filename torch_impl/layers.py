@@ -2,7 +2,8 @@
 
 `nn.Conv2d`, `nn.Linear`, the pools, activations and `nn.Dropout` already mean what the suite means by them: symmetric
 padding, minus infinity around a max-pool, floored sizes, kept activations scaled by 1 / (1 - p). Models use them as
-they are. Batch normalisation differs in the statistics that it keeps.
+they are. Batch normalisation differs in the statistics that it keeps. On a processor torch multiplies every convolution
+out; `WinogradConv2d` is one that takes fewer products.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
-__all__ = ["BATCH_NORM_EPSILON", "BATCH_NORM_MOMENTUM", "BatchNorm1d", "BatchNorm2d", "image_size"]
+__all__ = ["BATCH_NORM_EPSILON", "BATCH_NORM_MOMENTUM", "BatchNorm1d", "BatchNorm2d", "WinogradConv2d", "image_size"]
 
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -47,6 +48,76 @@ class BatchNorm1d(_BiasedStatistics, nn.BatchNorm1d):
 
 class BatchNorm2d(_BiasedStatistics, nn.BatchNorm2d):
     """Batch normalisation of (N, C, H, W) over batch, height and width."""
+
+
+_OF_IMAGES = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+_OF_KERNELS = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+_OF_OUTPUTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+"""Winograd's F(4, 3): with n pixels and a kernel, `of_outputs @ ((of_images @ pixels) * (of_kernels @ kernel))`."""
+
+_LEAST_CHANNELS = 128
+_LEAST_TILES = 32
+"""With fewer of either, carrying tiles to and fro takes longer than the products that it saves."""
+
+
+class WinogradConv2d(nn.Conv2d):
+    """conv 3x3 by Winograd's algorithm: (N, C, H, W) -> (N, out_channels, H, W), fastest in channels last.
+
+    Lavin and Gray, 2016, arXiv:1509.09308, section 4: F(4x4, 3x3) makes a tile of 16 pixels from one of 36 by 36
+    products for each pair of channels, where the definition takes 144. Few and small images it multiplies out as torch
+    does. It answers alone: the kernel is transformed once, in float64, and does not learn.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        like = {"dtype": conv.weight.dtype, "device": conv.weight.device}
+        super().__init__(conv.in_channels, conv.out_channels, kernel_size=3, padding=1, **like)
+        self.weight, self.bias = conv.weight, conv.bias
+        images, kernels, outputs = (
+            torch.tensor(rows, dtype=torch.float64, device=conv.weight.device)
+            for rows in (_OF_IMAGES, _OF_KERNELS, _OF_OUTPUTS)
+        )
+        kernel = torch.einsum("ai,ocij,bj->abco", kernels, conv.weight.detach().double(), kernels).flatten(0, 1)
+        for name, values in (
+            ("of_images", torch.kron(images, images)),
+            ("kernel", kernel),
+            ("of_outputs", torch.kron(outputs, outputs)),
+        ):
+            self.register_buffer(name, values.to(conv.weight.dtype).contiguous(), persistent=False)
+
+    @staticmethod
+    def suits(conv: nn.Conv2d) -> bool:
+        """Return whether a convolution is one that this computes, and wide enough for it to be the faster."""
+        shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+        return (
+            shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        rows, columns = -(-height // 4), -(-width // 4)
+        if n * rows * columns < _LEAST_TILES:
+            return super().forward(x)
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
+        # The pixels of a tile come first: each transform is one product of matrices, and so is each pixel's.
+        tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
+        products = torch.bmm((self.of_images @ tiles).view(36, -1, self.in_channels), self.kernel)
+        made = (self.of_outputs @ products.view(36, -1)).view(4, 4, n, rows, columns, self.out_channels)
+        y = made.permute(2, 3, 0, 4, 1, 5).reshape(n, 4 * rows, 4 * columns, self.out_channels)
+        return (y[:, :height, :width] + self.bias).permute(0, 3, 1, 2)
 
 
 def image_size(size: tuple[int, int], *layers: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> tuple[int, int]:

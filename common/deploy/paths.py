@@ -52,6 +52,7 @@ PATHS = _named(
         ExecutionPath("torch-eager", *_TORCH, "the port as it is written", trains=True),
         ExecutionPath("torch-channels-last", *_TORCH, "folded, channels last in memory", trains=True),
         ExecutionPath("torch-compile", *_TORCH, "torch.compile: inductor, frozen", trains=True),
+        ExecutionPath("torch-winograd", *_TORCH, "the same, wide 3x3 convolutions by Winograd's algorithm"),
         ExecutionPath(
             "torch-export", *_TORCH, "a torch.export program", format="torch-export", server="exported_program"
         ),

@@ -181,8 +181,8 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
     check_writable(path)
     asked = bench.Settings([network], list(PATHS.values()), (batch,), (threads,), device)
     click.echo(
-        f"rosetta: nothing such was measured of {network.name} on this machine yet; measuring every path, which takes minutes "
-        f"(`rosetta bench {network.name} --paths ...` measures some of them)",
+        f"rosetta: nothing such was measured of {network.name} on this machine yet; measuring every path, which takes "
+        f"minutes (`rosetta bench {network.name} --paths ...` measures some of them)",
         err=True,
     )
     backends = list(dict.fromkeys(case.path.backend for case in bench.cases(asked)))
