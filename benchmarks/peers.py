@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -461,6 +462,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # So that the process that is being measured is ended too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
     except RosettaError as error:

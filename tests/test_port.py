@@ -308,12 +308,16 @@ class Jax:
     """JAX's and Flax NNX's own ways."""
 
     def block_shape(self, port, kind: str, arguments: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
-        import jax.numpy as jnp
+        import jax
         from flax import nnx
 
+        def run(images):
+            return getattr(port, kind)(channels, *arguments, rngs=nnx.Rngs(0))(images)
+
+        # Layer by layer XLA would compile each operation of each shape, and be asked for shapes alone.
         batch, channels, height, width = shape
-        block = getattr(port, kind)(channels, *arguments, rngs=nnx.Rngs(0))
-        batch, height, width, channels = block(jnp.zeros((batch, height, width, channels), jnp.float32)).shape
+        output = jax.eval_shape(run, jax.ShapeDtypeStruct((batch, height, width, channels), "float32"))
+        batch, height, width, channels = output.shape
         return batch, channels, height, width
 
     def compiled(self, model, x: np.ndarray) -> np.ndarray:
