@@ -25,6 +25,7 @@ from common.options import (
     FORMATS,
     MUTANTS,
     OPTIMIZERS,
+    FiniteRange,
     check_choice,
     config_option,
     console,
@@ -353,9 +354,7 @@ def _picture(given: str) -> np.ndarray:
 )
 @seed_option
 @click.option("--jobs", type=click.IntRange(min=1), help="How many compute at a time  [default: the processors]")
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=600, show_default=True, help="Seconds one cell may take."
-)
+@click.option("--timeout", type=FiniteRange(min=1), default=600, show_default=True, help="Seconds one cell may take.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write it as one self-contained page.")
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write it as JUnit XML.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "OPTIMIZERS",
     "PLACES",
     "SCHEDULES",
+    "FiniteRange",
     "check_choice",
     "config_option",
     "console",
@@ -50,6 +52,16 @@ OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 MUTANTS = ("pitfall", "constant", "keyword", "activation", "swap", "zero")
 PLACES = ("python", "c", "mobile", "browser", "any")
 SCHEDULES = ("constant", "step", "cosine")
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds. To Click `nan` is within any, and then nothing is over a limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 def example(*lines: str) -> str:

@@ -548,6 +548,7 @@ REFUSED = {
     "an unknown objective": (text_of(), ["--optimise", "speed"], "there is no objective 'speed'"),
     "an unknown device": (text_of(), ["--device", "tpu"], "there is no device 'tpu'"),
     "a limit of nothing": (text_of(), ["--latency-ms", 0], "--latency-ms"),
+    "a limit that is no number": (text_of(), ["--error", "nan"], "'--error': nan is not a finite number"),
     "two sources": (text_of(), ["--history", "h.jsonl"], "--from and --history were both given"),
     "no kind of picture": (text_of(), ["--plot", "front.jpg"], "front.jpg: a picture is written as"),
     "a folder that is not there": (text_of(), ["--json", "no/such.json"], "there is no folder no"),

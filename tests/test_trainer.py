@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import shutil
@@ -258,6 +259,7 @@ def test_a_learning_rate_that_diverges_is_said_and_the_last_good_checkpoint_stay
         ),
         ({"init": "lenet.safetensors"}, WeightsError, "weights of lenet"),
         ({"schedule": Plan(warmup=3)}, ConfigError, "`warmup` (=3) must be from 0 to the 2 epochs"),
+        *(({"schedule": Plan(every=every)}, ConfigError, "`every` (=") for every in (0, -1, math.nan, math.inf)),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -14,6 +14,7 @@ from common.errors import ConfigError, InputError
 from common.options import (
     BACKENDS,
     DEVICES,
+    FiniteRange,
     check_choice,
     config_option,
     console,
@@ -146,10 +147,10 @@ def _check_folder(path: Path) -> None:
 @click.option("--mode", default="inference", show_default=True, help="inference, training or both.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Processes for each row.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, 3600), default=1, show_default=True, help="Time samples for, in each round."
+    "--seconds", type=FiniteRange(0, 3600), default=1, show_default=True, help="Time samples for, in each round."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=1), default=600, show_default=True, help="Seconds one process may take."
+    "--timeout", type=FiniteRange(min=1), default=600, show_default=True, help="Seconds one process may take."
 )
 @click.option("--weights", "weights_path", type=click.Path(path_type=Path), help="Canonical weights  [default: random]")
 @config_option

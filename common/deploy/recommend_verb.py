@@ -14,6 +14,7 @@ from common.options import (
     DEVICES,
     OBJECTIVES,
     PLACES,
+    FiniteRange,
     check_choice,
     config_option,
     console,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["recommend"]
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+_POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 @click.command(

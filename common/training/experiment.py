@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,8 @@ class Experiment:
             raise ConfigError(
                 f"`warmup` (={self.schedule.warmup:g}) must be from 0 to the {self.epochs} epochs of the run"
             )
+        if not 0 < self.schedule.every < math.inf:
+            raise ConfigError(f"`every` (={self.schedule.every:g}) must be a number of epochs above 0")
         self.schedule.schedule(self.learning_rate, self.epochs, 1000)  # which checks the other numbers
 
     @property
