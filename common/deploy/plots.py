@@ -217,8 +217,9 @@ def draw_roofline(run: Run) -> Figure | None:
     """Return a picture of what each path reaches under what this machine does at best, None without such a path.
 
     The roof is what NumPy reaches in a product of matrices, or what memory brings in, whichever is less. Operations are
-    two for each multiply-accumulate; bytes are those of float32 weights, images and activations, each moved once.
-    Training takes operations that are not counted here, and of a GPU the roof is not known.
+    two for each multiply-accumulate; bytes are those of float32 weights, images and activations, each moved once. What
+    takes fewer, as Winograd's convolution does, or narrower numbers, may lie above it. Training takes operations that
+    are not counted here, and of a GPU the roof is not known.
     """
     rates = run.machine["matmul_gflops"]
     known = (one for one in _measured(run) if one.mode == "inference" and one.device == "cpu")
