@@ -51,6 +51,12 @@ class Run:
         ]
 
 
+def _heed_signals() -> None:
+    """Heed in a new process what the shell has the tests ignore, in the background or under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Parity:
     """Starts `rosetta parity` in a folder of its own, and can tell what it has left behind."""
 
@@ -83,8 +89,7 @@ class Parity:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # Where the tests run in the background of a shell, SIGINT is ignored, and would be in here too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (there are no threads)
+            preexec_fn=_heed_signals,  # noqa: PLW1509 (there are no threads)
         )
 
     def end(self, process: subprocess.Popen[str], reports: str = "report") -> Run:
