@@ -154,6 +154,18 @@ def bench_of(*paths: str, network: str = "lenet", config: dict | None = None, **
     return bench.run(bench.Settings([catalog.get(network, **(config or {}))], list(map(get, paths)), **asked))
 
 
+def test_of_the_machine_the_best_before_and_after_the_rounds_counts(
+    faults: Callable[..., None], unasked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults(torch="none")
+    before = {"matmul_gflops": {"1": 8.0}, "memory_gb_per_s": {"1": 5.0}}
+    after = {"matmul_gflops": {"1": 10.0}, "memory_gb_per_s": {"1": 4.0}}
+    rates = iter((before, after))
+    monkeypatch.setattr(bench, "_peaks", lambda *_: next(rates))
+    described = bench_of("torch-eager").machine
+    assert (described["matmul_gflops"], described["memory_gb_per_s"]) == ({"1": 10.0}, {"1": 5.0})
+
+
 def test_a_fault_costs_its_own_row(faults: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     faults(torch="none", jax="wrong", tf="crash")
     monkeypatch.setattr(backends, "_tox_folders", list)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -467,6 +469,26 @@ def test_all_that_was_found_is_shown_and_what_the_figures_do_not_say(rosetta, be
     assert "by onnxruntime-web" in result.stdout
     assert "--runtime browser: OpenVINO supports Linux, macOS and Windows" in result.stdout
     assert "died of signal 11" in result.stdout
+
+
+SHOWN = re.findall(r"```text\n\$ (rosetta recommend .*?)```", (ROOT / "docs" / "bench.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.partition("\n")[0])
+def test_the_page_shows_what_is_printed(rosetta, tmp_path: Path, block: str) -> None:
+    command, *lines = block.splitlines()
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    result = rosetta(*shlex.split(command)[1:])
+    assert result.stderr == ""
+    printed = {line.rstrip() for line in result.stdout.splitlines()}
+    expected = {line for line in lines if line not in ("", "...")}
+    assert expected
+    assert expected <= printed
+
+
+def test_the_page_shows_three_winners() -> None:
+    winners = [block.partition("\n1")[2].split()[1] for block in SHOWN if "\n1" in block]
+    assert len(set(winners)) >= 3
 
 
 def test_a_tie_and_a_retired_framework_are_told(rosetta, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from common.parity.processes import MissingBackendError
 __all__ = ["SCHEMA", "Case", "Settings", "cases", "run", "select"]
 
 SCHEMA = 1
+
+Rates = dict[str, float]
+"""By number of threads."""
 
 Progress = Callable[[str, int, int], None]
 """Told of a backend how many of its processes are done, and how many there are in all."""
@@ -142,25 +145,28 @@ def run(settings: Settings, progress: Progress = lambda *_: None) -> Run:
     total = Counter(case.path.backend for case in every)
     done: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="rosetta-bench-") as folder:
-        described = machine.describe() | _peaks(settings.threads, Path(folder))
+        described = machine.describe()
+        peaks = _peaks(settings.threads, Path(folder))
         bench = _Bench(settings, Path(folder))
         for number in range(settings.rounds):
             for case in _order(every, number, settings.seed):
                 bench.once(case, rows[case])
                 done[case.path.backend] += 1
                 progress(case.path.backend, done[case.path.backend], settings.rounds * total[case.path.backend])
+        # What else the machine does comes and goes: after the rounds it may reach more than before them.
+        described |= _higher(peaks, _peaks(settings.threads, Path(folder)))
         measurements = tuple(_measurement(case, rows[case], bench.installed(case.path), settings) for case in every)
         return Run(SCHEMA, when, described, bench.versions, settings.record(), measurements)
 
 
-def _peaks(threads: Sequence[int], folder: Path) -> dict[str, dict[str, float]]:
+def _peaks(threads: Sequence[int], folder: Path) -> dict[str, Rates]:
     """Return what NumPy reaches on this machine, by number of threads.
 
     Always in the same environment of those installed: MXNet's NumPy comes with another matrix product.
     """
     known = (backends.find_environment(name, backends.get(name).modules) for name in ("torch", "jax", "tf"))
     python = next((found.path for found in known if found), Path(sys.executable))
-    peaks: dict[str, dict[str, float]] = {"matmul_gflops": {}, "memory_gb_per_s": {}}
+    peaks: dict[str, Rates] = {"matmul_gflops": {}, "memory_gb_per_s": {}}
     for count in threads:
         answer = launching.launch(
             python,
@@ -172,6 +178,13 @@ def _peaks(threads: Sequence[int], folder: Path) -> dict[str, dict[str, float]]:
         for name, value in json.loads(answer).items():
             peaks[name][str(count)] = value
     return peaks
+
+
+def _higher(one: Mapping[str, Rates], other: Mapping[str, Rates]) -> dict[str, Rates]:
+    """Return of each rate the higher one."""
+    return {
+        name: {count: max(rate, other[name][count]) for count, rate in rates.items()} for name, rates in one.items()
+    }
 
 
 class _Bench:
