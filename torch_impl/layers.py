@@ -84,8 +84,8 @@ class WinogradConv2d(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        like = {"dtype": conv.weight.dtype, "device": conv.weight.device}
-        super().__init__(conv.in_channels, conv.out_channels, kernel_size=3, padding=1, **like)
+        # No random numbers are drawn for weights that are there already.
+        super().__init__(conv.in_channels, conv.out_channels, kernel_size=3, padding=1, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         images, kernels, outputs = (
             torch.tensor(rows, dtype=torch.float64, device=conv.weight.device)
