@@ -15,6 +15,7 @@ from jax_impl.anynet import AnyNet
 from jax_impl.batch_norm import BatchNorm, BNLeNet, BNLeNetScratch, batch_norm
 from jax_impl.densenet import DenseBlock, DenseNet, Transition
 from jax_impl.googlenet import GoogLeNet, Inception
+from jax_impl.layers import RUN_ONCE
 from jax_impl.lenet import LeNet
 from jax_impl.nin import NiN, NiNStage
 from jax_impl.resnet import Residual, ResNet
@@ -77,9 +78,7 @@ def build(
     graphdef, _ = nnx.split(uninitialised(network, dtype))
     # Layer by layer XLA would compile a random generator for each shape, with optimisations that pay only in a program
     # that runs more than once: lenet would take 8 s, googlenet a minute.
-    initialise = jax.jit(
-        lambda: nnx.state(_construct(network, dtype, seed)), compiler_options={"xla_backend_optimization_level": "0"}
-    )
+    initialise = jax.jit(lambda: nnx.state(_construct(network, dtype, seed)), compiler_options=RUN_ONCE)
     return nnx.merge(graphdef, initialise())
 
 

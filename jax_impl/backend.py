@@ -21,10 +21,14 @@ from common.reference import Call
 from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 from jax_impl import build, layers, uninitialised
-from jax_impl.training import Trainer, gradients
+from jax_impl.layers import RUN_ONCE
+from jax_impl.training import Trainer, few_loops_gradients, gradients
 from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
 
 __all__ = ["Backend"]
+
+_FEW = 12
+"""Convolutions whose loops are optimised in less time than they then save."""
 
 Observer = Callable[[str, nnx.Module | str, Array | None, Array], Array | None]
 
@@ -95,7 +99,7 @@ def _run(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, nnx
 
 
 # A trace is asked for once: optimising it would take longer than it runs.
-@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": "0"})
+@functools.partial(jax.jit, static_argnums=0, compiler_options=RUN_ONCE)
 def _trace(
     graphdef: nnx.GraphDef, state: nnx.State, x: Array, given: dict[str, Array]
 ) -> tuple[list[Array], nnx.State]:
@@ -187,7 +191,10 @@ class Backend:
     def gradients(self, model: nnx.Module, x: np.ndarray, labels: np.ndarray) -> Gradients:
         model.train()
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-        loss, by_params, by_images, moved = gradients(graphdef, params, rest, self._input(params, x), labels)
+        images = self._input(params, x)
+        kernels = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(params))
+        differentiate = few_loops_gradients if images.dtype == np.float64 and kernels <= _FEW else gradients
+        loss, by_params, by_images, moved = differentiate(graphdef, params, rest, images, labels)
         nnx.update(model, moved)
         arrays = state_to_canonical(model.network, by_params)
         return Gradients(float(loss), arrays, layout.nhwc_to_nchw(np.asarray(by_images)))

@@ -57,7 +57,7 @@ def test_a_grouped_convolution_and_its_gradients_are_the_definitions(
     import jax
     from flax import nnx
 
-    from jax_impl.layers import Conv
+    from jax_impl.layers import RUN_ONCE, Conv
 
     numbers = np.random.default_rng(0)
     layer = Conv(groups * given, groups * made, size, stride, padding, feature_group_count=groups, rngs=nnx.Rngs(0))
@@ -68,7 +68,7 @@ def test_a_grouped_convolution_and_its_gradients_are_the_definitions(
     graphdef, state = nnx.split(layer)
     state["bias"] = state["bias"].replace(np.zeros(groups * made))
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+    @functools.partial(jax.jit, compiler_options=RUN_ONCE)
     def run(x, kernel, dy):
         def convolve(x, kernel):
             return nnx.merge(graphdef, {"kernel": nnx.Param(kernel), "bias": state["bias"]})(x)
