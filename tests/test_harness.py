@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from conftest import ROOT
 
 from common import catalog, weights
 from common.parity import harness
-from common.parity.harness import Report, Settings
+from common.parity.harness import Gate, Report, Settings
 
 LENET = catalog.get("lenet")
 WORKER = """#!{python}
@@ -234,3 +235,55 @@ def test_two_runs_at_once_do_not_disturb_each_other(worker) -> None:
         for _ in range(2)
     ]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
+
+
+def enter(gate: Gate, need: int, turn: int, entered: list[int], leave: threading.Event) -> threading.Thread:
+    """Have a thread enter the gate, note its turn and stay until it may leave."""
+
+    def work() -> None:
+        with gate.entered(need, turn):
+            entered.append(turn)
+            leave.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_whoever_has_got_least_far_computes_next() -> None:
+    gate, entered, leave, first = Gate(1, 100), [], threading.Event(), threading.Event()
+    threads = [enter(gate, 10, 0, entered, first)]
+    assert soon(lambda: entered == [0])
+    for i, turn in enumerate((3, 1, 2), start=1):
+        threads.append(enter(gate, 10, turn, entered, leave))
+        assert soon(lambda: len(gate.waiting) == i)  # noqa: B023 (it is asked at once)
+    leave.set()
+    first.set()
+    for thread in threads:
+        thread.join(10)
+    assert entered == [0, 1, 2, 3]
+
+
+def test_the_gate_lets_in_as_many_as_there_are_processors_and_memory_for() -> None:
+    gate, entered, leave = Gate(2, 100), [], threading.Event()
+    threads = [enter(gate, need, turn, entered, leave) for turn, need in enumerate((60, 50))]
+    assert soon(lambda: len(entered) == 1 and len(gate.waiting) == 1)  # two would take more memory than there is
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(entered) == [0, 1]
+    leave.clear()
+    threads = [enter(gate, 30, turn, entered, leave) for turn in (0, 1, 2)]
+    assert soon(lambda: len(entered) == 4 and len(gate.waiting) == 1)
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    with gate.entered(1000):  # more than there is, but nobody else computes
+        assert gate.waiting == []

@@ -29,23 +29,36 @@ from common.parity.tolerances import Check
 from common.processors import processors
 from common.weights import DTypeName
 
-__all__ = ["Cell", "Pair", "Report", "Settings", "run", "run_each", "run_one"]
+__all__ = ["Cell", "Gate", "Pair", "Report", "Settings", "run", "run_each", "run_one"]
 
 
-class _Gate:
-    """Lets in whoever computes, while there are processors and memory; one is always let in."""
+class Gate:
+    """Lets in whoever computes, while there are processors and memory; one is always let in.
+
+    Of those who wait the one with the lowest `turn` comes first, even if another would need less memory.
+    """
 
     def __init__(self, jobs: int, memory: int) -> None:
         self._jobs, self._memory = jobs, memory
         self._running = self._used = 0
+        self.waiting: list[int] = []
+        """The turns of those who wait."""
         self._changed = threading.Condition()
 
+    def _opens(self, need: int, turn: int) -> bool:
+        if turn > min(self.waiting):
+            return False
+        return self._running == 0 or (self._running < self._jobs and self._used + need <= self._memory)
+
     @contextlib.contextmanager
-    def entered(self, need: int) -> Iterator[None]:
+    def entered(self, need: int, turn: int = 0) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._running == 0 or (self._running < self._jobs and self._used + need <= self._memory)
-            )
+            self.waiting.append(turn)
+            try:
+                self._changed.wait_for(lambda: self._opens(need, turn))
+            finally:
+                self.waiting.remove(turn)
+                self._changed.notify_all()  # there may be room for the next as well
             self._running += 1
             self._used += need
         try:
@@ -89,7 +102,7 @@ class _Run:
         self.report = Report(settings)
         self.work = _work(settings)
         self.progress = progress
-        self.gate = _Gate(settings.jobs, int(psutil.virtual_memory().available * 0.8))
+        self.gate = Gate(settings.jobs, int(psutil.virtual_memory().available * 0.8))
         # A few cases at a time, so that nobody waits for the slowest; each has its truth in memory, its arrays on disk.
         self.room = threading.Semaphore(_CASES_AT_ONCE)
         self.lock = threading.Lock()
@@ -170,7 +183,8 @@ class _Run:
         if name in self.report.unavailable:
             status, detail = self.report.unavailable[name]
             return dataclasses.replace(case.blank(name, dtype), status=status, detail=detail)
-        with self.gate.entered(case.memory(dtype)):
+        # Who has got least far goes first: the slowest would else be the only one to compute at the end.
+        with self.gate.entered(case.memory(dtype), turn=self.done[name]):
             return case.cell(worker, name, dtype)
 
     def finish(self, case: Case, cell: Cell) -> None:
