@@ -231,8 +231,9 @@ class _Bench:
         """Run one process; `proof`: no further than its answer."""
         python = launching.interpreter(case.path.environment)
         request = self._request(case, row, proof)
-        caches = self._caches.setdefault(case, Path(tempfile.mkdtemp(dir=self._folder, prefix="caches-")))
-        variables = launching.environment(case.threads, caches)
+        if case not in self._caches:
+            self._caches[case] = Path(tempfile.mkdtemp(dir=self._folder, prefix="caches-"))
+        variables = launching.environment(case.threads, self._caches[case])
         file = self._folder / "request.json"
         Path(request.result).unlink(missing_ok=True)
         file.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(request, started=time.monotonic()))))
