@@ -354,10 +354,13 @@ def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
 def measure(
     networks: Sequence[Network], ours: Sequence[ExecutionPath], peers: Sequence[Peer], **settings: Any
 ) -> Iterator[Run]:
-    """Yield the run of each network."""
+    """Yield the run of each network, and none after one that was interrupted."""
     for network in networks:
         beside = [peer.path for peer in peers if network.name in peer.networks]
-        yield bench.run(bench.Settings([network], [*ours, *beside], **settings), _progress(network.name))
+        run = bench.run(bench.Settings([network], [*ours, *beside], **settings), _progress(network.name))
+        yield run
+        if run.interrupted:
+            return
 
 
 def _progress(network: str) -> bench.Progress:
@@ -384,6 +387,7 @@ def joined(runs: Sequence[Run]) -> Run:
         versions=versions,
         settings={**runs[0].settings, "networks": [name for run in runs for name in run.settings["networks"]]},
         measurements=tuple(one for run in runs for one in run.measurements),
+        interrupted=any(run.interrupted for run in runs),
     )
 
 
@@ -458,7 +462,11 @@ def main() -> None:
             written = {"run": dataclasses.asdict(joined(runs)), "work": work}
             written["comparisons"] = [dataclasses.asdict(one) for one in compare(joined(runs).measurements, work)]
             options.output.write_text(json.dumps(written, indent=1), encoding="utf-8")
-    show(joined(runs), work, options.markdown)
+    whole = joined(runs)
+    show(whole, work, options.markdown)
+    if whole.interrupted:
+        print("interrupted: some rows have fewer rounds, and some are missing", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ __all__ = [
     "DisagreementError",
     "DivergedError",
     "InputError",
+    "InterruptedRunError",
     "RosettaError",
     "WeightsError",
     "no_device",
@@ -72,6 +73,12 @@ class DivergedError(RosettaError, ArithmeticError):
     """A training run whose loss or weights are no finite numbers any more."""
 
     exit_status = 1
+
+
+class InterruptedRunError(RosettaError):
+    """What was asked for could not be given before Ctrl-C, or the request to end; says what was kept."""
+
+    exit_status = 130
 
 
 _repr = reprlib.Repr()

@@ -11,6 +11,8 @@ import itertools
 import json
 import math
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -253,6 +255,45 @@ def test_a_step_with_dropout_is_proven_without_it(faults: Callable[..., None]) -
     assert "the loss is off" in rows[2].message
     assert rows[0].config["dropout"] == 0.5
     assert rows[0].error == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("unasked")
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize(("after", "rounds"), [(4, [2, 1, 1]), (2, [1, 1])])
+def test_an_interruption_costs_what_had_not_been_measured(
+    faults: Callable[..., None], interruption: BaseException, after: int, rounds: list[int]
+) -> None:
+    faults(torch="none")
+    news: list[str] = []
+
+    def interrupt(*told: object) -> None:
+        news.append(str(told))
+        if len(news) == after:
+            raise interruption
+
+    paths = list(map(get, ("numpy", "torch-eager", "torch-compile")))
+    settings = bench.Settings([catalog.get("lenet")], paths, (2,), rounds=3, seconds=0.01)
+    run = bench.run(settings, interrupt)
+    assert len(news) == after
+    assert run.interrupted
+    assert sorted((one.rounds for one in run.measurements), reverse=True) == rounds
+    assert all(one.status == "measured" and one.latency_ms for one in run.measurements)
+    assert run.machine["matmul_gflops"] == {"1": 10.0}
+    assert history.loads(history.dumps(run)) == run
+    lines = list(tables.heading(run))
+    assert lines[-1].startswith(f"interrupted after {'1 to 2' if after == 4 else '1'} of 3 rounds")
+
+
+def test_an_interruption_before_anything_was_measured_is_one(
+    faults: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    faults(torch="none")
+    monkeypatch.setattr(bench._Bench, "once", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench_of("torch-eager")
 
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
@@ -587,6 +628,42 @@ def test_the_verb_shows_writes_keeps_and_compares(
     assert len(history.read(tmp_path / "h.jsonl")) == 2
 
 
+# Where the tests run in the background of a shell SIGINT is ignored, and children inherit that.
+INTERRUPTIBLE = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('common', run_name='__main__')"
+)
+
+
+def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_else(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    asked = ("lenet", "--paths", "numpy", "--rounds", "8", "--seconds", "0.01", "--batch", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, "bench", *asked, "--json", "run.json", "--history", "h.jsonl"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr.readline() == "reference: 2 of 8\n"
+        process.send_signal(signal.SIGINT)
+        said, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error == ""
+    run = history.loads((tmp_path / "run.json").read_bytes())
+    assert history.read(tmp_path / "h.jsonl") == [run]
+    (one,) = run.measurements
+    assert (run.interrupted, one.status) == (True, "measured")
+    assert 2 <= one.rounds < 8
+    assert f"interrupted after {one.rounds} of 8 rounds" in said
+    assert not list(temporary.iterdir())
+
+
 @pytest.mark.parametrize(
     ("statuses", "named", "status"),
     [
@@ -602,3 +679,4 @@ def test_the_status_says_what_became_of_it(statuses: tuple[str, ...], named: boo
 
     rows = [measurement(path, status=one) for path, one in zip(PATHS, statuses, strict=False)]
     assert _status(run_of(*rows), False, named) == status
+    assert _status(dataclasses.replace(run_of(*rows), interrupted=True), False, named) == 130

@@ -103,6 +103,32 @@ def test_what_was_written_is_shown_again(peers, capsys, monkeypatch, tmp_path) -
     ]
 
 
+def test_what_was_measured_before_an_interruption_is_written_and_nothing_begun_after_it(
+    peers, capsys, monkeypatch, tmp_path
+) -> None:
+    def measured(settings, _) -> Run:
+        (network,) = settings.networks
+        rows = tuple(one for one in MEASUREMENTS if one.network == network.name)
+        asked = {"networks": [network.name]}
+        return Run(1, "", {}, {}, asked, rows, interrupted=network.name == "regnetx32")
+
+    monkeypatch.setattr(peers.bench, "run", measured)
+    monkeypatch.setattr(peers, "measured_work", lambda *_: {})
+    file = tmp_path / "peers.json"
+    asked = ["--networks", "resnet18,regnetx32,densenet", "-o", str(file)]
+    monkeypatch.setattr(sys, "argv", ["peers.py", *asked])
+    with pytest.raises(SystemExit) as ended:
+        peers.main()
+    assert ended.value.code == 130
+    said = capsys.readouterr()
+    assert "jax-jit" in said.out
+    assert "interrupted" in said.err
+    run = json.loads(file.read_text())["run"]
+    assert run["interrupted"]
+    assert run["settings"]["networks"] == ["resnet18", "regnetx32"]
+    assert len(run["measurements"]) == len(MEASUREMENTS)
+
+
 def test_every_peer_can_be_found_and_each_counterpart_is_of_a_network(peers) -> None:
     for peer in peers.BY_PATH.values():
         module = ROOT / f"{peer.path.module.replace('.', '/')}.py"

@@ -23,7 +23,7 @@ from common.deploy.measurements import Cold, Interval, Measurement, Run
 from common.deploy.paths import PATHS
 from common.deploy.quantities import AXES, LIMITS, OBJECTIVES, Objective, shown
 from common.deploy.recommend import Constraints, dominates, front, recommend
-from common.errors import ConfigError
+from common.errors import ConfigError, InterruptedRunError
 
 CONFIG = json.loads(get("resnet18").config_json())
 
@@ -637,3 +637,19 @@ def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeyp
     assert "nothing such was measured of resnet18 on this machine yet; measuring" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"--threads \(=4096\) is more than this machine's"):
         recommend_verb._in_history(path, get("resnet18"), "cpu", 4, 4096)
+
+
+def test_an_interrupted_measurement_is_kept_and_said_to_be(tmp_path: Path, monkeypatch) -> None:
+    from common.deploy import bench, machine
+    from common.processors import processors
+
+    one = of(measured("litert", 9, 1, 1, 1), threads=processors())
+    monkeypatch.setattr(bench, "run", lambda *_: dataclasses.replace(a_run(one), interrupted=True))
+    monkeypatch.setattr(machine, "describe", lambda: MACHINE)
+    path = tmp_path / "bench.jsonl"
+    with pytest.raises(InterruptedRunError, match=r"what was measured was added to .*bench\.jsonl") as ended:
+        recommend_verb._in_history(path, get("resnet18"), "cpu", 1, None)
+    assert ended.value.exit_status == 130
+    assert [each.path for each in recommend_verb._in_history(path, get("resnet18"), "cpu", 1, None).measurements] == [
+        "litert"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -99,7 +100,8 @@ def parity(tmp_path_factory) -> Path:
 def benches(tmp_path_factory) -> list[Path]:
     """Two runs, the second of a network as the catalogue does not have it."""
     usual = dict(get("resnet18").settings())
-    runs = [a_benchmark("resnet18", usual), a_benchmark("resnet18", {**usual, "num_classes": 1000})]
+    other = dataclasses.replace(a_benchmark("resnet18", {**usual, "num_classes": 1000}), interrupted=True)
+    runs = [a_benchmark("resnet18", usual), other]
     folder = tmp_path_factory.mktemp("bench")
     for number, run in enumerate(runs):
         (folder / f"bench{number}.json").write_text(history.dumps(run))
@@ -391,6 +393,7 @@ def test_benchmarks_are_on_pages_of_their_own_and_linked(pages) -> None:
     assert {"resnet18-benchmarks.html#run-1-1", "resnet18-benchmarks.html#run-2-1"} <= set(pages["resnet18.html"].links)
     assert "num_classes 1000" in own.text
     assert "A &amp; B" in own.text
+    assert own.text.count("interrupted before its end") == 1
     assert "onnxruntime<small>8.50 ms</small>" in overview.text
     assert "onnxruntime 1.31.1" in overview.text
     assert "No measurements of this network" in pages["lenet.html"].text

@@ -1,7 +1,8 @@
 """What each execution path costs: rounds in fresh processes, one path after the other, each proven before it is timed.
 
 In every round each path runs once, in another order, so that whatever the machine does besides falls on all of them. A
-path that is missing, dies, hangs or is wrong costs its own row and nothing else.
+path that is missing, dies, hangs or is wrong costs its own row and nothing else; an interruption costs what had not
+been measured.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class _Row:
     error: float | None = None
     keeps: bool = False
     artifact: int | None = None
+    installed: int | None = None
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.outcomes) or self.problem is not None
 
 
 def select(paths: Sequence[ExecutionPath], device: str, modes: Sequence[Mode]) -> list[ExecutionPath]:
@@ -135,9 +141,9 @@ def _order(every: Sequence[Case], number: int, seed: int) -> Iterator[Case]:
 
 
 def run(settings: Settings, progress: Progress = lambda *_: None) -> Run:
-    """Measure everything that the settings ask for.
+    """Measure everything that the settings ask for, or until an interruption what had been measured by then.
 
-    Raises WeightsError where the weights given cannot be used.
+    Raises WeightsError where the weights given cannot be used, and an interruption on where nothing was measured yet.
     """
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     every = cases(settings)
@@ -145,18 +151,24 @@ def run(settings: Settings, progress: Progress = lambda *_: None) -> Run:
     total = Counter(case.path.backend for case in every)
     done: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="rosetta-bench-") as folder:
-        described = machine.describe()
         peaks = _peaks(settings.threads, Path(folder))
         bench = _Bench(settings, Path(folder))
-        for number in range(settings.rounds):
-            for case in _order(every, number, settings.seed):
-                bench.once(case, rows[case])
-                done[case.path.backend] += 1
-                progress(case.path.backend, done[case.path.backend], settings.rounds * total[case.path.backend])
-        # What else the machine does comes and goes: after the rounds it may reach more than before them.
-        described |= _higher(peaks, _peaks(settings.threads, Path(folder)))
-        measurements = tuple(_measurement(case, rows[case], bench.installed(case.path), settings) for case in every)
-        return Run(SCHEMA, when, described, bench.versions, settings.record(), measurements)
+        interrupted = False
+        try:
+            for number in range(settings.rounds):
+                for case in _order(every, number, settings.seed):
+                    bench.once(case, rows[case])
+                    done[case.path.backend] += 1
+                    progress(case.path.backend, done[case.path.backend], settings.rounds * total[case.path.backend])
+            # What else the machine does comes and goes: after the rounds it may reach more than before them.
+            peaks = _higher(peaks, _peaks(settings.threads, Path(folder)))
+        except (KeyboardInterrupt, SystemExit):
+            if not any(row.begun for row in rows.values()):
+                raise
+            interrupted = True
+        measurements = tuple(_measurement(case, rows[case], settings) for case in every if rows[case].begun)
+        described = machine.describe() | peaks
+        return Run(SCHEMA, when, described, bench.versions, settings.record(), measurements, interrupted)
 
 
 def _peaks(threads: Sequence[int], folder: Path) -> dict[str, Rates]:
@@ -202,6 +214,7 @@ class _Bench:
         """Run a case once more, unless it is known what is wrong with it."""
         if row.problem is not None:
             return
+        row.installed = self.installed(case.path)
         outcome = self._proven(case, row)
         if outcome.error is not None:
             row.error = outcome.error
@@ -302,7 +315,7 @@ class _Bench:
         return self._installed[path.name]
 
 
-def _measurement(case: Case, row: _Row, installed: int | None, settings: Settings) -> Measurement:
+def _measurement(case: Case, row: _Row, settings: Settings) -> Measurement:
     status: Status = row.problem.status if row.problem else "measured"
     message = row.problem.message if row.problem else ""
     limit = agreement.loss_tolerance if case.mode == "training" else agreement.tolerance
@@ -320,7 +333,7 @@ def _measurement(case: Case, row: _Row, installed: int | None, settings: Setting
         error=row.error,
         tolerance=limit(case.network, case.batch, case.path.dtype) if row.error is not None else None,
         artifact_bytes=row.artifact,
-        install_bytes=installed,
+        install_bytes=row.installed,
     )
     if status != "measured":
         return found

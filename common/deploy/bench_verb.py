@@ -185,6 +185,7 @@ def bench(
 
     Each is run in fresh processes, in rounds, and its output is held to the reference before it is timed: one that is
     fast and wrong is `wrong`. Times are medians of a single call, in brackets their 95% confidence over the rounds.
+    Ctrl-C ends it early: what was measured by then is shown and written.
     """
     if list_paths:
         _list_paths()
@@ -232,6 +233,9 @@ def _report(
     from common.deploy import history, tables
     from common.parity.report import save
 
+    # First of all: what interrupted the run may have taken the terminal too.
+    if json_path is not None:
+        save(json_path, history.dumps(run, indent=1))
     screen = console()
     for line in tables.heading(run):
         screen.print(line, soft_wrap=True)
@@ -242,7 +246,6 @@ def _report(
         if one.message:
             screen.print(f"{one.path}, {tables.group_title(one)}: {one.message}", soft_wrap=True)
     if json_path is not None:
-        save(json_path, history.dumps(run, indent=1))
         click.echo(f"measurements: {json_path}")
     if plot_path is not None:
         from common.deploy.plots import save_plots
@@ -261,8 +264,10 @@ def _report(
 def _status(run: Run, slower: bool, named: bool) -> int:
     """Return 1 where something is wrong or became slower, 3 where something failed or is missing, else 0.
 
-    A path that was not asked for by name may be missing.
+    A path that was not asked for by name may be missing. Any interrupted command returns 130.
     """
+    if run.interrupted:
+        return 130
     found = [one.status for one in run.measurements]
     if slower or "wrong" in found:
         return 1

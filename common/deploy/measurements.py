@@ -82,7 +82,8 @@ class Run:
 
     `when`: UTC, ISO 8601. `machine`: processor, processors, memory, system, and what it was measured to do at best
     (`matmul_gflops`, `memory_gb_per_s`, by number of threads). `versions`: by environment, of each distribution.
-    `settings`: what the command was asked.
+    `settings`: what the command was asked. `interrupted`: before its end, so that rows may have fewer rounds than that,
+    and those that had not begun are left out.
     """
 
     schema: int
@@ -91,3 +92,4 @@ class Run:
     versions: dict[str, Any]
     settings: dict[str, Any]
     measurements: tuple[Measurement, ...]
+    interrupted: bool = False

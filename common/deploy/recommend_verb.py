@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from common.catalog import Network, get
-from common.errors import ConfigError, InputError
+from common.errors import ConfigError, InputError, InterruptedRunError
 from common.options import (
     DEVICES,
     OBJECTIVES,
@@ -187,7 +187,13 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
         err=True,
     )
     backends = list(dict.fromkeys(case.path.backend for case in bench.cases(asked)))
-    history.append(path, with_progress(lambda progress: bench.run(asked, progress), backends))
+    run = with_progress(lambda progress: bench.run(asked, progress), backends)
+    history.append(path, run)
+    if run.interrupted:
+        raise InterruptedRunError(
+            f"interrupted; what was measured was added to {path}, and the next time counts; `rosetta bench "
+            f"{network.name} --batch {batch}` measures all again"
+        )
 
 
 def _plot(path: Path, title: str, result: Recommendation) -> None:

@@ -65,6 +65,10 @@ def heading(run: Run) -> Iterator[str]:
             f"at best, {threads} thread{'s' if threads != '1' else ''}: {rate:.0f} GFLOP/s in matrix products, "
             f"{machine['memory_gb_per_s'][threads]:.1f} GB/s from memory"
         )
+    if run.interrupted:
+        rounds = {one.rounds for one in run.measurements if one.status == "measured"} or {0}
+        ended = str(min(rounds)) if len(rounds) == 1 else f"{min(rounds)} to {max(rounds)}"
+        yield f"interrupted after {ended} of {run.settings['rounds']} rounds; rows that had not begun are left out"
 
 
 def tables(measurements: Sequence[Measurement]) -> Iterator[Table]:

@@ -95,6 +95,7 @@ def _measured(run: Run, number: int) -> Measured:
     parts = [f"{machine['processors']} processors"] if "processors" in machine else []
     parts += [f"{machine['memory_bytes'] / 1e9:.0f} GB of memory"] if "memory_bytes" in machine else []
     parts += [str(machine[name]) for name in ("system", "gpu") if machine.get(name)]
+    parts += ["interrupted before its end"] if run.interrupted else []
     name = str(machine.get("processor", "a machine without a name"))
     return Measured(f"run-{number}", name, ", ".join(parts), run.when.partition("T")[0], run.versions)
 
