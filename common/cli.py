@@ -28,14 +28,13 @@ from common.options import (
     FiniteRange,
     check_choice,
     config_option,
-    console,
     example,
     network_of,
     parse_config,
     parse_list,
     seed_option,
-    with_progress,
 )
+from common.terminal import console, print_fitted, with_progress
 from common.training.verbs import compare, evaluate, predict, train
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def doctor() -> int:
     examinations = examine(BACKENDS)
     for examination in examinations:
         table.add_row(examination.backend, examination.status, examination.versions, examination.where)
-    screen.print(table)
+    print_fitted(screen, table)
     for examination in examinations:
         if examination.mend:
             screen.print(f"{examination.backend}: {examination.mend}", soft_wrap=True)
@@ -131,7 +130,7 @@ def list_networks(as_json: bool) -> int:
             entry["paper"],
             entry["arxiv"],
         )
-    console().print(table)
+    print_fitted(console(), table)
     return 0
 
 
@@ -586,8 +585,9 @@ def summary(
             file.write(view.FORMATS[form](found).encode())
         click.echo(f"{output}: {entry.name}, {len(rows)} rows")
     elif form == "table":
-        for part in view.to_table(found):
-            console().print(part)
+        table, totals = view.to_table(found)
+        print_fitted(console(), table)
+        console().print(totals)
     else:
         click.echo(view.FORMATS[form](found), nl=False)
     return 0

@@ -1,10 +1,9 @@
-"""What the verbs of `rosetta` share: options, choices, the console. Nothing here imports anything heavy."""
+"""What the verbs of `rosetta` share: options and choices. Nothing here imports anything heavy."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from common import records
 from common.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from common.catalog import Network
 
 __all__ = [
@@ -32,13 +29,11 @@ __all__ = [
     "FiniteRange",
     "check_choice",
     "config_option",
-    "console",
     "example",
     "network_of",
     "parse_config",
     "parse_list",
     "seed_option",
-    "with_progress",
 ]
 
 # Written down again here, since the modules that define them import NumPy; a test holds them together.
@@ -118,33 +113,6 @@ def network_of(path: Path, name: str, config: str | None) -> Network:
             f"{path}: weights of {found.name} {found.config_json()}; asked for was {asked.name} {asked.config_json()}"
         )
     return found
-
-
-def console() -> Console:
-    """Return the console that tables go to."""
-    from rich.console import Console
-
-    # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 300)
-
-
-def _progress_lines(name: str, done: int, total: int) -> None:
-    """Show progress where there is no terminal: a line for each quarter of a backend's work."""
-    if done == total or done * 4 // total > (done - 1) * 4 // total:
-        click.echo(f"{'reference' if name == 'numpy' else name}: {done} of {total}", err=True)
-
-
-def with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
-    """Do `work(progress)` with a bar for each backend on a terminal, or lines on standard error away from one."""
-    if not sys.stderr.isatty():
-        return work(_progress_lines)
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {name: bars.add_task("reference" if name == "numpy" else name, total=None) for name in backends}
-        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))
 
 
 config_option = click.option(

@@ -28,6 +28,7 @@ from common.deploy.quantities import (
 )
 from common.deploy.recommend import Constraints, Dropped, Ranked, Recommendation
 from common.deploy.recorded import Found
+from common.terminal import print_fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,12 +84,12 @@ def print_advice(advice: Advice, screen: Console) -> None:
     if result.ranked:
         screen.print(f"{len(result.ranked)} of {len(PATHS)} paths meet the constraints, best {advice.objective} first:")
         screen.print()
-        screen.print(_ranking(result.ranked, OBJECTIVES[advice.objective]))
+        print_fitted(screen, _ranking(result.ranked, OBJECTIVES[advice.objective]), keys=2)
         if any(each.tied for each in result.ranked):
             screen.print("=: tied, for their confidence intervals overlap, or they are equal")
         screen.print("error: how far its logits are from the float64 reference's, relative to the largest of these")
         screen.print()
-        screen.print(_facts([each.measurement for each in result.ranked], advice.constraints.runtime))
+        print_fitted(screen, _facts([each.measurement for each in result.ranked], advice.constraints.runtime))
         screen.print("Who says so, and when that was looked at: common/deploy/facts.json")
     elif not result.unmeasured:
         _print_nearest(advice, screen)
@@ -98,7 +99,7 @@ def print_advice(advice: Advice, screen: Console) -> None:
     if result.dropped:
         screen.print()
         screen.print("Dropped:")
-        screen.print(_dropped(result.dropped))
+        print_fitted(screen, _dropped(result.dropped))
     if advice.commands:
         screen.print()
         screen.print(f"To run {result.ranked[0].measurement.path} on w.safetensors and x.npy:")

@@ -17,13 +17,12 @@ from common.options import (
     FiniteRange,
     check_choice,
     config_option,
-    console,
     example,
     network_of,
     parse_config,
     parse_list,
-    with_progress,
 )
+from common.terminal import console, print_fitted, with_progress
 
 if TYPE_CHECKING:
     from common.deploy.measurements import Run
@@ -92,7 +91,7 @@ def _list_paths() -> None:
         table.add_row(
             path.name, path.backend, modes, path.format or "", ", ".join(path.devices), path.environment, ready
         )
-    console().print(table)
+    print_fitted(console(), table)
 
 
 def _check_threads(threads: Sequence[int]) -> None:
@@ -241,7 +240,7 @@ def _report(
         screen.print(line, soft_wrap=True)
     for table in tables.tables(run.measurements):
         screen.print()
-        screen.print(table)
+        print_fitted(screen, table)
     for one in run.measurements:
         if one.message:
             screen.print(f"{one.path}, {tables.group_title(one)}: {one.message}", soft_wrap=True)
@@ -255,7 +254,7 @@ def _report(
     changes = history.compare(run, earlier) if earlier is not None else []
     if changes:
         screen.print()
-        screen.print(tables.changes_table(changes))
+        print_fitted(screen, tables.changes_table(changes), keys=2)
     elif earlier is not None:
         click.echo("there is nothing to compare with: the history has no such measurement on this machine")
     return _status(run, any(change.regression for change in changes), named)

@@ -17,11 +17,10 @@ from common.options import (
     FiniteRange,
     check_choice,
     config_option,
-    console,
     example,
     parse_config,
-    with_progress,
 )
+from common.terminal import console, with_progress
 
 if TYPE_CHECKING:
     from common.deploy.recommend import Recommendation

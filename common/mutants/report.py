@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.mutants.run import Outcome
+from common.terminal import print_fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
             str(count["survived"]),
             _share(sum(told), len(told)),
         )
-    console.print(table)
+    print_fitted(console, table, keys=2)
     for outcome in outcomes:
         mutant = outcome.mutant
         if outcome.status != "killed":

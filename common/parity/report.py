@@ -19,6 +19,7 @@ from common.parity.comparison import TapError
 from common.parity.results import Cell, Report
 from common.parity.tolerances import ROOM, Check, reasons
 from common.reference import Foreign
+from common.terminal import print_fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,7 +124,7 @@ def print_table(report: Report, console: Console) -> None:
                 ]
                 first = _label(network, variant) if dtype == cells[0].dtype else ""
                 table.add_row(Text(first), _SHORT[dtype], *texts)
-        console.print(table)
+        print_fitted(console, table, keys=2)
         console.print(f"{_captions(report)[check]}\n")
     for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
         console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
@@ -200,7 +201,7 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
             if everything or any(error is not None and not error.agrees for error in both):
                 table.add_row(tap, *map(mark, both))
         if table.row_count:
-            console.print(table)
+            print_fitted(console, table)
         taps = len({error.tap for error in cell.errors})
         if cell.status == "agree":
             console.print(f"{cell.check}: all {taps} taps of {cell.network} agree, in the network and alone")

@@ -22,11 +22,11 @@ from common.options import (
     SCHEDULES,
     check_choice,
     config_option,
-    console,
     example,
     parse_config,
     seed_option,
 )
+from common.terminal import console, print_fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -312,7 +312,7 @@ def evaluate(run: Path, backend: str | None, output: Path | None, as_json: bool)
         }
         click.echo(json.dumps(record, indent=1))
         return 0
-    console().print(confusion.per_class_table(scores))
+    print_fitted(console(), confusion.per_class_table(scores))
     click.echo(
         f"{run}, step {checkpoint.position.step}, in {experiment.backend}: accuracy {found.accuracy:.2%}, loss "
         f"{found.loss:.4f}, on {len(found.labels)} images of {dataset.name}"
@@ -361,7 +361,7 @@ def predict(run: Path, images: tuple[Path, ...], backend: str | None, top: int, 
     for path, best in found:
         for i, (name, share) in enumerate(best):
             table.add_row(str(path) if i == 0 else "", name, f"{share:.4f}")
-    console().print(table)
+    print_fitted(console(), table)
     return 0
 
 
@@ -379,6 +379,6 @@ def compare(runs: tuple[Path, ...], output: Path) -> int:
         raise ConfigError("give two runs or more to compare")
     check_writable(output)
     partings = curves.compare(runs, output)
-    console().print(curves.partings_table(partings))
+    print_fitted(console(), curves.partings_table(partings))
     click.echo(f"picture: {output}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from common.terminal import print_fitted
 from common.view.parts import FRAMEWORKS_OWN, Part, Row, Section, View, in_layout
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _print_list(view: View, backends: Sequence[str], console: Console) -> None:
     for section in view.sections:
         instead = FRAMEWORKS_OWN.get(section.title.removeprefix("layers."), {})
         table.add_row(section.title, *(section.names.get(name) or instead.get(name, "") for name in backends))
-    console.print(table)
+    print_fitted(console, table)
 
 
 def _shared_docstring(section: Section, names: Sequence[str]) -> str:
