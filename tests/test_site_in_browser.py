@@ -114,6 +114,8 @@ def test_columns_are_switched_on_and_off_and_remembered(opened) -> None:
     assert button.get_attribute("aria-pressed") == "true"
     assert shown(page) == ["torch", "tf", "mxnet"]
     page.get_by_role("link", name="Idioms").click()
+    page.wait_for_url("**/idioms.html")
+    page.wait_for_selector("html[data-ready]")
     assert shown(page) == ["torch", "tf", "mxnet"]
     for name in ("PyTorch", "TensorFlow", "MXNet"):
         page.get_by_role("button", name=name).click()
