@@ -197,12 +197,12 @@ def kinds(backend_name: str, name: str) -> list[str]:
 @pytest.mark.parametrize(
     "name", ["alexnet", "nin", "googlenet", "bn_lenet_scratch", "resnet", "resnext", "densenet", "anynet"]
 )
-def test_canonical_to_native_and_back_is_the_same_bytes(port, tmp_path: Path, name: str, dtype: str) -> None:
+def test_canonical_to_native_and_back_is_the_same_bytes(backend, port, tmp_path: Path, name: str, dtype: str) -> None:
     config = next(config for case, config in CASES if case == name)
     network = catalog.get(name, **config)
     first, second = tmp_path / "first", tmp_path / "second"
     weights.write_initial(first, network, "probe", 3, dtype)
-    model = port.build(name, dtype=dtype, **config)
+    model = backend.build(network, dtype)
     port.load_weights(model, first)
     port.save_weights(model, second)
     assert first.read_bytes() == second.read_bytes()
