@@ -76,7 +76,8 @@ def frozen(
             f"weights have {nbytes:,}; take fewer channels, or float32 for float64"
         )
     spec = tf.TensorSpec((batch, *size, model.network.config.in_channels), model.compute_dtype, "images")
-    function = tf.function(functools.partial(model, training=False), input_signature=[spec])
+    # No Python here depends on a tensor's value, for AutoGraph to rewrite.
+    function = tf.function(functools.partial(model, training=False), input_signature=[spec], autograph=False)
     return convert_variables_to_constants_v2(function.get_concrete_function())
 
 
@@ -113,7 +114,7 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
     @functools.cache
     def of_shape(shape: tuple[int, ...]) -> Callable[[tf.Tensor], list[tf.Tensor]]:
         function = frozen(model, shape[0], shape[1:3])
-        return tf.function(function, jit_compile=True) if path == "tf-xla" else function
+        return tf.function(function, jit_compile=True, autograph=False) if path == "tf-xla" else function
 
     return _Session(model.compute_dtype, lambda images: of_shape(tuple(images.shape))(images)[0])
 
@@ -135,7 +136,7 @@ def training_step(
     optimizer.learning_rate.assign(learning_rate)
     step = functools.partial(train_step, model, optimizer)
     if path != "tf-eager":
-        step = tf.function(step, jit_compile=path == "tf-xla")
+        step = tf.function(step, jit_compile=path == "tf-xla", autograph=False)
     x = tf.convert_to_tensor(nchw_to_nhwc(images).astype(model.compute_dtype, copy=False))
     y = tf.convert_to_tensor(labels)
     return lambda: float(step(x, y)[0])

@@ -147,9 +147,11 @@ class Trainer:
         self._dropouts = [
             layer for _, layer in named_layers(model) if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
         ]
-        # Functions of this trainer's own: what is compiled keeps the variables that it changes.
-        self._step = tf.function(functools.partial(train_step, model, self._optimizer, clip_norm=config.clip_norm))
-        self._logits = tf.function(functools.partial(model, training=False))
+        # Functions of this trainer's own: what is compiled keeps the variables that it changes. AutoGraph would look
+        # in all that they call, for half a second, for Python that depends on a tensor's value; there is none.
+        step = functools.partial(train_step, model, self._optimizer, clip_norm=config.clip_norm)
+        self._step = tf.function(step, autograph=False)
+        self._logits = tf.function(functools.partial(model, training=False), autograph=False)
 
     def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
         for number, dropout in enumerate(self._dropouts):
