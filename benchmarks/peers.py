@@ -36,6 +36,7 @@ from common.deploy.measurements import Measurement, Run  # noqa: E402
 from common.deploy.paths import PATHS, ExecutionPath  # noqa: E402
 from common.deploy.tables import group_title, number_text  # noqa: E402
 from common.errors import BackendError, InputError, RosettaError, unknown  # noqa: E402
+from common.terminal import print_fitted  # noqa: E402
 
 NETWORKS: Mapping[str, Network] = {
     "resnet18": catalog.get("resnet18", in_channels=3, input_size=(224, 224), num_classes=1000),
@@ -317,8 +318,11 @@ def show(run: Run, work: Work, markdown: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() and not markdown else 1000, highlight=False)
     if not markdown:
         for table in every_path(run.measurements, work):
-            console.print(table, "")
-    console.print(summary(run.measurements, work, markdown))
+            print_fitted(console, table)
+            console.print()
+        print_fitted(console, summary(run.measurements, work, markdown), keys=4)
+    else:
+        console.print(summary(run.measurements, work, markdown))
     for asked, found, enough in claims(run.measurements, work):
         console.print(f"{'- ' if markdown else ''}{asked}: {found}{'' if enough else ', which is not enough'}")
     for peers in PEERS.values():
