@@ -143,7 +143,7 @@ def _order(every: Sequence[Case], number: int, seed: int) -> Iterator[Case]:
 def run(settings: Settings, progress: Progress = lambda *_: None) -> Run:
     """Measure everything that the settings ask for, or until an interruption what had been measured by then.
 
-    Raises WeightsError where the weights given cannot be used, and an interruption on where nothing was measured yet.
+    Raises WeightsError where the weights given cannot be used; where nothing was measured yet an interruption passes.
     """
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     every = cases(settings)
