@@ -34,7 +34,7 @@ from common.catalog import Network  # noqa: E402
 from common.deploy import bench, launching  # noqa: E402
 from common.deploy.measurements import Measurement, Run  # noqa: E402
 from common.deploy.paths import PATHS, ExecutionPath  # noqa: E402
-from common.deploy.tables import group_title, number_text  # noqa: E402
+from common.deploy.tables import group_title, interruption, number_text  # noqa: E402
 from common.errors import BackendError, InputError, RosettaError, unknown  # noqa: E402
 from common.terminal import print_fitted  # noqa: E402
 
@@ -323,6 +323,8 @@ def show(run: Run, work: Work, markdown: bool) -> None:
         print_fitted(console, summary(run.measurements, work, markdown), keys=4)
     else:
         console.print(summary(run.measurements, work, markdown))
+    if run.interrupted:
+        console.print(interruption(run))
     for asked, found, enough in claims(run.measurements, work):
         console.print(f"{'- ' if markdown else ''}{asked}: {found}{'' if enough else ', which is not enough'}")
     for peers in PEERS.values():
@@ -462,14 +464,13 @@ def main() -> None:
     for run in measure(networks, ours, peers, **settings):
         runs.append(run)
         print(file=sys.stderr, end="\n" if sys.stderr.isatty() else "")
+        whole = joined(runs)
         if options.output:
-            written = {"run": dataclasses.asdict(joined(runs)), "work": work}
-            written["comparisons"] = [dataclasses.asdict(one) for one in compare(joined(runs).measurements, work)]
+            written = {"run": dataclasses.asdict(whole), "work": work}
+            written["comparisons"] = [dataclasses.asdict(one) for one in compare(whole.measurements, work)]
             options.output.write_text(json.dumps(written, indent=1), encoding="utf-8")
-    whole = joined(runs)
     show(whole, work, options.markdown)
     if whole.interrupted:
-        print("interrupted: some rows have fewer rounds, and some are missing", file=sys.stderr)
         sys.exit(130)
 
 

@@ -585,9 +585,10 @@ def summary(
             file.write(view.FORMATS[form](found).encode())
         click.echo(f"{output}: {entry.name}, {len(rows)} rows")
     elif form == "table":
+        screen = console()
         table, totals = view.to_table(found)
-        print_fitted(console(), table)
-        console().print(totals)
+        print_fitted(screen, table)
+        screen.print(totals)
     else:
         click.echo(view.FORMATS[form](found), nl=False)
     return 0

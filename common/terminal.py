@@ -73,7 +73,7 @@ def _print_part(screen: Console, table: Table, chosen: Sequence[int], spans: Seq
     part = Table(box=None, padding=table.padding, pad_edge=table.pad_edge, show_header=table.show_header)
     part.title_justify = part.caption_justify = "left"
     part.title_style = table.title_style
-    part.title = table.title if table.title and chosen == list(range(len(chosen))) else None
+    part.title = table.title if chosen == list(range(len(chosen))) else None
     part.caption = table.caption if chosen[-1] == len(spans) - 1 else None
     for i in chosen:
         column = table.columns[i]

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, interruptible
 
 from common import backends, catalog, records, reference, weights
 from common.cli import main
@@ -628,25 +627,10 @@ def test_the_verb_shows_writes_keeps_and_compares(
     assert len(history.read(tmp_path / "h.jsonl")) == 2
 
 
-# Where the tests run in the background of a shell SIGINT is ignored, and children inherit that.
-INTERRUPTIBLE = (
-    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "runpy.run_module('common', run_name='__main__')"
-)
-
-
 def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_else(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
-    temporary.mkdir()
     asked = ("lenet", "--paths", "numpy", "--rounds", "8", "--seconds", "0.01", "--batch", "1")
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, "bench", *asked, "--json", "run.json", "--history", "h.jsonl"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = interruptible(tmp_path, temporary, "bench", *asked, "--json", "run.json", "--history", "h.jsonl")
     try:
         assert process.stderr.readline() == "reference: 2 of 8\n"
         process.send_signal(signal.SIGINT)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, interruptible
 
 from common import catalog, weights
 from common.parity import harness
@@ -186,27 +186,12 @@ def test_an_interpreter_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert "is no program" in report.cells[0].detail
 
 
-# Where the tests run in the background of a shell, SIGINT is ignored, and would be in the command too. A function that
-# is run between fork and exec could put that right, but forking a process that has loaded JAX is asking for trouble.
-INTERRUPTIBLE = (
-    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "runpy.run_module('common', run_name='__main__')"
-)
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_processes_and_no_files(worker, tmp_path: Path, sent: signal.Signals) -> None:
     worker("torch", "time.sleep(600)")
     temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, "parity", "lenet", "--backends", "torch", "--json", "report.json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    asked = ("lenet", "--backends", "torch", "--json", "report.json")
+    process = interruptible(tmp_path, temporary, "parity", *asked)
     try:
         deadline = time.monotonic() + 60
         while not list(temporary.glob("*/torch/request1.json")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import pty
 import re
 import struct
 import sys
@@ -105,11 +106,8 @@ def test_where_there_is_room_a_table_is_what_rich_makes_of_it() -> None:
     assert printed(table, 200) == plain.file.getvalue().splitlines()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="terminals are made otherwise there")
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_a_recommendation_is_whole_on_a_real_terminal(width: int) -> None:
-    import pty
-
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import INTERRUPTIBLE, ROOT
 from PIL import Image
 
 from common import catalog, reference, weights
@@ -339,8 +339,6 @@ def test_each_kind_of_network_fits_one_batch_better_at_every_step(backend_name: 
 
 
 RUN = "import runpy; runpy.run_module('common', run_name='__main__')"
-# Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
-INTERRUPTIBLE = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {RUN}"
 # No file may grow beyond this: the optimiser's slots do not fit.
 ALMOST_FULL = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); {RUN}"
 

@@ -94,7 +94,6 @@ class _Row:
     error: float | None = None
     keeps: bool = False
     artifact: int | None = None
-    installed: int | None = None
 
     @property
     def begun(self) -> bool:
@@ -166,7 +165,9 @@ def run(settings: Settings, progress: Progress = lambda *_: None) -> Run:
             if not any(row.begun for row in rows.values()):
                 raise
             interrupted = True
-        measurements = tuple(_measurement(case, rows[case], settings) for case in every if rows[case].begun)
+        measurements = tuple(
+            _measurement(case, rows[case], bench.installed(case.path), settings) for case in every if rows[case].begun
+        )
         described = machine.describe() | peaks
         return Run(SCHEMA, when, described, bench.versions, settings.record(), measurements, interrupted)
 
@@ -214,7 +215,7 @@ class _Bench:
         """Run a case once more, unless it is known what is wrong with it."""
         if row.problem is not None:
             return
-        row.installed = self.installed(case.path)
+        self.installed(case.path)  # while nobody waits for an interrupted run to end
         outcome = self._proven(case, row)
         if outcome.error is not None:
             row.error = outcome.error
@@ -315,7 +316,7 @@ class _Bench:
         return self._installed[path.name]
 
 
-def _measurement(case: Case, row: _Row, settings: Settings) -> Measurement:
+def _measurement(case: Case, row: _Row, installed: int | None, settings: Settings) -> Measurement:
     status: Status = row.problem.status if row.problem else "measured"
     message = row.problem.message if row.problem else ""
     limit = agreement.loss_tolerance if case.mode == "training" else agreement.tolerance
@@ -333,7 +334,7 @@ def _measurement(case: Case, row: _Row, settings: Settings) -> Measurement:
         error=row.error,
         tolerance=limit(case.network, case.batch, case.path.dtype) if row.error is not None else None,
         artifact_bytes=row.artifact,
-        install_bytes=row.installed,
+        install_bytes=installed,
     )
     if status != "measured":
         return found

@@ -190,8 +190,8 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
     history.append(path, run)
     if run.interrupted:
         raise InterruptedRunError(
-            f"interrupted; what was measured was added to {path}, and the next time counts; `rosetta bench "
-            f"{network.name} --batch {batch}` measures all again"
+            f"interrupted; what was measured was added to {path}, and the next time counts; `rosetta bench` measures "
+            "what is missing"
         )
 
 

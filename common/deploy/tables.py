@@ -12,7 +12,7 @@ from common.deploy.measurements import Interval, Measurement, Run
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["bytes_text", "changes_table", "group_title", "groups", "heading", "seconds_text", "tables"]
+__all__ = ["bytes_text", "changes_table", "group_title", "groups", "heading", "interruption", "seconds_text", "tables"]
 
 
 def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
@@ -66,9 +66,14 @@ def heading(run: Run) -> Iterator[str]:
             f"{machine['memory_gb_per_s'][threads]:.1f} GB/s from memory"
         )
     if run.interrupted:
-        rounds = {one.rounds for one in run.measurements if one.status == "measured"} or {0}
-        ended = str(min(rounds)) if len(rounds) == 1 else f"{min(rounds)} to {max(rounds)}"
-        yield f"interrupted after {ended} of {run.settings['rounds']} rounds; rows that had not begun are left out"
+        yield interruption(run)
+
+
+def interruption(run: Run) -> str:
+    """Return a line that says how far an interrupted run came."""
+    rounds = {one.rounds for one in run.measurements if one.status == "measured"} or {0}
+    ended = str(min(rounds)) if len(rounds) == 1 else f"{min(rounds)} to {max(rounds)}"
+    return f"interrupted after {ended} of {run.settings['rounds']} rounds; rows that had not begun are left out"
 
 
 def tables(measurements: Sequence[Measurement]) -> Iterator[Table]:
