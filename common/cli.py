@@ -686,7 +686,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(error.format_message())
         return 2
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; nothing was written")
+        _fail("interrupted; no file is left half written")
         return 130
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed in {sys.executable}; install rosetta there with all that it needs")
@@ -695,7 +695,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         status = 1
     except (OSError, MemoryError) as error:
-        _fail(f"the machine gave out: {error or 'out of memory'}; nothing was written")
+        _fail(f"the machine gave out: {error or 'out of memory'}; no file is left half written")
         status = 2
     return status
 

@@ -11,10 +11,11 @@ import itertools
 import json
 import math
 import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -506,6 +507,54 @@ def test_a_history_with_a_damaged_line_says_which(tmp_path: Path) -> None:
         history.read(file)
 
 
+def test_a_line_of_the_history_that_a_crash_tore_is_left_out_and_not_continued(tmp_path: Path) -> None:
+    file = tmp_path / "bench.jsonl"
+    first, torn, third = run_of(when="first"), run_of(when="torn"), run_of(when="third")
+    history.append(file, first)
+    end = file.stat().st_size
+    history.append(file, torn)
+    whole = file.read_bytes()
+    for size in (end + 1, end + 100, len(whole) - 2):
+        file.write_bytes(whole[:size])
+        assert history.read(file) == [first]
+        history.append(file, third)
+        assert history.read(file) == [first, third]
+    # Whole, but for the newline that some editors leave out.
+    file.write_bytes(whole[:-1])
+    assert history.read(file) == [first, torn]
+    history.append(file, third)
+    assert history.read(file) == [first, torn, third]
+
+
+@contextlib.contextmanager
+def files_limited(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_history_on_a_full_disk_stays_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "bench.jsonl"
+    history.append(file, run_of())
+    before = file.read_bytes()
+    with files_limited(len(before) + 100), pytest.raises(InputError, match=f"cannot write {file}: File too large"):
+        history.append(file, run_of())
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["notes", "notes\n", "{}\n", "\x1f\x8b"])
+def test_a_file_that_is_no_history_is_not_added_to(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text(content)
+    with pytest.raises(InputError, match="name another --history"):
+        history.append(file, run_of())
+    assert file.read_text() == content
+
+
 def test_a_table_has_a_row_for_each_path_and_what_it_knows() -> None:
     rows = [
         measurement(),
@@ -583,6 +632,7 @@ def test_pictures_are_written_of_what_was_measured(tmp_path: Path) -> None:
         (["lenet", "--plot", "absent/plots"], "there is no folder absent"),
         (["lenet", "--history", "absent/h.jsonl"], "there is no folder absent"),
         (["lenet", "--history", "damaged.jsonl", "--compare"], "line 1"),
+        (["lenet", "--history", "notes.txt"], "no history of `rosetta bench`"),
     ],
 )
 def test_a_request_that_is_wrong_is_one_line_before_any_work(
@@ -594,7 +644,8 @@ def test_a_request_that_is_wrong_is_one_line_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("it began to work"))
-    (tmp_path / "damaged.jsonl").write_text("{}\n")
+    (tmp_path / "damaged.jsonl").write_text('{"schema": 1}\n')
+    (tmp_path / "notes.txt").write_text("notes\n")
     assert main(["bench", *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -625,6 +676,23 @@ def test_the_verb_shows_writes_keeps_and_compares(
     assert "10.0 [9.00, 11.0]" in said
     assert len(list((tmp_path / "plots").iterdir())) == 3
     assert len(history.read(tmp_path / "h.jsonl")) == 2
+
+
+def test_what_was_measured_is_shown_and_written_where_the_history_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "run", lambda *_: run_of(measurement()))
+    for _ in range(10):
+        history.append(tmp_path / "h.jsonl", run_of(measurement()))
+    before = (tmp_path / "h.jsonl").read_bytes()
+    with files_limited(len(before) + 1):
+        assert main(["bench", "lenet", "--history", "h.jsonl", "--paths", "numpy", "--json", "run.json"]) == 2
+    said = capsys.readouterr()
+    assert "10.0 [9.00, 11.0]" in said.out
+    assert said.err == "rosetta: cannot write h.jsonl: File too large\n"
+    assert history.loads((tmp_path / "run.json").read_bytes()) == run_of(measurement())
+    assert (tmp_path / "h.jsonl").read_bytes() == before
 
 
 def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_else(tmp_path: Path) -> None:

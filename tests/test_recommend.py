@@ -424,6 +424,16 @@ def test_the_most_threads_that_were_measured_count_unless_asked_otherwise(tmp_pa
     assert found_in(tmp_path, run, batch=2) is None
 
 
+def test_of_a_history_whose_last_line_a_crash_tore_the_others_count(tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    line = f"{history.dumps(a_run(*SAMPLE))}\n"
+    for torn in ("", line[:-2], line[:-1]):
+        path.write_text(line + torn)
+        found = recorded.from_history(path, get("resnet18"), "cpu", 1, None, MACHINE)
+        assert found is not None
+        assert len(found.measurements) == len(SAMPLE)
+
+
 def test_no_history_holds_nothing(tmp_path: Path) -> None:
     assert recorded.from_history(tmp_path / "none.jsonl", get("lenet"), "cpu", 1, None, MACHINE) is None
 

@@ -103,16 +103,17 @@ def _check_threads(threads: Sequence[int]) -> None:
 
 def _prepare_history(path: Path | None) -> Path:
     """Return where the history goes, its folder made. Raises InputError where that cannot be."""
-    from common.deploy.history import default_path
+    from common.deploy import history
     from common.files import check_writable
 
     if path is None:
-        path = default_path()
+        path = history.default_path()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make {path.parent}: {error.strerror}; give --history, or --no-history") from None
     check_writable(path)
+    history.check(path)
     return path
 
 
@@ -220,9 +221,13 @@ def bench(
 
     shown = list(dict.fromkeys(case.path.backend for case in every))
     found = with_progress(lambda progress: run(settings, progress), shown)
-    if kept and not forget:
-        history.append(kept, found)
-    return _report(found, earlier if compared else None, json_path, plot_path, named=bool(backends or paths))
+    try:
+        if kept and not forget:
+            history.append(kept, found)
+    finally:
+        # Where a disk is full by now, what took minutes is shown all the same.
+        status = _report(found, earlier if compared else None, json_path, plot_path, named=bool(backends or paths))
+    return status
 
 
 def _report(

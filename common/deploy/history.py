@@ -1,4 +1,7 @@
-"""Runs of `rosetta bench` kept as lines of JSON, and what became slower since the last one on the same machine."""
+"""Runs of `rosetta bench` kept as lines of JSON, and what became slower since the last one on the same machine.
+
+A line is whole once its newline is written, so that what a crash tears off is recognised.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from filelock import FileLock
 from common import records
 from common.deploy import machine
 from common.deploy.measurements import Interval, Measurement, Run
+from common.deploy.recorded import whole_lines
 from common.errors import InputError
 
-__all__ = ["Change", "append", "compare", "default_path", "dumps", "loads", "read"]
+__all__ = ["Change", "append", "check", "compare", "default_path", "dumps", "loads", "read"]
 
 _SLOWER = 1.05
 """What is slower by less may be so by another version of the operating system."""
+_BEGINNING = b'{"schema": '
+"""Of every line, so that a file that is no history is not added to."""
 
 Verdict = Literal["slower", "faster", "same", "broken"]
 
@@ -61,10 +67,11 @@ def loads(text: str | bytes) -> Run:
 def read(path: Path) -> list[Run]:
     """Return the runs of a history, the oldest first; none where there is no file yet.
 
-    Raises InputError where a line is no run, or the file cannot be read.
+    A last line that was torn by a crash is left out. Raises InputError where a line is no run, or the file cannot be
+    read.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = whole_lines(path.read_bytes())
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -80,12 +87,38 @@ def read(path: Path) -> list[Run]:
     return runs
 
 
-def append(path: Path, run: Run) -> None:
-    """Add a run to a history. Raises InputError where that cannot be written."""
+def check(path: Path) -> None:
+    """Raise InputError where a file that exists is no history, so that no run can be added."""
     try:
-        # Two runs may end at the same time, and a line is longer than what a system writes at once.
-        with FileLock(f"{path}.lock"), path.open("a", encoding="utf-8") as file:
-            file.write(f"{dumps(run)}\n")
+        with path.open("rb") as file:
+            beginning = file.read(len(_BEGINNING))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not _BEGINNING.startswith(beginning):
+        raise InputError(f"{path}: no history of `rosetta bench`, and left as it is; name another --history")
+
+
+def append(path: Path, run: Run) -> None:
+    """Add a run to a history, all of it or nothing. Raises InputError where that cannot be done."""
+    check(path)
+    try:
+        # Two runs may end at the same time. Not buffered: a buffer tries once more when the file is closed.
+        with FileLock(f"{path}.lock"), path.open("a+b", buffering=0) as file:
+            file.seek(0)
+            contents = file.read()
+            kept = b"".join(line + b"\n" for line in whole_lines(contents))
+            start = min(len(kept), len(contents))
+            file.truncate(start)
+            # An editor may have left the last newline out.
+            line = memoryview(kept[start:] + f"{dumps(run)}\n".encode())
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except BaseException:
+                file.truncate(start)
+                raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 

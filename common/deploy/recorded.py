@@ -19,7 +19,7 @@ from common.deploy.measurements import Measurement, Run
 from common.deploy.paths import PATHS
 from common.errors import ConfigError, InputError, shown
 
-__all__ = ["Found", "Setting", "from_history", "from_run", "read_run", "settings_of"]
+__all__ = ["Found", "Setting", "from_history", "from_run", "read_run", "settings_of", "whole_lines"]
 
 _SCHEMA = 1
 _MOST_RUNS = 20
@@ -70,8 +70,9 @@ def from_history(
     """
     if not path.exists():
         return None
-    lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), start=1) if line.strip()]
-    holding = ((number, line) for number, line in reversed(lines) if f'"network": "{network.name}"' in line)
+    lines = [(number, line) for number, line in enumerate(whole_lines(_read(path)), start=1) if line.strip()]
+    name = f'"network": "{network.name}"'.encode()
+    holding = ((number, line) for number, line in reversed(lines) if name in line)
     parsed = ((f"{path}, line {number}", _parsed(f"{path}, line {number}", line, _REMOVE)) for number, line in holding)
     here = ((where, record) for where, record in parsed if identity(record["machine"]) == identity(machine))
     return _find(itertools.islice(here, _MOST_RUNS), network, device, batch, threads, _REMOVE)
@@ -92,20 +93,30 @@ def settings_of(path: Path, network: Network) -> list[Setting]:
     return sorted({Setting(each.device, each.batch, each.threads) for each in own})
 
 
-def _read(path: Path) -> str:
+def whole_lines(history: bytes) -> list[bytes]:
+    """Return the lines of a history but for a last one that a crash tore."""
+    lines = history.split(b"\n")
     try:
-        return path.read_text(encoding="utf-8")
+        records.parse(lines[-1])
+    except ValueError:
+        lines.pop()  # torn, or nothing at all, after the last newline
+    return lines
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {_AGAIN}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: no text ({error}); {_AGAIN}") from None
 
 
-def _parsed(where: str, text: str, mend: str) -> _Record:
+def _parsed(where: str, text: bytes, mend: str) -> _Record:
     try:
         record = records.parse(text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: no text ({error}); {mend}") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error}); {mend}") from None
     if not isinstance(record, dict) or "schema" not in record:
