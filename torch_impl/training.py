@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
+from common.memory import keep_freed_memory
 from common.training.optimizers import OptimizerConfig
 from common.training.randomness import step_seed
 
@@ -77,6 +78,8 @@ class Trainer:
         self.steps = 0
         self._optimizer = make_optimizer(config, model)
         self._parameter = next(model.parameters())
+        # A step allocates again what the one before it freed.
+        keep_freed_memory()
         self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
     def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
