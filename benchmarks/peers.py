@@ -32,7 +32,7 @@ from rich.table import Table  # noqa: E402
 from common import catalog, records, reference  # noqa: E402
 from common.catalog import Network  # noqa: E402
 from common.deploy import bench, launching  # noqa: E402
-from common.deploy.measurements import Measurement, Run  # noqa: E402
+from common.deploy.measurements import Interval, Measurement, Run  # noqa: E402
 from common.deploy.paths import PATHS, ExecutionPath  # noqa: E402
 from common.deploy.tables import group_title, interruption, number_text  # noqa: E402
 from common.errors import BackendError, InputError, RosettaError, unknown  # noqa: E402
@@ -146,6 +146,9 @@ PLAIN_OF = {
 }
 """The plain port that a path of ours must keep up with, where that is not the one compiled as usual."""
 
+_SLOWER = 1.05
+"""A path of ours may take so many times as long as the plain port."""
+
 Work = Mapping[str, Mapping[str, float]]
 """By zoo and network: multiply-accumulates for each of ours."""
 
@@ -158,36 +161,38 @@ class Comparison:
     """One framework's share of a group: the best of ours, of the plain ports and of the zoos, None where there is none.
 
     Times are medians in ms, a zoo's divided by its work. `slower`: each path of ours by its time over the plain port's.
+    All have their 95% confidence.
     """
 
     network: str
     mode: str
     batch: int
     backend: str
-    ours: tuple[str, float] | None
-    plain: tuple[str, float] | None
-    zoo: tuple[str, float] | None
-    slower: Mapping[str, float]
+    ours: tuple[str, Interval] | None
+    plain: tuple[str, Interval] | None
+    zoo: tuple[str, Interval] | None
+    slower: Mapping[str, Interval]
 
-    def lead(self, over: tuple[str, float] | None) -> float | None:
+    def lead(self, over: tuple[str, Interval] | None) -> Interval | None:
         """Return how many times as fast as `over` the best of ours is."""
-        return over[1] / self.ours[1] if over and self.ours else None
+        return over[1].over(self.ours[1]) if over and self.ours else None
 
 
-def milliseconds(one: Measurement, work: Work) -> float | None:
+def milliseconds(one: Measurement, work: Work) -> Interval | None:
     """Return a measurement's time for the work of our network, None where it has none."""
     if one.latency_ms is None:
         return None
-    return one.latency_ms.value / work.get(one.path, {}).get(one.network, 1.0)
+    factor = work.get(one.path, {}).get(one.network, 1.0)
+    return Interval(one.latency_ms.value / factor, one.latency_ms.low / factor, one.latency_ms.high / factor)
 
 
-def _best(times: Mapping[str, float]) -> tuple[str, float] | None:
-    return min(times.items(), key=lambda item: item[1]) if times else None
+def _best(times: Mapping[str, Interval]) -> tuple[str, Interval] | None:
+    return min(times.items(), key=lambda item: item[1].value) if times else None
 
 
 def compare(measurements: Sequence[Measurement], work: Work) -> list[Comparison]:
     """Return what each framework's paths took beside one another, in the order of the measurements."""
-    groups: dict[tuple[str, str, int, str], dict[str, float]] = {}
+    groups: dict[tuple[str, str, int, str], dict[str, Interval]] = {}
     for one in measurements:
         path = PATHS.get(one.path) or BY_PATH[one.path].path
         times = groups.setdefault((one.network, one.mode, one.batch, path.backend), {})
@@ -200,7 +205,7 @@ def compare(measurements: Sequence[Measurement], work: Work) -> list[Comparison]
         plain = {name: taken for name, taken in times.items() if name.startswith("plain-")}
         zoo = {name: taken for name, taken in times.items() if name not in ours and name not in plain}
         against = {name: PLAIN_OF.get(name, f"plain-{key[-1]}") for name in ours}
-        slower = {name: taken / plain[against[name]] for name, taken in ours.items() if against[name] in plain}
+        slower = {name: taken.over(plain[against[name]]) for name, taken in ours.items() if against[name] in plain}
         found.append(Comparison(*key, _best(ours), _best(plain), _best(zoo), slower))
     return found
 
@@ -209,52 +214,68 @@ def claims(measurements: Sequence[Measurement], work: Work) -> Iterator[tuple[st
     """Yield what is asked of us, what was found, and whether that is enough; nothing of what was not measured."""
     comparisons = compare(measurements, work)
     leads = [
-        (lead, over[0], one)
+        (lead, f"{_place(one)}: {over[0]} / {one.ours[0]}")
         for one in comparisons
         for over in (one.plain, one.zoo)
-        if over and (lead := one.lead(over)) is not None
+        if over and one.ours and (lead := one.lead(over)) is not None
     ]
     if leads:
-        lead, over, one = min(leads, key=lambda each: each[0])
-        where = f"{one.network}, {one.mode}, batch {one.batch}: {over} / {one.ours[0] if one.ours else ''}"
+        worst = min(leads, key=lambda each: each[0].value)
+        below = [lead for lead, _ in leads if lead.value < 1]
         yield (
             "the best path of each port, at least as fast as every peer in its framework",
-            f"{lead:.2f} ({where})",
-            (lead >= 1),
+            _found(*worst) + _count(len(below), len(leads), sum(lead.high < 1 for lead in below)),
+            not below,
         )
-    slower = [(ratio, name, one) for one in comparisons for name, ratio in one.slower.items()]
+    slower = [(ratio, f"{_place(one)}: {name}") for one in comparisons for name, ratio in one.slower.items()]
     if slower:
-        ratio, name, one = max(slower, key=lambda each: each[0])
-        where = f"{one.network}, {one.mode}, batch {one.batch}: {name}"
-        yield "no path slower than 1.05 times the plain port", f"{ratio:.2f} ({where})", ratio <= 1.05
+        worst = max(slower, key=lambda each: each[0].value)
+        above = [ratio for ratio, _ in slower if ratio.value > _SLOWER]
+        yield (
+            f"no path slower than {_SLOWER} times the plain port",
+            _found(*worst) + _count(len(above), len(slower), sum(ratio.low > _SLOWER for ratio in above)),
+            not above,
+        )
     for batch in dict.fromkeys(one.batch for one in measurements):
-        group = [
-            one
+        taken = {
+            one.path: one.latency_ms
             for one in measurements
             if (one.network, one.mode, one.batch) == ("resnet18", "inference", batch) and one.latency_ms
-        ]
-        taken = {one.path: one.latency_ms.value for one in group if one.latency_ms}
+        }
         ours = _best({name: value for name, value in taken.items() if name in PATHS})
         if ours and "torchvision" in taken:
-            lead = taken["torchvision"] / ours[1]
+            lead = taken["torchvision"].over(ours[1])
             what = f"resnet18, batch {batch}: the best path, at least 1.7 times as fast as torchvision's"
-            yield what, f"{lead:.2f} ({ours[0]})", lead >= 1.7
+            yield what, _found(lead, ours[0]), lead.value >= 1.7
     for one in comparisons:
-        if (one.network, one.mode, one.backend) == ("regnetx32", "training", "jax") and one.lead(one.plain) is not None:
-            lead = one.lead(one.plain) or 0.0
+        if (one.network, one.mode, one.backend) == ("regnetx32", "training", "jax") and one.ours and one.plain:
+            lead = one.plain[1].over(one.ours[1])
             what = f"regnetx32, batch {one.batch}: JAX's training step, at least 3 times as fast as the plain one"
-            yield what, f"{lead:.2f} ({one.ours[0] if one.ours else ''})", lead >= 3
+            yield what, _found(lead, one.ours[0]), lead.value >= 3
+
+
+def _place(one: Comparison) -> str:
+    return f"{one.network}, {one.mode}, batch {one.batch}"
+
+
+def _found(ratio: Interval, where: str) -> str:
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] ({where})"
+
+
+def _count(beyond: int, pairs: int, wholly: int) -> str:
+    """Say how many pairs are beyond what is asked, and of how many noise cannot be all of it."""
+    return f"; beyond it {beyond} of {pairs} pairs, {wholly} by their whole 95% confidence" if beyond else ""
 
 
 # Showing
 
 
-def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _ratio(ratio: Interval | None) -> str:
+    return "" if ratio is None else f"{ratio.value:.2f}"
 
 
-def _timed(best: tuple[str, float] | None) -> tuple[str, str]:
-    return ("", "") if best is None else (best[0], number_text(best[1]))
+def _timed(best: tuple[str, Interval] | None) -> tuple[str, str]:
+    return ("", "") if best is None else (best[0], number_text(best[1].value))
 
 
 def summary(measurements: Sequence[Measurement], work: Work, markdown: bool) -> Table:

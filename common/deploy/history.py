@@ -138,8 +138,7 @@ def _change(now: Measurement, before: Measurement, when: str) -> Change:
     if now.latency_ms is None or before.latency_ms is None:
         return Change(now, before, when, None, "broken")
     new, old = now.latency_ms, before.latency_ms
-    # The farthest that both intervals allow.
-    ratio = Interval(new.value / old.value, new.low / old.high, new.high / old.low)
+    ratio = new.over(old)
     verdict: Verdict = "same"
     if new.low > old.high and ratio.value > _SLOWER:
         verdict = "slower"

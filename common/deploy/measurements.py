@@ -19,6 +19,10 @@ class Interval:
     low: float
     high: float
 
+    def over(self, other: Interval) -> Interval:
+        """Return how many times `other` this is, at least and at most what both intervals allow."""
+        return Interval(self.value / other.value, self.low / other.high, self.high / other.low)
+
 
 @dataclass(frozen=True)
 class Cold:
