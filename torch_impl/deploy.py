@@ -1,7 +1,6 @@
 """How PyTorch runs a network fast: batch norm folded away, channels last in memory, compiled and frozen.
 
-torch allocates what each layer makes and frees it within the pass. `torch-eager` does so as any program does; the other
-paths keep that memory from pass to pass.
+torch allocates what each layer makes and frees it within the pass; every path keeps that memory from pass to pass.
 """
 
 from __future__ import annotations
@@ -133,11 +132,11 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
 
     Raises ConfigError for a path that is not this package's, BackendError without the device or a compiler.
     """
-    if path == "torch-eager":
-        model = _built(network, tensors, device)
-        return _Session(model, model, torch.contiguous_format)
     keep_freed_memory()
     match path:
+        case "torch-eager":
+            model = _built(network, tensors, device)
+            return _Session(model, model, torch.contiguous_format)
         case "torch-channels-last":
             model = deployed(network, tensors, device).to(memory_format=torch.channels_last)
             return _Session(model, model, torch.channels_last)
@@ -162,11 +161,9 @@ def training_step(
     """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
     if path not in _PATHS[:3]:
         raise unknown("execution path of torch's own that trains", path, _PATHS[:3])
+    keep_freed_memory()
     model = _built(network, tensors, device).train()
-    memory_format = torch.contiguous_format
-    if path != "torch-eager":
-        keep_freed_memory()
-        memory_format = torch.channels_last
+    memory_format = torch.contiguous_format if path == "torch-eager" else torch.channels_last
     model = model.to(memory_format=memory_format)
     optimizer = make_optimizer(OptimizerConfig("sgd"), model)
     for group in optimizer.param_groups:
