@@ -15,7 +15,7 @@ _GIGABYTE = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees for what it asks for next, blocks of a gigabyte and more apart.
+    """Have this process keep the memory that it frees for what it asks for next, but for blocks of over a gigabyte.
 
     glibc gives a large block back to the system at once, which must map and clear each of its pages when the next is
     asked for. A program that allocates what it computes at every pass, as torch does, spends up to half its time so.
