@@ -27,6 +27,7 @@ SHAPES = [
     (8, 8, 8, 128, 128, True),
     (2, 13, 19, 128, 131, True),  # the last tiles are 1 and 3 pixels wide
     (33, 1, 2, 130, 128, True),
+    (1, 21, 24, 64, 67, True),
     (4, 7, 7, 128, 128, False),
     (1, 3, 5, 128, 128, False),
 ]
@@ -70,8 +71,8 @@ def test_it_is_the_definition(
         {"padding": 0},
         {"dilation": 2},
         {"groups": 2},
-        {"in_channels": 64},
-        {"out_channels": 64},
+        {"in_channels": 63},
+        {"out_channels": 63},
     ],
     ids=str,
 )
@@ -80,7 +81,7 @@ def test_no_other_convolution_suits(changed: dict[str, int]) -> None:
 
     from torch_impl.layers import WinogradConv2d
 
-    plain = {"in_channels": 128, "out_channels": 128, "kernel_size": 3, "padding": 1}
+    plain = {"in_channels": 64, "out_channels": 64, "kernel_size": 3, "padding": 1}
     assert WinogradConv2d.suits(nn.Conv2d(**plain))
     assert not WinogradConv2d.suits(nn.Conv2d(**{**plain, **changed}))
 
