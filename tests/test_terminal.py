@@ -111,7 +111,7 @@ def test_a_recommendation_is_whole_on_a_real_terminal(width: int) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    arguments = ["recommend", "googlenet", "--from", str(ROOT / "docs" / "bench" / "googlenet.json")]
+    arguments = ["recommend", "googlenet", "--from", str(ROOT / "docs" / "bench" / "small.json")]
     child = os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", "common", *arguments],
