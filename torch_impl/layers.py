@@ -117,12 +117,14 @@ class WinogradConv2d(nn.Conv2d):
         if n * rows * columns < _LEAST_TILES:
             return super().forward(x)
         x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 4 * columns + 1 - width, 1, 4 * rows + 1 - height))
+        # Tiles of 6x6 pixels begin at every fourth: (n, rows, columns, 6, 6, channels), one dimension after the other.
         x = _transformed(_OF_IMAGES, [x[:, :, j : j + 4 * columns - 3 : 4] for j in range(6)], dim=3)
         x = _transformed(_OF_IMAGES, [x[:, i : i + 4 * rows - 3 : 4] for i in range(6)], dim=3)
         # Each of the 36 has a product of matrices of its own: a convolution 1x1 in 36 groups, whose pixels are tiles.
         tiles = x.reshape(1, n * rows * columns, 1, -1).permute(0, 3, 1, 2)
         products = F.conv2d(tiles, self.kernel, groups=36)
         y = products.permute(0, 2, 3, 1).reshape(n, rows, columns, 6, 6, self.out_channels)
+        # (n, rows, 4, columns, 6, channels), then (n, rows, 4, columns, 4, channels), which is the image.
         y = _transformed(_OF_OUTPUTS, y.unbind(3), dim=2)
         y = _transformed(_OF_OUTPUTS, y.unbind(4), dim=4)
         y = y.reshape(n, 4 * rows, 4 * columns, self.out_channels)
