@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -35,6 +36,8 @@ MIXED = catalog.get("resnet", arch=[[1, 8], [1, 16]], input_size=[33, 38], in_ch
 """Quick to compile: convolutions with normalisations to fold, a shortcut with and one without a projection."""
 JOINED = catalog.get("densenet", arch=[1, 1], growth_rate=4, num_channels=8, input_size=[33, 38], in_channels=2)
 """Normalisations that cannot be folded beside one that can."""
+WIDE = catalog.get("resnet", arch=[[1, 128]], input_size=[67, 58], in_channels=2)
+"""Convolutions that are wide enough for Winograd's algorithm, and images that are large enough."""
 FLAT = catalog.get("bn_lenet", in_channels=2)
 """A dense layer that knows how large the image was, and a normalisation behind one."""
 
@@ -184,8 +187,15 @@ CASES = {
     "fixed": (FLAT, 2, True),
     "any-batch": (JOINED, None, True),
     "any-size": (MIXED, None, False),
+    "wide": (WIDE, 2, True),
 }
 """What is exported, for which batch, and whether for its own size alone."""
+WINOGRAD = "torch-aot-winograd"
+
+
+def cases(name: str) -> list[str]:
+    """Return what is exported to a format."""
+    return ["wide"] if name == WINOGRAD else ["fixed", "any-batch", "any-size"]
 
 
 def order(folder: Path, name: str, case: str, dtype: str) -> dict[str, Any]:
@@ -216,6 +226,7 @@ def export(maker: ModuleType, ordered: dict[str, Any]) -> dict[str, Any]:
     layout = {"layout": signature.layout, "shape": [request.batch, *shapes[signature.layout]]}
     return {
         **{"format": request.format, "dtype": request.dtype, "network": network.name},
+        "processor": dict(signature.processor),
         "input": {"name": signature.input, "dtype": request.dtype, **layout},
         "output": {"name": signature.output, "dtype": request.dtype},
     }
@@ -284,10 +295,65 @@ def maker(port: ModuleType) -> ModuleType:
 def test_every_artifact_answers_as_the_reference_without_this_project(
     maker: ModuleType, own_format: str, tmp_path: Path
 ) -> None:
-    orders = [order(tmp_path, own_format, case, "float32") for case in CASES]
+    orders = [order(tmp_path, own_format, case, "float32") for case in cases(own_format)]
     if "float64" in FORMATS[own_format].dtypes:
-        orders.append(order(tmp_path, own_format, "fixed", "float64"))
-    serve(Path(sys.executable), own_format, orders, [export(maker, each) for each in orders])
+        orders.append(order(tmp_path, own_format, cases(own_format)[0], "float64"))
+    manifests = [export(maker, each) for each in orders]
+    serve(Path(sys.executable), own_format, orders, manifests)
+    if own_format == WINOGRAD:
+        # For each pair of channels of its two wide convolutions, 36 numbers in place of 9.
+        assert Path(orders[0]["path"]).stat().st_size > 2 * 36 * 128 * 128 * 4
+
+
+@pytest.mark.port
+@pytest.mark.parametrize("given", [{"batch": None}, {"size": None}], ids=str)
+def test_tiles_are_chosen_for_one_batch_and_size(
+    maker: ModuleType, backend_name: str, tmp_path: Path, given: dict[str, None]
+) -> None:
+    if FORMATS[WINOGRAD].makers.get(backend_name) is None:
+        pytest.skip("only torch computes in tiles")
+    request = Export(WINOGRAD, "float32", tmp_path / "a.pt2", **{"batch": 2, "size": (67, 58), **given})
+    with pytest.raises(ConfigError, match="give --batch and --size, or export to torch-aot"):
+        maker.export(WIDE, probe(WIDE, "float32"), request)
+    assert not request.path.exists()
+
+
+LACKING = """
+import sys
+import torch
+sys.path.insert(0, sys.argv[1])
+import exported_program
+for vectors in ("DEFAULT", "AVX2", "AVX512", "SVE256"):
+    try:
+        exported_program.load("none.pt2", {"input": {"dtype": "float32"}, "processor": {
+            "machine": sys.argv[2], "vectors": vectors}}, 1)
+    except RuntimeError as error:
+        print(vectors, "refused" if "export it again here" in str(error) else "no such file")
+"""
+
+
+@pytest.mark.port
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other vectors")
+@pytest.mark.parametrize(
+    ("machine", "capability", "fit"),
+    [
+        ("x86_64", "default", ["DEFAULT"]),
+        ("x86_64", "avx2", ["DEFAULT", "AVX2"]),
+        ("aarch64", "avx2", []),
+    ],
+)
+def test_a_package_for_another_processor_is_refused(
+    backend_name: str, machine: str, capability: str, fit: list[str]
+) -> None:
+    """By what torch says of the processor, which a variable may have it underrate."""
+    if backend_name != "torch":
+        pytest.skip("only torch's packages are compiled for a processor")
+    serving = ROOT / "common" / "deploy" / "serving"
+    variables = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+    printed = run([sys.executable, "-c", LACKING, serving, machine], env=variables)
+    said = dict(line.split(" ", 1) for line in printed.splitlines())
+    assert len(said) == 4
+    assert [vectors for vectors, answer in said.items() if answer != "refused"] == fit
 
 
 @pytest.mark.port
@@ -326,7 +392,7 @@ def environment(name: str) -> Path:
 def test_every_artifact_answers_as_the_reference_in_another_environment(
     name: str, backend: str, tmp_path: Path
 ) -> None:
-    orders = [order(tmp_path, name, case, "float32") for case in CASES]
+    orders = [order(tmp_path, name, case, "float32") for case in cases(name)]
     search = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     python = environment(FORMATS[name].makers[backend])
     run([python, "-c", MAKE, backend, *map(json.dumps, orders)], env={**os.environ, **search})

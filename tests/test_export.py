@@ -132,6 +132,9 @@ def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: P
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert result.stderr.startswith("lacking needs no-such-runtime, which this Python does not have: ")
     assert result.stderr.endswith("-m pip install no-such-runtime\n")
+    (tmp_path / "elsewhere" / "refusing.py").write_text("def load(*_): raise RuntimeError('it is of elsewhere')\n")
+    result = served(x, "--server", "refusing")
+    assert (result.returncode, result.stderr) == (1, f"refusing cannot load {tmp_path / 'a.npy'}: it is of elsewhere\n")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: P
     [
         (("--to", "onxx"), "there is no format 'onxx'; did you mean onnx?"),
         (("--backend", "torch", "--to", "litert"), "made by tf or jax"),
-        (("--to", "onnx", "--dtype", "float64"), "onnx holds float32; torch-export or stablehlo or saved-model"),
+        (("--to", "onnx", "--dtype", "float64"), "onnx holds float32; torch-export or torch-aot or "),
         (("--dtype", "float12"), "there is no dtype 'float12'"),
         (("--batch", "0"), "--batch 0: expected a number from 1 to 4096, or any"),
         (("--size", "any"), "lenet flattens images into features"),

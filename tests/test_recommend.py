@@ -19,6 +19,7 @@ from common import backends, options
 from common.catalog import get
 from common.deploy import facts, history, recommend_verb, recorded
 from common.deploy.commands import commands
+from common.deploy.formats import FORMATS
 from common.deploy.measurements import Cold, Interval, Measurement, Run
 from common.deploy.paths import PATHS
 from common.deploy.quantities import AXES, LIMITS, OBJECTIVES, Objective, shown
@@ -334,19 +335,22 @@ def test_figures_have_three_digits(value: float | None, expected: str) -> None:
 def test_every_path_has_facts_with_sources() -> None:
     for path in PATHS.values():
         found = facts.of(path)
-        for fact in (found.status, found.licence, found.platforms, *found.elsewhere.values()):
+        elsewhere = [place for places in (found.elsewhere, *found.formats.values()) for place in places.values()]
+        for fact in (found.status, found.licence, found.platforms, *elsewhere):
             assert fact.says
             assert "https://" in fact.source or fact.source.startswith("the metadata of "), fact
             assert fact.seen >= "2026-01-01"
         if path.format is not None:
             assert set(found.elsewhere) == {"c", "mobile", "browser"}, path.name
+    assert {form for found in facts.table().values() for form in found.formats} <= set(FORMATS)
 
 
 def test_where_a_path_can_run_follows_from_the_facts() -> None:
     served = {place: {path.name for path in PATHS.values() if facts.place(path, place)[0]} for place in facts.PLACES}
     litert = {"litert", "litert-float16", "litert-int8"}
     assert served["python"] == served["any"] == set(PATHS)
-    assert served["c"] == {"onnxruntime", "openvino", "tf-savedmodel", "mxnet-symbol", *litert}
+    compiled = {"torch-aot", "torch-aot-winograd"}
+    assert served["c"] == {"onnxruntime", "openvino", "tf-savedmodel", "mxnet-symbol", *compiled, *litert}
     assert served["mobile"] == {"onnxruntime", *litert}
     assert served["browser"] == {"onnxruntime", "tf-savedmodel", *litert}
     assert [name for name, found in facts.table().items() if found.retired] == ["mxnet"]
@@ -479,6 +483,16 @@ def test_all_that_was_found_is_shown_and_what_the_figures_do_not_say(rosetta, be
     assert "by onnxruntime-web" in result.stdout
     assert "--runtime browser: OpenVINO supports Linux, macOS and Windows" in result.stdout
     assert "died of signal 11" in result.stdout
+
+
+def test_what_is_said_of_c_is_of_the_artifact_that_serves_there(rosetta, tmp_path: Path) -> None:
+    found = a_run(measured("torch-export", 14, 400, 800, 2), measured("torch-aot", 9, 400, 800, 2))
+    (tmp_path / "bench.json").write_text(history.dumps(found, indent=1))
+    result = rosetta("recommend", "resnet18", "--from", "bench.json", "--runtime", "c")
+    ranked, dropped = result.stdout.split("Dropped:")
+    assert "by libtorch, whose AOTIModelPackageLoader runs the package without Python" in ranked
+    assert "torch-export" not in ranked
+    assert "compiled for C++ by AOTInductor: export it to torch-aot" in dropped
 
 
 SHOWN = re.findall(r"```text\n\$ (rosetta recommend .*?)```", (ROOT / "docs" / "bench.md").read_text(), re.DOTALL)

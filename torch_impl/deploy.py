@@ -24,7 +24,7 @@ from torch_impl.layers import WinogradConv2d
 from torch_impl.training import make_optimizer, train_step
 from torch_impl.weights import from_canonical
 
-__all__ = ["deployed", "session", "set_threads", "training_step"]
+__all__ = ["by_winograd", "check_compiler", "deployed", "session", "set_threads", "training_step"]
 
 _PATHS = ("torch-eager", "torch-channels-last", "torch-compile", "torch-winograd")
 """The execution paths that run this package's code; the last does not learn."""
@@ -59,7 +59,7 @@ def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = 
     return model.requires_grad_(False)
 
 
-def _by_winograd(model: nn.Module) -> nn.Module:
+def by_winograd(model: nn.Module) -> nn.Module:
     """Have a deploy form's wide 3x3 convolutions take fewer products."""
     for path, module in list(model.named_modules()):
         if isinstance(module, nn.Conv2d) and WinogradConv2d.suits(module):
@@ -67,13 +67,12 @@ def _by_winograd(model: nn.Module) -> nn.Module:
     return model
 
 
-def _check_compiler() -> None:
+def check_compiler() -> None:
+    """Raise BackendError where torch finds nothing to compile with."""
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        raise BackendError(
-            "torch.compile finds no C++ compiler; install g++, or name one in the variable CXX"
-        ) from None
+        raise BackendError("torch finds no C++ compiler; install g++, or name one in the variable CXX") from None
 
 
 def _compiled(model: nn.Module) -> nn.Module:
@@ -81,7 +80,7 @@ def _compiled(model: nn.Module) -> nn.Module:
 
     Without isolation torch counts all models of a class together, and silently runs the ninth as it is written.
     """
-    _check_compiler()
+    check_compiler()
     return torch.compile(model, fullgraph=True, dynamic=False, isolate_recompiles=True)
 
 
@@ -144,7 +143,7 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
             model = deployed(network, tensors, device)
             return _Session(model, _frozen(model), torch.channels_last)
         case "torch-winograd":
-            model = _by_winograd(deployed(network, tensors, device))
+            model = by_winograd(deployed(network, tensors, device))
             return _Session(model, _frozen(model), torch.channels_last)
     raise unknown("execution path of torch's own", path, _PATHS)
 

@@ -1,22 +1,25 @@
-"""PyTorch's artifacts: a `torch.export` program and ONNX, both of the deploy form."""
+"""PyTorch's artifacts, all of the deploy form: a `torch.export` program, the same compiled by AOTInductor, and ONNX."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
+import platform
 import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch._inductor import aoti_compile_and_package
+from torch._inductor import config as inductor
+from torch.export import Dim, ExportedProgram
 
 from common.catalog import Network
 from common.deploy.formats import Export, Signature
 from common.deploy.sizes import check_any_size
 from common.errors import ConfigError, unknown
-from torch_impl.deploy import deployed
+from torch_impl.deploy import by_winograd, check_compiler, deployed
 
 __all__ = ["export"]
 
@@ -29,23 +32,63 @@ def _any_axes(request: Export) -> list[int]:
     return [0] * (request.batch is None) + [2, 3] * (request.size is None)
 
 
+def _program(model: nn.Module, example: Tensor, request: Export) -> ExportedProgram:
+    """Return the graph that `torch.export` finds, without where in which file of this machine it came from."""
+    axes = dict.fromkeys(_any_axes(request), Dim.DYNAMIC)
+    program = torch.export.export(model, (example,), dynamic_shapes=(axes,))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _signature(program: ExportedProgram, **processor: str) -> Signature:
+    (images,), (logits,) = program.graph_signature.user_inputs, program.graph_signature.user_outputs
+    return Signature(images, logits, "NCHW", {"torch": torch.__version__}, processor)
+
+
 def _save_program(model: nn.Module, example: Tensor, request: Export) -> Signature:
-    """Write a `.pt2`: the graph that `torch.export` finds, its weights beside it.
+    """Write a `.pt2`: the graph, its weights beside it.
 
     A program's weights lie in memory as the model's did, so each convolution finds them channels last, as its images.
     """
-    axes = dict.fromkeys(_any_axes(request), Dim.DYNAMIC)
     model = model.to(memory_format=torch.channels_last)
-    program = torch.export.export(model, (example.to(memory_format=torch.channels_last),), dynamic_shapes=(axes,))
-    for node in program.graph.nodes:
-        # Where in which file of this machine it came from.
-        node.meta.pop("stack_trace", None)
+    program = _program(model, example.to(memory_format=torch.channels_last), request)
     with warnings.catch_warnings():
         # That such weights are not contiguous: their strides are saved with them.
         warnings.filterwarnings("ignore", "No complete tensor found in the group")
         torch.export.save(program, request.path)
-    (images,), (logits,) = program.graph_signature.user_inputs, program.graph_signature.user_outputs
-    return Signature(images, logits, "NCHW", {"torch": torch.__version__})
+    return _signature(program)
+
+
+def _save_package(model: nn.Module, example: Tensor, request: Export) -> Signature:
+    """Write a `.pt2`: a library compiled for processors with the vectors of this one, its weights packed within it.
+
+    As in `torch_impl.deploy`, weights are packed in float32 alone. Raises BackendError where there is no compiler.
+    """
+    check_compiler()
+    program = _program(model, example, request)
+    options = {
+        "freezing": request.dtype == "float32",
+        # Whoever serves it says on how many threads.
+        "cpp.dynamic_threads": True,
+        # Of the processor at hand nothing but its vectors, so that other kinds with the same can run it.
+        "cpp.march": "",
+    }
+    with inductor.patch(options), torch.no_grad(), warnings.catch_warnings():  # nothing is frozen that might learn
+        # Of torch about itself.
+        warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
+        aoti_compile_and_package(program, package_path=str(request.path))
+    return _signature(program, machine=platform.machine(), vectors=torch.backends.cpu.get_cpu_capability())
+
+
+def _save_winograd_package(model: nn.Module, example: Tensor, request: Export) -> Signature:
+    """Write the same, wide 3x3 convolutions by Winograd's algorithm. Raises ConfigError for a batch or size of any."""
+    if _any_axes(request):
+        raise ConfigError(
+            "which layers are computed in tiles depends on how many images there are and how large they are; give "
+            "--batch and --size, or export to torch-aot"
+        )
+    return _save_package(by_winograd(model), example, request)
 
 
 def _save_onnx(model: nn.Module, example: Tensor, request: Export) -> Signature:
@@ -77,13 +120,19 @@ def _save_onnx(model: nn.Module, example: Tensor, request: Export) -> Signature:
     return Signature("images", "logits", "NCHW", {maker: importlib.metadata.version(maker) for maker in makers})
 
 
-_SAVE = {"torch-export": _save_program, "onnx": _save_onnx}
+_SAVE = {
+    "torch-export": _save_program,
+    "torch-aot": _save_package,
+    "torch-aot-winograd": _save_winograd_package,
+    "onnx": _save_onnx,
+}
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
     """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
 
-    Raises ConfigError for a format that is not torch's, and where the network cannot take what is asked for.
+    Raises ConfigError for a format that is not torch's, and where the network cannot take what is asked for;
+    BackendError where a compiler is needed and there is none.
     """
     if request.format not in _SAVE:
         raise unknown("format of torch's", request.format, _SAVE)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
@@ -106,8 +106,21 @@ def _transformed(matrix: _Matrix, tensors: Sequence[Tensor], dim: int) -> Tensor
     return torch.stack([functools.reduce(operator.add, terms) for terms in rows], dim)
 
 
-# Layers of one shape share what these two compile to, which takes most of the time that compiling takes.
-@torch.compiler.nested_compile_region
+def _compiled_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Have layers of one shape share what a function compiles to; of the transforms, that is most of what compiles.
+
+    A program that is exported has no such parts, and holds each layer's own.
+    """
+    shared = torch.compiler.nested_compile_region(function)
+
+    @functools.wraps(function)
+    def chosen(*args: Any) -> Tensor:
+        return (function if torch.compiler.is_exporting() else shared)(*args)
+
+    return chosen
+
+
+@_compiled_once
 def _tiles_of_images(x: Tensor, side: int) -> Tensor:
     """(N, C, H, W) -> (1, pixels C, tiles, 1), transformed: a tile has side + 2 pixels each way, of which 2 overlap."""
     n, _, height, width = x.shape
@@ -120,7 +133,7 @@ def _tiles_of_images(x: Tensor, side: int) -> Tensor:
     return x.reshape(1, n * rows * columns, 1, -1).permute(0, 3, 1, 2)
 
 
-@torch.compiler.nested_compile_region
+@_compiled_once
 def _images_of_products(y: Tensor, side: int, n: int, height: int, width: int) -> Tensor:
     """(1, pixels C, tiles, 1) -> (N, C, H, W)."""
     rows, columns = -(-height // side), -(-width // side)

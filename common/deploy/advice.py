@@ -11,7 +11,7 @@ from common.catalog import Network
 from common.deploy import facts
 from common.deploy.commands import commands
 from common.deploy.measurements import Measurement
-from common.deploy.paths import PATHS
+from common.deploy.paths import PATHS, ExecutionPath
 from common.deploy.quantities import (
     COLD,
     DISK,
@@ -142,9 +142,12 @@ def _facts(measurements: Sequence[Measurement], runtime: facts.Runtime) -> Any:
     table = Table("runtime", "state", "platforms", "licence", box=None, pad_edge=False)
     if runtime in _WHERE:
         table.add_column(_WHERE[runtime])
-    for needed in dict.fromkeys(PATHS[each.path].needs[0] for each in measurements):
-        known = facts.table()[needed]
-        elsewhere = [known.elsewhere[runtime].says] if runtime in known.elsewhere else []
+    paths: dict[str, ExecutionPath] = {}
+    for each in measurements:
+        paths.setdefault(PATHS[each.path].needs[0], PATHS[each.path])
+    for path in paths.values():
+        known = facts.of(path)
+        elsewhere = [facts.place(path, runtime)[1]] if runtime in _WHERE else []
         table.add_row(known.name, known.status.says, known.platforms.says, known.licence.says, *elsewhere)
     return table
 

@@ -163,6 +163,7 @@ def _make(network: Network, wanted: Wanted, path: Path, folder: Path) -> dict[st
             "std": list(wanted.preprocessing.std),
         },
         "server": kind.servers[0],
+        **({"processor": made["processor"]} if made["processor"] else {}),
         "backend": backend,
         "made_by": {"rosetta": __version__, **made["versions"]},
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -27,13 +27,19 @@ _MOST_IMAGES = 512
         "rosetta export lenet --weights runs/lenet --to litert --dtype int8 -o lenet.tflite",
         "rosetta export lenet --weights runs/lenet --to litert --dtype int8 --calibration photos -o lenet.tflite",
         "rosetta export resnet18 --weights w.safetensors --to saved-model --backend jax --batch any -o resnet18",
+        "rosetta export resnet18 --weights w.safetensors --to torch-aot-winograd --batch 8 -o resnet18.pt2",
     )
 )
 @click.argument("network")
 @click.option(
     "--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights, or a run."
 )
-@click.option("--to", "format_name", required=True, help="torch-export, onnx, stablehlo, saved-model, litert, ...")
+@click.option(
+    "--to",
+    "format_name",
+    required=True,
+    help="torch-export, torch-aot, torch-aot-winograd, onnx, stablehlo, saved-model, litert or mxnet-symbol.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact to write.")
 @click.option("--backend", help="Whose port makes it, where there are several  [default: the first]")
 @click.option("--dtype", default="float32", show_default=True, help="float64, float32, float16 or int8.")
@@ -64,6 +70,9 @@ def export(
 
     The manifest says what goes in and comes out, in which layout and with which preprocessing, whose weights they are,
     and how far off it is. `python common/deploy/serving MANIFEST x.npy y.npy` runs it; that folder needs no rosetta.
+
+    torch-aot is compiled, for processors with the vectors of this one (AVX-512, AVX2), and starts without a compiler;
+    with ATEN_CPU_CAPABILITY=avx2 set, for those without AVX-512 too.
     """
     from common.deploy import formats
     from common.deploy.export import Preprocessing, Wanted, check, manifest_path

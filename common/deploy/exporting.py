@@ -34,6 +34,7 @@ def _make(request: dict[str, Any]) -> dict[str, Any]:
         "output": signature.output,
         "layout": signature.layout,
         "versions": dict(signature.versions),
+        "processor": dict(signature.processor),
     }
 
 

@@ -40,7 +40,10 @@ class Place(Fact):
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """The facts about a runtime; `elsewhere` has those of c, mobile and browser that are known."""
+    """The facts about a runtime; `elsewhere` has those of c, mobile and browser that are known.
+
+    `formats` has what is otherwise of some of the formats that it serves, by format and place.
+    """
 
     name: str
     retired: bool
@@ -48,6 +51,7 @@ class RuntimeFacts:
     licence: Fact
     platforms: Fact
     elsewhere: Mapping[str, Place]
+    formats: Mapping[str, Mapping[str, Place]]
 
 
 @functools.cache
@@ -57,9 +61,20 @@ def table() -> Mapping[str, RuntimeFacts]:
     return {name: _facts(**entry) for name, entry in given.items()}
 
 
-def _facts(name: str, retired: bool, elsewhere: dict[str, Any], **facts: dict[str, Any]) -> RuntimeFacts:
+def _facts(
+    name: str,
+    retired: bool,
+    elsewhere: dict[str, Any],
+    formats: dict[str, Any] | None = None,
+    **facts: dict[str, Any],
+) -> RuntimeFacts:
     said = {key: Fact(**fact) for key, fact in facts.items()}
-    return RuntimeFacts(name, retired, elsewhere={key: Place(**fact) for key, fact in elsewhere.items()}, **said)
+    others = {form: _places(found) for form, found in (formats or {}).items()}
+    return RuntimeFacts(name, retired, elsewhere=_places(elsewhere), formats=others, **said)
+
+
+def _places(given: dict[str, Any]) -> Mapping[str, Place]:
+    return {key: Place(**fact) for key, fact in given.items()}
 
 
 def of(path: ExecutionPath) -> RuntimeFacts:
@@ -74,7 +89,7 @@ def place(path: ExecutionPath, runtime: Runtime) -> tuple[bool, str]:
     if path.format is None:
         return False, "it is this project's Python code, no artifact"
     facts = of(path)
-    found = facts.elsewhere.get(runtime)
+    found = facts.formats.get(path.format, {}).get(runtime) or facts.elsewhere.get(runtime)
     if found is None:
         return False, f"nothing is known of {facts.name} there"
     return found.serves, found.says

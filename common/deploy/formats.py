@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,13 @@ _FLOATS = ("float32", "float64")
 
 FORMATS = _named(
     (
-        Format(
-            "torch-export", ".pt2", {"torch": "torch"}, ("exported_program",), "torch", _FLOATS, "torch.export program"
+        *(
+            Format(name, ".pt2", {"torch": "torch"}, ("exported_program",), "torch", _FLOATS, about)
+            for name, about in (
+                ("torch-export", "torch.export program"),
+                ("torch-aot", "AOTInductor package"),
+                ("torch-aot-winograd", "AOTInductor package with Winograd's convolutions"),
+            )
         ),
         Format(
             "onnx",
@@ -107,9 +112,13 @@ class Export:
 
 @dataclass(frozen=True)
 class Signature:
-    """What an artifact calls its input and output, the layout of its images, and who made it, by name and version."""
+    """What an artifact calls its input and output, the layout of its images, and who made it, by name and version.
+
+    `processor`: its `machine` and `vectors` where it was compiled for one, and runs on no lesser; else nothing.
+    """
 
     input: str
     output: str
     layout: str
     versions: Mapping[str, str]
+    processor: Mapping[str, str] = field(default_factory=dict)

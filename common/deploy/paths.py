@@ -53,8 +53,13 @@ PATHS = _named(
         ExecutionPath("torch-channels-last", *_TORCH, "folded, channels last in memory", trains=True),
         ExecutionPath("torch-compile", *_TORCH, "torch.compile: inductor, frozen", trains=True),
         ExecutionPath("torch-winograd", *_TORCH, "the same, wide 3x3 convolutions by Winograd's algorithm"),
-        ExecutionPath(
-            "torch-export", *_TORCH, "a torch.export program", format="torch-export", server="exported_program"
+        *(
+            ExecutionPath(name, *_TORCH, about, format=name, server="exported_program", devices=devices)
+            for name, about, devices in (
+                ("torch-export", "a torch.export program", ("cpu", "gpu")),
+                ("torch-aot", "the same, compiled by AOTInductor: inductor, frozen", _ONLY_CPU),
+                ("torch-aot-winograd", "the same, wide 3x3 convolutions by Winograd's algorithm", _ONLY_CPU),
+            )
         ),
         ExecutionPath("jax-jit", *_JAX, "the port, compiled by XLA", trains=True),
         ExecutionPath("jax-deploy", *_JAX, "folded, its weights constants to XLA"),

@@ -26,7 +26,7 @@ __all__ = ["draw_batches", "draw_latency", "draw_roofline", "look", "save_plots"
 
 _RUNTIMES = {"onnxruntime": PALETTE[4], "openvino": PALETTE[5], "litert": "#7F6A5B"}
 """Colours of what serves another's artifact; a path of a framework has the framework's."""
-_MARKERS = ("o", "s", "^", "D", "v")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _WIDTH, _HEIGHT, _LEGEND = 5.6, 4.3, 1.9
 """Of a panel, and of the legend beside them, in inches."""
 _GREY = "0.55"

@@ -52,7 +52,7 @@ def check(images: np.ndarray, file: Path, described: dict[str, Any]) -> None:
 
 
 def load(name: str, path: Path, described: dict[str, Any], threads: int) -> Any:
-    """Return a session of a server. Ends the program where its runtime is not installed."""
+    """Return a session of a server. Ends the program where its runtime is not installed or cannot load the artifact."""
     try:
         server = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -61,7 +61,10 @@ def load(name: str, path: Path, described: dict[str, Any], threads: int) -> Any:
             sys.exit(f"there is no server {name}; there are {', '.join(there)}")
         missing = (error.name or name).partition(".")[0].replace("_", "-")
         sys.exit(f"{name} needs {missing}, which this Python does not have: {sys.executable} -m pip install {missing}")
-    return server.load(path, described, threads)
+    try:
+        return server.load(path, described, threads)
+    except RuntimeError as error:
+        sys.exit(f"{name} cannot load {path}: {error}")
 
 
 def main() -> None:
