@@ -265,6 +265,14 @@ def test_what_disagrees_is_not_written(monkeypatch, mixed: Path, tmp_path: Path)
 
 
 @pytest.mark.across
+def test_a_compiler_that_is_missing_is_named(monkeypatch, mixed: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BackendError, match=r"^torch cannot make torch-aot: torch finds no C\+\+ compiler; install g"):
+        export.export(Wanted(mixed, "torch-aot"), tmp_path / "a.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.across
 def test_ranges_that_are_too_narrow_are_not_written(rosetta, mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "black").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "black" / "black.png")

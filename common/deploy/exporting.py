@@ -14,7 +14,7 @@ import numpy as np
 
 from common import backends, weights
 from common.deploy.formats import Export
-from common.errors import RosettaError
+from common.errors import BackendError, RosettaError
 
 __all__ = ["main"]
 
@@ -45,6 +45,8 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         answer = _make(request)
+    except BackendError as error:  # a compiler that is not there, which is no fault of the request
+        answer = {"status": "failed", "message": str(error)}
     except RosettaError as error:
         answer = {"status": "refused", "message": str(error)}
     except Exception as error:  # whatever a framework raises is told to whoever asked
