@@ -200,7 +200,12 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.across
 @pytest.mark.parametrize(("kind", "backend"), [(name, next(iter(kind.makers))) for name, kind in FORMATS.items()])
-def test_an_export_is_verified_and_described(kind: str, backend: str, mixed: Path, tmp_path: Path) -> None:
+def test_an_export_is_verified_and_described(
+    monkeypatch, kind: str, backend: str, mixed: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = tmp_path_factory.mktemp("scratch")
+    for variable in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(scratch))
     output = tmp_path / f"a{FORMATS[kind].suffix}"
     preprocessing = Preprocessing((0.5,), (0.25,))
     manifest = export.export(Wanted(mixed, kind, backend=backend, batch=2, preprocessing=preprocessing), output)
@@ -214,6 +219,11 @@ def test_an_export_is_verified_and_described(kind: str, backend: str, mixed: Pat
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
     for found in manifest["verified"].values():
         assert 0 < found["error"] <= found["tolerance"] < 1e-3
+    # Nothing that holds the weights stays behind.
+    bias = weights.read(mixed).tensors["head.fc.bias"].tobytes()
+    assert [path for path in scratch.rglob("*") if path.is_file() and bias in path.read_bytes()] == []
+    if kind.startswith("torch-aot"):
+        assert bias in output.read_bytes()
     # By hand, as the README has it.
     x = images.real_batch(MIXED, 4, 9).astype(np.float32)
     np.save(tmp_path / "x.npy", x)

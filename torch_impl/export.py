@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+import tempfile
 import warnings
 from collections.abc import Mapping
 
@@ -74,7 +75,13 @@ def _save_package(model: nn.Module, example: Tensor, request: Export) -> Signatu
         # Of the processor at hand nothing but its vectors, so that other kinds with the same can run it.
         "cpp.march": "",
     }
-    with inductor.patch(options), torch.no_grad(), warnings.catch_warnings():  # nothing is frozen that might learn
+    with (
+        tempfile.TemporaryDirectory(prefix="rosetta-") as folder,
+        # What is packed would else stay in torch's cache, with all weights.
+        inductor.patch({**options, "aot_inductor.output_path": folder}),
+        torch.no_grad(),  # nothing is frozen that might learn
+        warnings.catch_warnings(),
+    ):
         # Of torch about itself.
         warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
         aoti_compile_and_package(program, package_path=str(request.path))
