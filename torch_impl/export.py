@@ -68,23 +68,22 @@ def _save_package(model: nn.Module, example: Tensor, request: Export) -> Signatu
     """
     check_compiler()
     program = _program(model, example, request)
-    options = {
-        "freezing": request.dtype == "float32",
-        # Whoever serves it says on how many threads.
-        "cpp.dynamic_threads": True,
-        # Of the processor at hand nothing but its vectors, so that other kinds with the same can run it.
-        "cpp.march": "",
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix="rosetta-") as folder,
-        # What is packed would else stay in torch's cache, with all weights.
-        inductor.patch({**options, "aot_inductor.output_path": folder}),
-        torch.no_grad(),  # nothing is frozen that might learn
-        warnings.catch_warnings(),
-    ):
+    with tempfile.TemporaryDirectory(prefix="rosetta-") as folder, torch.no_grad(), warnings.catch_warnings():
+        options = {
+            # Which inductor does only without gradients.
+            "freezing": request.dtype == "float32",
+            # Whoever serves it says on how many threads.
+            "cpp.dynamic_threads": True,
+            # Of the processor at hand nothing but its vectors, so that other kinds with the same can run it. What torch
+            # permits beside AVX-512 (VNNI, AMX, bfloat16) is not for float32 or float64, and is not in what it makes.
+            "cpp.march": "",
+            # In torch's cache all weights would stay.
+            "aot_inductor.output_path": folder,
+        }
         # Of torch about itself.
         warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
-        aoti_compile_and_package(program, package_path=str(request.path))
+        with inductor.patch(options):
+            aoti_compile_and_package(program, package_path=str(request.path))
     return _signature(program, machine=platform.machine(), vectors=torch.backends.cpu.get_cpu_capability())
 
 

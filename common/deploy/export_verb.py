@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from common.deploy.formats import FORMATS
 from common.errors import ConfigError, InputError
 from common.options import example, network_of
 
@@ -34,12 +35,7 @@ _MOST_IMAGES = 512
 @click.option(
     "--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights, or a run."
 )
-@click.option(
-    "--to",
-    "format_name",
-    required=True,
-    help="torch-export, torch-aot, torch-aot-winograd, onnx, stablehlo, saved-model, litert or mxnet-symbol.",
-)
+@click.option("--to", "format_name", required=True, help=f"One of {', '.join(FORMATS)}.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact to write.")
 @click.option("--backend", help="Whose port makes it, where there are several  [default: the first]")
 @click.option("--dtype", default="float32", show_default=True, help="float64, float32, float16 or int8.")
