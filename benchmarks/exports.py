@@ -16,16 +16,16 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from rich import box  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from common import catalog, weights  # noqa: E402
-from common.deploy.export import Wanted, export  # noqa: E402
-from common.deploy.formats import FORMATS  # noqa: E402
-from common.deploy.materials import size_on_disk  # noqa: E402
-from common.deploy.paths import PATHS  # noqa: E402
-from common.errors import RosettaError  # noqa: E402
+from common import catalog, weights
+from common.deploy.bench.inputs import size_on_disk
+from common.deploy.execution_paths import PATHS
+from common.deploy.export.export import ExportRequest, export
+from common.deploy.export.formats import FORMATS
+from common.errors import RosettaError
 
 
 def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
@@ -39,7 +39,7 @@ def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
                 file = files["float64" if dtype == "float64" else "float32"]
                 output = folder / f"{kind.name}-{backend}-{dtype}{kind.suffix}"
                 try:
-                    manifest = export(Wanted(file, kind.name, dtype, backend), output)
+                    manifest = export(ExportRequest(file, kind.name, dtype, backend), output)
                 except RosettaError as error:
                     yield kind.about, backend, dtype, "", "", "", str(error)
                     continue

@@ -39,19 +39,19 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-import numpy as np  # noqa: E402
-import strangers  # noqa: E402
-from PIL import Image  # noqa: E402
-from safetensors.numpy import save  # noqa: E402
+import numpy as np
+import strangers
+from PIL import Image
+from safetensors.numpy import save
 
-from common import catalog, weights  # noqa: E402
-from common.errors import RosettaError  # noqa: E402
-from common.images import read_idx  # noqa: E402
-from common.options import parse_config  # noqa: E402
-from common.training import checkpoints, metrics  # noqa: E402
-from common.training.datasets import open_dataset, open_image  # noqa: E402
-from common.training.experiment import Experiment, Plan  # noqa: E402
-from common.training.optimizers import OptimizerConfig  # noqa: E402
+from common import catalog, weights
+from common.cli.options import parse_config
+from common.errors import RosettaError
+from common.images import read_idx
+from common.optimizers import OptimizerConfig
+from common.training import checkpoints, metrics
+from common.training.datasets import open_dataset, open_image
+from common.training.experiment import Experiment, ScheduleConfig
 
 Files = dict[str, bytes]
 """A sample: the files that a reader reads, by their path in the folder."""
@@ -364,7 +364,7 @@ def weights_samples(folder: Path) -> list[Files]:
 def checkpoint_samples(folder: Path) -> list[Files]:
     """Return a checkpoint without slots and one with them."""
     network = catalog.get("anynet", **SMALL["anynet"])
-    tensors = weights.initialise(network, "probe")
+    tensors = weights.initialize(network, "probe")
     slots = {f"velocity.{name}": array for name, array in tensors.items() if "running_" not in name}
     samples = []
     for given in ({}, slots):
@@ -381,7 +381,7 @@ def config_samples(folder: Path) -> list[Files]:
         network = catalog.get(name, **config)
         optimizer = OptimizerConfig("adamw", weight_decay=0.01, clip_norm=1.0)
         described = {"classes": ("a", "b"), "mean": (0.5,), "std": (0.25,), "data_dir": "data"}
-        plan = Plan("cosine", warmup=0.5)
+        plan = ScheduleConfig("cosine", warmup=0.5)
         Experiment(
             name, network.settings(), "torch", "mnist", 2, 32, 0.1, **described, optimizer=optimizer, schedule=plan
         ).save(folder)
@@ -392,19 +392,19 @@ def config_samples(folder: Path) -> list[Files]:
 def image_samples(_folder: Path) -> list[Files]:
     """Return PNG and JPEG files of every mode, some with text, a palette or an orientation."""
     numbers = np.random.default_rng(0).integers(0, 256, (9, 12, 4), np.uint8)
-    colour = Image.fromarray(numbers[..., :3].copy())
+    color = Image.fromarray(numbers[..., :3].copy())
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     exif[0x010E] = "a picture"
     samples = []
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        image = Image.fromarray(numbers[..., 0].astype(np.uint16) * 257) if mode == "I;16" else colour.convert(mode)
+        image = Image.fromarray(numbers[..., 0].astype(np.uint16) * 257) if mode == "I;16" else color.convert(mode)
         file = io.BytesIO()
         image.save(file, "PNG", exif=exif, **({"transparency": b"\0\x80"} if mode == "P" else {}))
         samples.append({"image.png": file.getvalue()})
     for mode, options in (("L", {}), ("RGB", {"progressive": True}), ("CMYK", {}), ("RGB", {"exif": exif})):
         file = io.BytesIO()
-        colour.convert(mode).save(file, "JPEG", **options)
+        color.convert(mode).save(file, "JPEG", **options)
         samples.append({"image.jpg": file.getvalue()})
     return samples
 
@@ -630,7 +630,7 @@ def fuzz(name: str, wanted: range, seed: int, watch: Watch, folder: Path) -> int
             raise refusal
     read, broken, refused, largest = 0, 0, collections.Counter[str](), 0
     for number in wanted:
-        files = altered(reader, samples, random.Random(f"{seed} {name} {number}"))  # noqa: S311
+        files = altered(reader, samples, random.Random(f"{seed} {name} {number}"))
         largest = max(largest, sum(map(len, files.values())))
         try:
             refusal = attempt(reader, folder, files, watch)

@@ -20,8 +20,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from common import backends  # noqa: E402
-from common.training import checkpoints  # noqa: E402
+from common.backends import registry
+from common.training import checkpoints
 
 RECIPE = (
     *("bn_lenet", "--epochs", "12", "--batch-size", "32", "--optimizer", "adam", "--lr", "0.001"),
@@ -31,7 +31,7 @@ RECIPE = (
 
 def start(backend: str, run: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start `rosetta train` in the backend's own interpreter, so that it is that process that is killed."""
-    interpreter = backends.find_interpreter(backend)
+    interpreter = registry.find_interpreter(backend)
     if interpreter is None:
         sys.exit(f"backend {backend} is not installed")
     return subprocess.Popen(
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)  # noqa: S311
+    chance = random.Random(arguments.seed)
     for backend in arguments.backends:
         total, torn, runs, same = 0, 0, 0, 0
         with tempfile.TemporaryDirectory() as alone:

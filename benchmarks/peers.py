@@ -25,18 +25,19 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from rich import box  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from common import catalog, records, reference  # noqa: E402
-from common.catalog import Network  # noqa: E402
-from common.deploy import bench, launching  # noqa: E402
-from common.deploy.measurements import Interval, Measurement, Run  # noqa: E402
-from common.deploy.paths import PATHS, ExecutionPath  # noqa: E402
-from common.deploy.tables import group_title, interruption, number_text  # noqa: E402
-from common.errors import BackendError, InputError, RosettaError, unknown  # noqa: E402
-from common.terminal import print_fitted  # noqa: E402
+from common import catalog, json_records, reference
+from common.backends import launch
+from common.catalog import Network
+from common.deploy.bench import benchmark
+from common.deploy.bench.results import Interval, Measurement, Run
+from common.deploy.bench.tables import group_title, interruption, number_text
+from common.deploy.execution_paths import PATHS, ExecutionPath
+from common.errors import BackendError, InputError, RosettaError, unknown
+from common.terminal import print_fitted
 
 NETWORKS: Mapping[str, Network] = {
     "resnet18": catalog.get("resnet18", in_channels=3, input_size=(224, 224), num_classes=1000),
@@ -44,7 +45,7 @@ NETWORKS: Mapping[str, Network] = {
 }
 OURS = {name: path for name, path in PATHS.items() if path.backend != "numpy" and path.dtype == "float32"}
 
-_FREE_BIASES = "no biases before normalisation, which the shortcuts have too"
+_FREE_BIASES = "no biases before normalization, which the shortcuts have too"
 _BOTTLENECKS = "1x1 bottlenecks in the dense layers"
 
 
@@ -98,9 +99,9 @@ PEERS: Mapping[str, Sequence[Peer]] = {
             {
                 "resnet18": _FREE_BIASES,
                 "vgg11": "",
-                "googlenet": "normalised convolutions, 3x3 in place of 5x5",
+                "googlenet": "normalized convolutions, 3x3 in place of 5x5",
                 "densenet": _BOTTLENECKS,
-                "regnetx32": "no biases before normalisation",
+                "regnetx32": "no biases before normalization",
             },
         )
     ],
@@ -365,10 +366,10 @@ def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            answer = launching.launch(
-                launching.interpreter(peer.path.environment).path,
+            answer = launch.launch(
+                launch.interpreter(peer.path.environment).path,
                 ["-m", "benchmarks.zoo", str(peer.path.module), json.dumps(counterparts)],
-                launching.environment(1),
+                launch.environment(1),
                 Path(folder) / "stderr.txt",
                 limit=120,
             )
@@ -384,13 +385,13 @@ def measure(
     """Yield the run of each network, and none after one that was interrupted."""
     for network in networks:
         beside = [peer.path for peer in peers if network.name in peer.networks]
-        run = bench.run(bench.Settings([network], [*ours, *beside], **settings), _progress(network.name))
+        run = benchmark.run(benchmark.Settings([network], [*ours, *beside], **settings), _progress(network.name))
         yield run
         if run.interrupted:
             return
 
 
-def _progress(network: str) -> bench.Progress:
+def _progress(network: str) -> benchmark.Progress:
     totals: dict[str, tuple[int, int]] = {}
 
     def tell(backend: str, done: int, total: int) -> None:
@@ -422,7 +423,7 @@ def _read(path: Path) -> tuple[Run, Work]:
     """Return a run that was written. Raises InputError for anything else."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        return records.build(Run, read["run"]), read["work"]
+        return json_records.build(Run, read["run"]), read["work"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: nothing that this program wrote: {error}") from None
 

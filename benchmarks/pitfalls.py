@@ -11,20 +11,22 @@ import argparse
 import sys
 from pathlib import Path
 
+from common.backends import environments
+
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from common import backends  # noqa: E402
-from common.mutants import page, pitfalls, run  # noqa: E402
+from common.backends import registry
+from common.mutants import page, pitfalls, run
 
-PORTS = [name for name in backends.BACKENDS if name != "numpy"]
+PORTS = [name for name in registry.BACKENDS if name != "numpy"]
 
 
 def interpreter(backend: str) -> Path:
     """Return a backend's interpreter; all must be there, or the page would lose their figures."""
-    found = backends.find_interpreter(backend)
+    found = registry.find_interpreter(backend)
     if found is None:
-        sys.exit(f"backend {backend} is not installed; install it {backends.install_hint(backend)}")
+        sys.exit(f"backend {backend} is not installed; install it {environments.install_hint(backend)}")
     return found.path
 
 
@@ -35,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     text = page.PAGE.read_text(encoding="utf-8")
     printed: dict[page.Example, str] = {}
-    for backend in backends.BACKENDS:
+    for backend in registry.BACKENDS:
         own = [example for example in page.examples(text) if example.backend == backend]
         printed |= zip(own, page.outputs([example.code for example in own], interpreter(backend)), strict=True)
     mutants = [mutant for backend in PORTS for mutant in pitfalls.of_pitfalls(backend)]

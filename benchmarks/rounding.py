@@ -28,16 +28,17 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from common import catalog, images, reference, weights  # noqa: E402
-from common.catalog import Network  # noqa: E402
-from common.parity import harness  # noqa: E402
-from common.parity.learning import GradientCase, small  # noqa: E402
-from common.parity.results import Report  # noqa: E402
-from common.parity.tolerances import ROUNDING, SIZED, Check, depth_of, depths  # noqa: E402
-from common.processors import processors  # noqa: E402
-from common.reference.layers import WeightedLayer  # noqa: E402
+from common import catalog, images, reference, weights
+from common.catalog import Network
+from common.parity import harness
+from common.parity.gradients import GradientCase
+from common.parity.learning import reduced_for_training
+from common.parity.results import Report
+from common.parity.tolerances import ROUNDING, SIZED, Check, depth_of, depths
+from common.reference.layers import WeightedLayer
+from common.system import processors
 
 SIZES: Mapping[Check, tuple[list[int] | None, ...]] = {
     "forward": (None, [57, 83]),
@@ -57,7 +58,7 @@ OTHERS = (
     ("densenet", {"arch": [2, 3, 1], "growth_rate": 7, "num_channels": 9}),
     ("anynet", {"arch": [[2, 24, 8, 1], [1, 32, 8, 0.5]], "stem_channels": 10}),
 )
-"""Of each family, one architecture that is not in the catalogue: what is known of it is known of a small network."""
+"""Of each family, one architecture that is not in the catalog: what is known of it is known of a small network."""
 
 Found = dict[str, dict[str, float]]
 """What is measured of one network, by kind and dtype, then by depth; of what has no depth, under ""."""
@@ -131,8 +132,8 @@ def note(found: Found, kind: str, depth: int | str, value: float) -> None:
 def of_reference(check: Check, network: Network, seed: int) -> Found:
     """Return by depth what there is to lose, on what parity gives the network, and how large that is."""
     training = check == "gradients"
-    network = small(network) if training else network
-    tensors = weights.initialise(network, "probe", seed, "float64")
+    network = reduced_for_training(network) if training else network
+    tensors = weights.initialize(network, "probe", seed, "float64")
     by_tap = depths(reference.describe(network))
     found: Found = {}
     for batch_of in (images.noise_batch,) if training else (images.real_batch, images.noise_batch):
@@ -155,7 +156,7 @@ def of_frameworks(report: Report) -> dict[str, Found]:
         for error in cell.errors:
             roundings = error.error / ROUNDING[cell.dtype]
             if cell.check == "training":
-                note(entry, f"run {cell.dtype}", "", error.error / cell.envelope)
+                note(entry, f"run {cell.dtype}", "", error.error / cell.rounding_spread)
             elif error.input == "derivative":
                 note(entry, "derivative", "", error.error)
             elif error.input == "gradient":
@@ -166,7 +167,7 @@ def of_frameworks(report: Report) -> dict[str, Found]:
 
 
 def networks(size: list[int] | None) -> list[Network]:
-    """Return the catalogue at a size, where a network is large enough for it."""
+    """Return the catalog at a size, where a network is large enough for it."""
     found = []
     for network in catalog.NETWORKS.values():
         candidate = network.configured(**ODD, input_size=size) if size else network
@@ -202,7 +203,7 @@ def piece(check: Check, seed: int, chosen: list[Network], names: list[str]) -> d
 
 
 def key_of(network: Network) -> str:
-    """Return what tells a network from others: its name and what is not as in the catalogue, but for sizes."""
+    """Return what tells a network from others: its name and what is not as in the catalog, but for sizes."""
     usual = catalog.get(network.name).settings()
     settings = network.settings()
     config = {name: settings[name] for name in settings if name not in SIZED and settings[name] != usual[name]}

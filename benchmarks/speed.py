@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import backends
+from common.backends import environments, registry
 
 LOADING = """
 import importlib, json, sys, time
@@ -77,13 +77,13 @@ def main() -> None:
         largest = max(results, key=lambda result: result["peak_bytes"])
         print(f"largest worker of `rosetta parity`: {largest['backend']} {largest['peak_bytes'] / 2**30:.2f} GiB")
         for name in ("torch", "jax", "tf", "mxnet"):
-            interpreter = backends.find_interpreter(name)
+            interpreter = registry.find_interpreter(name)
             if interpreter is None:
-                print(f"{name}: missing; install it {backends.install_hint(name)}")
+                print(f"{name}: missing; install it {environments.install_hint(name)}")
                 continue
             result = subprocess.run(
                 [str(interpreter.path), "-c", LOADING, name, weights],
-                env={**os.environ, "PYTHONPATH": str(backends.PROJECT)},
+                env={**os.environ, "PYTHONPATH": str(environments.PROJECT)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 check=True,

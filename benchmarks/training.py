@@ -20,12 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common.backends import environments
+
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from common import backends, catalog, weights  # noqa: E402
+from common import catalog, weights
+from common.backends import registry
 
 BACKENDS = ("torch", "jax", "tf", "mxnet")
 RATE = 0.01
@@ -164,7 +167,7 @@ def compare_steps(backend: str, name: str, batch: int, count: int, rounds: int) 
     from common.training.experiment import Experiment
     from common.training.loop import train, training_batches
 
-    framework = backends.load(backend)
+    framework = registry.load(backend)
     network = catalog.get(name)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (batch * count, 28, 28), dtype=np.uint8)
@@ -196,7 +199,7 @@ def compare_steps(backend: str, name: str, batch: int, count: int, rounds: int) 
             train(Path(folder) / "run", asked, data, display)
         trainer_times += np.diff(display.times)[2:].tolist()  # the first ones compile
     model = framework.build(network, "float32")
-    framework.load(model, weights.initialise(network))
+    framework.load(model, weights.initialize(network))
     trainer = framework.trainer(model, asked.optimizer)
     batches: Batches = training_batches(asked, data)
     waited, start = 0.0, time.perf_counter()
@@ -221,9 +224,9 @@ def _environment() -> dict[str, str]:
 
 
 def _interpreter(backend: str) -> str:
-    interpreter = backends.find_interpreter(backend)
+    interpreter = registry.find_interpreter(backend)
     if interpreter is None:
-        sys.exit(f"backend {backend} is missing; install it {backends.install_hint(backend)}")
+        sys.exit(f"backend {backend} is missing; install it {environments.install_hint(backend)}")
     return str(interpreter.path)
 
 

@@ -1,3 +1,3 @@
-"""The framework-free half of rosetta: catalogue, reference, weights, harness, command."""
+"""The framework-free half of rosetta: catalog, reference, weights, harness, command."""
 
 __version__ = "0.1.0"

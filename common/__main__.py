@@ -2,6 +2,6 @@
 
 import sys
 
-from common.cli import main
+from common.cli.main import main
 
 sys.exit(main())

@@ -208,7 +208,7 @@ class AnyNetConfig(Config):
 
 @dataclass(frozen=True)
 class Network:
-    """One network of the catalogue: what to build (`family`, `config`), where it comes from, how its source trains it.
+    """One network of the catalog: what to build (`family`, `config`), where it comes from, how its source trains it.
 
     `family` names the class that builds it, the same in every implementation. `learning_rate` and `batch_size` are
     the source's, for plain SGD.

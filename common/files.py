@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import safe_open
 
-from common import records
+from common import json_records
 from common.errors import InputError, shown
 
 __all__ = [
@@ -78,7 +78,7 @@ def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 """What rosetta's files hold, by safetensors' name for it."""
 _LONGEST_HEADER = 1 << 23
-"""Bytes: several times what the largest network of the catalogue's families takes, and parsed in little memory."""
+"""Bytes: several times what the largest network of the catalog's families takes, and parsed in little memory."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -128,7 +128,7 @@ def map_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         names = file.offset_keys()
     mapped = np.asarray(np.memmap(path, np.uint8, "c"))
     start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
-    header = records.parse(mapped[8:start].tobytes())
+    header = json_records.parse(mapped[8:start].tobytes())
     tensors: dict[str, np.ndarray] = {}
     for name in names:
         entry = header[name]
@@ -142,3 +142,9 @@ def map_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         except (ValueError, OverflowError):  # too many axes, or an empty tensor with one that is too long
             raise ValueError(f"{name} has shape {shown(shape)}, which no array can have") from None
     return header.get("__metadata__") or {}, tensors
+
+
+def save(path: Path, text: str) -> None:
+    """Write a rendered report. Raises InputError where the file cannot be written."""
+    with atomic_writer(path) as file:
+        file.write(text.encode())

@@ -60,15 +60,15 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def interpolation(pixels: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `size` new pixels its left and its right neighbour among `pixels`, and the right one's share.
+    """Return for each of `size` new pixels its left and its right neighbor among `pixels`, and the right one's share.
 
-    Linear between pixel centres, edges held: new = (1 - share) * old[left] + share * old[right].
+    Linear between pixel centers, edges held: new = (1 - share) * old[left] + share * old[right].
     """
-    centres = (np.arange(size) + 0.5) * pixels / size - 0.5
-    centres = np.clip(centres, 0, pixels - 1)
-    left = np.floor(centres).astype(int)
+    centers = (np.arange(size) + 0.5) * pixels / size - 0.5
+    centers = np.clip(centers, 0, pixels - 1)
+    left = np.floor(centers).astype(int)
     right = np.minimum(left + 1, pixels - 1)
-    return left, right, centres - left
+    return left, right, centers - left
 
 
 def _matrix(pixels: int, size: int) -> np.ndarray:
@@ -81,7 +81,7 @@ def _matrix(pixels: int, size: int) -> np.ndarray:
 
 
 def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize images bilinearly, pixel centres aligned: (..., H, W) -> (..., *size), in float64."""
+    """Resize images bilinearly, pixel centers aligned: (..., H, W) -> (..., *size), in float64."""
     height, width = images.shape[-2:]
     return _matrix(height, size[0]) @ images @ _matrix(width, size[1]).T
 

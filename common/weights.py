@@ -1,4 +1,4 @@
-"""Canonical weights: how they are initialised, and the files that carry them.
+"""Canonical weights: how they are initialized, and the files that carry them.
 
 A file is a `.safetensors` file with metadata: tensors under canonical names in the torch layout, in network order.
 Reading maps it into memory, so that a tensor costs nothing until it is used.
@@ -15,19 +15,19 @@ from typing import Literal, get_args
 import numpy as np
 from safetensors import SafetensorError
 
-from common import catalog, records, reference
+from common import catalog, json_records, reference
 from common.catalog import Network
 from common.errors import ConfigError, WeightsError, shown
 from common.files import DTYPES, atomic_writer, map_safetensors, safetensors_header, write_safetensors
 from common.layout import Tensor
-from common.reference import Foreign
+from common.reference import ExternalNetwork
 
 __all__ = [
     "DTypeName",
     "Scheme",
     "WeightsFile",
     "check",
-    "initialise",
+    "initialize",
     "misnamed",
     "network_of",
     "read",
@@ -95,7 +95,7 @@ def _check_seed(seed: int) -> None:
         raise ConfigError(f"`seed` (={seed!r}) must be an integer of 0 or more")
 
 
-def initialise(
+def initialize(
     network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32"
 ) -> dict[str, np.ndarray]:
     """Return new weights by canonical name: the same numbers on every machine; float32 ones are the rounded float64.
@@ -123,7 +123,7 @@ def write_initial(
     dtype: DTypeName = "float32",
     durable: bool = True,
 ) -> None:
-    """Write what `initialise` returns to a file, never holding more of it than a chunk.
+    """Write what `initialize` returns to a file, never holding more of it than a chunk.
 
     `durable` as for `atomic_writer`.
     Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
@@ -213,7 +213,7 @@ def _metadata_network(path: Path, metadata: Mapping[str, str], tensors: int) -> 
             f"{path}: version {metadata.get('version')!r} of the format; this rosetta reads {_VERSION!r}"
         )
     try:
-        name, config = metadata["network"], records.parse(metadata["config"])
+        name, config = metadata["network"], json_records.parse(metadata["config"])
         if not isinstance(config, dict):
             raise ConfigError(f"`config` (={shown(config)}) must be an object")
         network = catalog.get(name, **config)
@@ -252,7 +252,7 @@ def read(path: Path | str) -> WeightsFile:
 
 
 def network_of(model: object) -> Network:
-    """Return the catalogue entry that `build` left on a native model.
+    """Return the catalog entry that `build` left on a native model.
 
     Raises TypeError for a model that `build` did not make.
     """
@@ -268,8 +268,8 @@ def read_for(model: object, path: Path | str) -> WeightsFile:
     Raises WeightsError where the file is not valid, or is of another network or configuration.
     """
     network = network_of(model)
-    if isinstance(network, Foreign):
-        raise TypeError("files are of networks of the catalogue, and this model's is not")
+    if isinstance(network, ExternalNetwork):
+        raise TypeError("files are of networks of the catalog, and this model's is not")
     file = read(path)
     if file.network.family != network.family or file.network.config != network.config:
         raise WeightsError(

@@ -67,22 +67,22 @@ _NETWORKS: dict[str, type[nnx.Module]] = {
 def build(
     name: str, *, dtype: Literal["float32", "float64"] = "float32", seed: int = 0, **config: object
 ) -> nnx.Module:
-    """Return the network `name` of the catalogue, with Flax's own initialisation, in training mode as usual.
+    """Return the network `name` of the catalog, with Flax's own initialization, in training mode as usual.
 
-    `seed` is where the initialisers' and dropout's random numbers begin: JAX has no global generator to begin from.
-    `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
+    `seed` is where the initializers' and dropout's random numbers begin: JAX has no global generator to begin from.
+    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
     Raises ConfigError for an unknown name, a wrong configuration, an input too small for the network, or float64 where
     JAX has it turned off.
     """
     network = catalog.get(name, **config)
-    graphdef, _ = nnx.split(uninitialised(network, dtype))
-    # Layer by layer XLA would compile a random generator for each shape, with optimisations that pay only in a program
+    graphdef, _ = nnx.split(uninitialized(network, dtype))
+    # Layer by layer XLA would compile a random generator for each shape, with optimizations that pay only in a program
     # that runs more than once: lenet would take 8 s, googlenet a minute.
-    initialise = jax.jit(lambda: nnx.state(_construct(network, dtype, seed)), compiler_options=RUN_ONCE)
-    return nnx.merge(graphdef, initialise())
+    initialize = jax.jit(lambda: nnx.state(_construct(network, dtype, seed)), compiler_options=RUN_ONCE)
+    return nnx.merge(graphdef, initialize())
 
 
-def uninitialised(network: Network, dtype: str) -> nnx.Module:
+def uninitialized(network: Network, dtype: str) -> nnx.Module:
     """Return the network with shapes in place of its numbers.
 
     Raises ConfigError where the input is too small, or for float64 where JAX has it turned off.

@@ -14,13 +14,13 @@ from flax import nnx
 from jax import Array
 
 from common import layout, reference
-from common.backends import Calls, Gradients, check_all_ran, kind_of
+from common.backends.protocol import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
+from common.optimizers import OptimizerConfig
 from common.reference import Call
-from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
-from jax_impl import build, layers, uninitialised
+from jax_impl import build, layers, uninitialized
 from jax_impl.layers import RUN_ONCE
 from jax_impl.training import Trainer, few_loops_gradients, gradients
 from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
@@ -28,7 +28,7 @@ from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
 __all__ = ["Backend"]
 
 _FEW = 12
-"""Convolutions whose loops are optimised in less time than they then save."""
+"""Convolutions whose loops are optimized in less time than they then save."""
 
 Observer = Callable[[str, nnx.Module | str, Array | None, Array], Array | None]
 
@@ -98,7 +98,7 @@ def _run(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, nnx
     return model(x), _moved(model)
 
 
-# A trace is asked for once: optimising it would take longer than it runs.
+# A trace is asked for once: optimizing it would take longer than it runs.
 @functools.partial(jax.jit, static_argnums=0, compiler_options=RUN_ONCE)
 def _trace(
     graphdef: nnx.GraphDef, state: nnx.State, x: Array, given: dict[str, Array]
@@ -116,7 +116,7 @@ def _trace(
 
 
 class Backend:
-    """JAX; see `common.backends.Backend`."""
+    """JAX; see `common.backends.protocol.Backend`."""
 
     container = "Sequential"
 
@@ -130,7 +130,7 @@ class Backend:
         jax.config.update("jax_default_matmul_precision", "highest")
 
     def build(self, network: Network, dtype: DTypeName) -> nnx.Module:
-        model = uninitialised(network, dtype)
+        model = uninitialized(network, dtype)
         # All of it is shapes without values now, and only the weights get theirs from `load`.
         nnx.reseed(model, default=0)
         model.eval()

@@ -13,11 +13,11 @@ from flax import nnx
 from jax import Array
 
 from common.catalog import Network
-from common.deploy.folding import fold, folded_layers
+from common.deploy.export.fold_batch_norm import fold, folded_layers
 from common.errors import unknown
 from common.layout import nchw_to_nhwc
-from common.training.optimizers import OptimizerConfig
-from common.training.randomness import step_seed
+from common.optimizers import OptimizerConfig
+from common.randomness import step_seed
 from jax_impl.backend import Backend
 from jax_impl.training import make_optimizer, train_step
 from jax_impl.weights import from_canonical
@@ -43,7 +43,7 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> nnx.Module:
-    """Return the port's deploy form, in evaluation mode: folded normalisations are gone.
+    """Return the port's deploy form, in evaluation mode: folded normalizations are gone.
 
     Raises BackendError where JAX sees no such device.
     """
@@ -64,7 +64,7 @@ def _placed(arrays: Any) -> Any:
 
 
 class _Session:
-    """A function of images that answers; see `common.deploy.sessions.Session`."""
+    """A function of images that answers; see `common.backends.sessions.Session`."""
 
     def __init__(self, dtype: np.dtype, compiled: Callable[[Array], Callable[[Array], Array]]) -> None:
         self._dtype = dtype
@@ -85,7 +85,7 @@ class _Session:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
-    """Return a session; see `common.deploy.sessions`.
+    """Return a session; see `common.backends.sessions`.
 
     Raises ConfigError for a path that is not this package's, BackendError without the device.
     """
@@ -112,7 +112,7 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Callable[[], float]:
-    """Return a training step; see `common.deploy.sessions`. Raises what `session` does.
+    """Return a training step; see `common.backends.sessions`. Raises what `session` does.
 
     Both paths take the same: batch norm learns, and weights that change are no constants.
     """

@@ -11,10 +11,9 @@ import jax.export
 import numpy as np
 from flax import nnx
 
-from common.backends import install_hint
+from common.backends.environments import install_hint
 from common.catalog import Network
-from common.deploy.formats import Export, Signature
-from common.deploy.sizes import check_any_size
+from common.deploy.export.formats import Export, Signature, check_any_size
 from common.errors import BackendError, ConfigError, unknown
 from common.layout import nchw_to_nhwc
 from jax_impl.deploy import deployed
@@ -120,7 +119,7 @@ _SAVE = {"stablehlo": _save_stable_hlo, "saved-model": _save_model, "litert": _s
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
+    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
 
     Raises ConfigError for a format that is not JAX's, and where the network or the format cannot take what is asked
     for; BackendError without what the format needs beside JAX.

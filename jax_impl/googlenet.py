@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalisation."""
+"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalization."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What Flax does otherwise than the suite, or has no module for, put right in one place.
 
 `nnx.Linear` and `nnx.Dropout` already mean what the suite means by them, and models use them as they are. Flax pads
-convolutions with `'SAME'` unless told, which at stride 2 is not symmetric on even sizes; its batch normalisation keeps
+convolutions with `'SAME'` unless told, which at stride 2 is not symmetric on even sizes; its batch normalization keeps
 0.99 of the old statistics and computes the variance in a way that loses digits. Its pools are functions; here they are
 modules, so that they have a path. XLA has no fast grouped convolution on a processor: `grouped_convolution` is one.
 """
@@ -43,7 +43,7 @@ RUN_ONCE: dict[str, str | bool | int | float] = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": "1",
 }
-"""How XLA is to compile what runs once: nothing optimised, and by the quicker of its two generators of CPU code.
+"""How XLA is to compile what runs once: nothing optimized, and by the quicker of its two generators of CPU code.
 
 Compiling it takes longer than running it: traces of eight networks, each in two dtypes, 5 s in place of 14 s with the
 other generator, their gradients 31 s in place of 62 s.
@@ -156,7 +156,7 @@ class Conv(nnx.Conv):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation of (N, C) over the batch, or of (N, H, W, C) over batch, height and width."""
+    """Batch normalization of (N, C) over the batch, or of (N, H, W, C) over batch, height and width."""
 
     def __init__(self, num_features: int, *, rngs: nnx.Rngs) -> None:
         super().__init__(

@@ -1,8 +1,8 @@
 """Training in JAX: gradients, optax's transformations of them, and steps that are pure functions of the split model.
 
-optax's transformations mean what the suite means by them (`common.training.optimizers`), clipping included; whether
+optax's transformations mean what the suite means by them (`common.optimizers`), clipping included; whether
 decay comes before Adam's or after is what tells adam from adamw. Two things differ. optax wants the learning rate, or
-a schedule of its own, when an optimiser is made; here it is an argument of the step, so that one compiled program
+a schedule of its own, when an optimizer is made; here it is an argument of the step, so that one compiled program
 serves every schedule. And optax computes Adam's 1 - b^t in JAX's default precision: where 64-bit numbers are turned
 off, which the Backend turns on, that leaves the first steps of Adam right to 2e-5.
 """
@@ -20,15 +20,15 @@ from flax import nnx
 from jax import Array
 
 from common import layout
-from common.training.optimizers import OptimizerConfig
-from common.training.randomness import step_seed
+from common.optimizers import OptimizerConfig
+from common.randomness import step_seed
 from jax_impl.layers import RUN_ONCE
 from jax_impl.weights import state_from_canonical, state_to_canonical
 
 __all__ = ["Trainer", "clip_gradients", "few_loops_gradients", "gradients", "make_optimizer", "train_step"]
 
 _SLOTS = {"velocity": "trace", "mean": "mu", "square": "nu"}
-"""What optax calls what an optimiser keeps beside a parameter."""
+"""What optax calls what an optimizer keeps beside a parameter."""
 
 
 # `train_step` is compiled anew for each object, and this gives the same one for the same configuration.
@@ -64,7 +64,7 @@ def _loss(
     return loss, (logits, nnx.state(model, nnx.Not(nnx.Param)))
 
 
-# Of a program that runs once, optimising is most of the time: googlenet would take 14 s in place of 4.
+# Of a program that runs once, optimizing is most of the time: googlenet would take 14 s in place of 4.
 @functools.partial(jax.jit, static_argnums=0, compiler_options=RUN_ONCE)
 def gradients(
     graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, images: Array, labels: Array
@@ -116,7 +116,7 @@ def _logits(graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, images: 
 
 
 class Trainer:
-    """A model, its optimiser and its random state; see `common.backends.Trainer`."""
+    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
 
     def __init__(self, model: nnx.Module, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model

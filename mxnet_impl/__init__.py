@@ -67,19 +67,19 @@ _NETWORKS: dict[str, type[HybridBlock]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> HybridBlock:
-    """Return the network `name` of the catalogue, with Gluon's own initialisation.
+    """Return the network `name` of the catalog, with Gluon's own initialization.
 
-    `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
+    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
     Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
     """
-    model = uninitialised(catalog.get(name, **config))
+    model = uninitialized(catalog.get(name, **config))
     model.initialize()
-    # Only now, since Gluon's initialisers cannot draw float64 numbers.
+    # Only now, since Gluon's initializers cannot draw float64 numbers.
     model.cast(dtype)
     return model
 
 
-def uninitialised(network: Network) -> HybridBlock:
+def uninitialized(network: Network) -> HybridBlock:
     """Return the network with all its shapes known and no memory taken for its weights.
 
     Raises ConfigError where the input is too small.

@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012, section 3.5) on one device, without local response normalisation.
+"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012, section 3.5) on one device, without local response normalization.
 
 The first convolution is padded by 1, and the widths are those of the one-column variant.
 """

@@ -12,13 +12,13 @@ from mxnet import autograd, npx
 from mxnet.gluon import Block, HybridBlock
 
 from common import reference
-from common.backends import Calls, Gradients, check_all_ran, kind_of
+from common.backends.protocol import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
+from common.optimizers import OptimizerConfig
 from common.reference import Call
-from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
-from mxnet_impl import build, uninitialised
+from mxnet_impl import build, uninitialized
 from mxnet_impl.layers import exact_statistics
 from mxnet_impl.training import Trainer, gradients
 from mxnet_impl.weights import from_canonical, named_blocks, to_canonical
@@ -86,7 +86,7 @@ def _observed(
 
 
 class Backend:
-    """mxnet; see `common.backends.Backend`."""
+    """mxnet; see `common.backends.protocol.Backend`."""
 
     container = "HybridSequential"
 
@@ -100,7 +100,7 @@ class Backend:
     def build(self, network: Network, dtype: DTypeName) -> HybridBlock:
         # A Gluon block and its scope refer to each other: a model that nobody holds any more stays until this.
         gc.collect()
-        model = uninitialised(network)
+        model = uninitialized(network)
         model.cast(dtype)
         # Gluon keeps a gradient beside every weight that may have one, which doubles the memory.
         model.collect_params().setattr("grad_req", "null")

@@ -1,4 +1,4 @@
-"""LeNet with batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167), from Gluon's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from Gluon's layer and from scratch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Arrays: TypeAlias = list[np.ndarray]
 
 
 def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalise by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
+    """Normalize by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
 
     (N, C) or (N, C, H, W) -> the same shape.
     """
     # A symbol does not know its rank, so the channels go last, where (C,) applies to each of them at any rank.
-    normalised = (x.swapaxes(1, -1) - mean) / (variance + BATCH_NORM_EPSILON) ** 0.5
-    return (weight * normalised + bias).swapaxes(1, -1)
+    normalized = (x.swapaxes(1, -1) - mean) / (variance + BATCH_NORM_EPSILON) ** 0.5
+    return (weight * normalized + bias).swapaxes(1, -1)
 
 
 class _ChooseStatistics(mx.operator.CustomOp):
@@ -65,10 +65,10 @@ class _ChooseStatisticsProperties(mx.operator.CustomOpProp):
 
 
 class BatchNorm(HybridBlock):
-    """Batch normalisation from its definition: (N, C) or (N, C, H, W) -> the same shape.
+    """Batch normalization from its definition: (N, C) or (N, C, H, W) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalises by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalises by the running ones.
+    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
+    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -80,7 +80,7 @@ class BatchNorm(HybridBlock):
 
     def hybrid_forward(
         self,
-        F: ModuleType,  # noqa: N803 (Gluon's own name for it)
+        F: ModuleType,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -128,6 +128,6 @@ class BNLeNet(nn.HybridSequential):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalisation of this file: (N, C, H, W) -> (N, num_classes)."""
+    """The same network on the batch normalization of this file: (N, C, H, W) -> (N, num_classes)."""
 
     norm = BatchNorm

@@ -15,9 +15,9 @@ from mxnet.gluon import HybridBlock
 from mxnet.gluon.contrib.nn import Identity
 
 from common.catalog import Network
-from common.deploy.folding import fold, folded_layers
+from common.deploy.export.fold_batch_norm import fold, folded_layers
 from common.errors import unknown
-from common.training.optimizers import OptimizerConfig
+from common.optimizers import OptimizerConfig
 from mxnet_impl.backend import Backend
 from mxnet_impl.training import make_optimizer, train_step
 
@@ -57,7 +57,7 @@ def _in_older_operators(graph: mx.symbol.Symbol, images: tuple[int, ...], trains
             node["attrs"] = {"dim": node["attrs"]["axis"], "num_args": node["attrs"]["num_args"]}
         elif node["op"] == "_npi_add":
             added = {shapes.get(f"{nodes[i]['name']}_output") for i, *_ in node["inputs"]}
-            # The older one does not broadcast, as batch normalisation from scratch does.
+            # The older one does not broadcast, as batch normalization from scratch does.
             if len(added) == 1 and None not in added:
                 node["op"] = "elemwise_add"
         elif trains and node["op"] == "Pooling" and node["attrs"]["global_pool"] == "True":
@@ -86,7 +86,7 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> HybridBlock:
-    """Return the port's deploy form: folded normalisations hand on what they are given.
+    """Return the port's deploy form: folded normalizations hand on what they are given.
 
     Raises BackendError where MXNet sees no such device.
     """
@@ -108,7 +108,7 @@ def _images(model: HybridBlock, x: np.ndarray) -> mx.np.ndarray:
 
 
 class _Session:
-    """A model that answers; see `common.deploy.sessions.Session`."""
+    """A model that answers; see `common.backends.sessions.Session`."""
 
     def __init__(self, model: HybridBlock) -> None:
         self._model = model
@@ -126,7 +126,7 @@ class _Session:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
-    """Return a session; see `common.deploy.sessions`.
+    """Return a session; see `common.backends.sessions`.
 
     Raises ConfigError for a path that is not this package's, BackendError without the device.
     """
@@ -149,7 +149,7 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Callable[[], float]:
-    """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
+    """Return a training step; see `common.backends.sessions`. Raises what `session` does."""
     if path not in _PATHS[:2]:
         raise unknown("execution path of MXNet's own that trains", path, _PATHS[:2])
     model = _built(network, tensors, device)

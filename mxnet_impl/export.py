@@ -8,10 +8,9 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
 
-from common.backends import install_hint
+from common.backends.environments import install_hint
 from common.catalog import Network
-from common.deploy.formats import Export, Signature
-from common.deploy.sizes import check_any_size
+from common.deploy.export.formats import Export, Signature, check_any_size
 from common.errors import BackendError, ConfigError, unknown
 from mxnet_impl.deploy import deployed, hybridize
 
@@ -77,7 +76,7 @@ _SAVE = {"mxnet-symbol": _save_symbol, "onnx": _save_onnx}
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
+    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
 
     Raises ConfigError for a format that is not MXNet's, and where the network cannot take what is asked for.
     """

@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalisation."""
+"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalization."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Inception(HybridBlock):
         self.branch3 = Branch(c3, kernel_size=5)
         self.branch4 = PoolBranch(c4)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         return F.np.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], axis=1)
 
 

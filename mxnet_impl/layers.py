@@ -2,7 +2,7 @@
 
 `nn.Conv2D`, `nn.Dense`, the pools, activations and `nn.Dropout` already mean what the suite means by them: symmetric
 padding, minus infinity around a max-pool, floored sizes, kept activations scaled by 1 / (1 - p). Models use them as
-they are. Batch normalisation is the suite's too; its constants are written out here because others depend on them.
+they are. Batch normalization is the suite's too; its constants are written out here because others depend on them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tensor: TypeAlias = np.ndarray | Symbol
 
 
 class BatchNorm(nn.BatchNorm):
-    """Batch normalisation over the batch, for images also over height and width: the shape stays.
+    """Batch normalization over the batch, for images also over height and width: the shape stays.
 
     (N, C) or (N, C, H, W) -> the same shape. MXNet moves the running statistics in the backward pass, toward the
     batch's mean and biased variance. It keeps `momentum` as a float32, 0.9 - 2.4e-8, in a network of any dtype; see

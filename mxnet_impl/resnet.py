@@ -1,6 +1,6 @@
 """ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): blocks that add their input to their output.
 
-Convolutions keep their bias, and the projection on the shortcut has no batch normalisation.
+Convolutions keep their bias, and the projection on the shortcut has no batch normalization.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Residual(HybridBlock):
         self.shortcut = Projection(channels, stride) if projection else Identity()
         self.relu2 = nn.Activation("relu")
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return self.relu2(y + self.shortcut(x))

@@ -1,6 +1,6 @@
 """Training in Gluon: record the forward pass, backward, `gluon.Trainer.step`.
 
-MXNet's optimisers mean other things than the suite does (`common.training.optimizers`): velocity has the learning rate
+MXNet's optimizers mean other things than the suite does (`common.optimizers`): velocity has the learning rate
 in it, Adam's epsilon is added before the bias correction of the square, AdamW there is none, and clipping adds 1e-8 to
 the norm. They also round every constant to float32, in a network of any dtype. The suite's are therefore written here,
 as an `mx.optimizer.Optimizer` of `mx.np`'s arithmetic, which does not round them; MXNet's own `SGD` serves where it is
@@ -17,8 +17,8 @@ import numpy as np
 from mxnet import autograd, gluon, npx
 from mxnet.gluon import Block, HybridBlock, nn
 
-from common.training.optimizers import OptimizerConfig
-from common.training.randomness import step_seed
+from common.optimizers import OptimizerConfig
+from common.randomness import step_seed
 from mxnet_impl.layers import exact_statistics
 from mxnet_impl.weights import canonical_parameters
 
@@ -32,7 +32,7 @@ _cross_entropy.hybridize()
 
 
 class SuiteOptimizer(mx.optimizer.Optimizer):
-    """The suite's optimisers, `steps` steps on.
+    """The suite's optimizers, `steps` steps on.
 
     `slots` holds what they keep beside each parameter, in the order of `parameters`, as `gluon.Trainer` counts them.
     """
@@ -46,7 +46,7 @@ class SuiteOptimizer(mx.optimizer.Optimizer):
         return self.slots[index]
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Slots) -> None:
-        # Gluon gives optimisers MXNet's older arrays, whatever the model computes on; these lie on the same memory.
+        # Gluon gives optimizers MXNet's older arrays, whatever the model computes on; these lie on the same memory.
         w, g, config = weight.as_np_ndarray(), grad.as_np_ndarray(), self.config
         self._update_count(index)
         step = self._index_update_count[index]
@@ -146,7 +146,7 @@ def _drops(block: Block) -> bool:
 
 
 class Trainer:
-    """A model, its optimiser and its random state; see `common.backends.Trainer`."""
+    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
 
     def __init__(self, model: HybridBlock, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model

@@ -52,7 +52,7 @@ def from_canonical(model: HybridBlock, tensors: Mapping[str, np.ndarray], contex
     `context` is the device where a model without memory takes it, if not the CPU.
     """
     arrays = {p.name: _shared(tensors[name], p.dtype) for name, p in canonical_parameters(model).items()}
-    # Parameters without memory take it here, and are spared an initialisation.
+    # Parameters without memory take it here, and are spared an initialization.
     model.collect_params().load_dict(arrays, ctx=context)
     # MXNet copies in the background, out of memory that is only lent to it.
     npx.waitall()

@@ -1,37 +1,24 @@
-"""Which backend is tested, and what tests share."""
+"""Options and fixtures: the backend that `--backend` names, and the command."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
+from support import ROOT
 
-from common import backends
-from common.backends import Backend
-
-ROOT = Path(__file__).parent.parent
-# Where the tests run in the background of a shell, SIGINT is ignored, and would be in the command too. A function that
-# is run between fork and exec could put that right, but forking a process that has loaded JAX is asking for trouble.
-INTERRUPTIBLE = (
-    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "runpy.run_module('common', run_name='__main__')"
-)
-"""The command, as code for `python -c`, which heeds Ctrl-C."""
-
-FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "networks.json").read_text())
-"""What each network must reproduce: input, parameters, multiply-accumulates, summary, manifest (torch's terms)."""
+from common.backends import registry
+from common.backends.protocol import Backend
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--backend", choices=list(backends.BACKENDS), default="numpy", help="whose port to test")
+    parser.addoption("--backend", choices=list(registry.BACKENDS), default="numpy", help="whose port to test")
     parser.addoption("--in-browser", action="store_true", help="run what needs chromium, and nothing else")
     parser.addoption("--across", action="store_true", help="run what needs all frameworks, each in its environment")
 
@@ -59,13 +46,13 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def backend(backend_name: str) -> Backend:
-    return backends.load(backend_name)
+    return registry.load(backend_name)
 
 
 @pytest.fixture(scope="session")
 def port(backend_name: str, backend: Backend) -> ModuleType:
     """The package of the port; its Backend is made first, since that turns on what float64 needs in JAX."""
-    return importlib.import_module(backends.get(backend_name).package)
+    return importlib.import_module(registry.get(backend_name).package)
 
 
 @pytest.fixture
@@ -84,16 +71,3 @@ def rosetta(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
-
-
-def interruptible(folder: Path, temporary: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the command in a folder, its temporary files in another, so that it can be interrupted."""
-    temporary.mkdir()
-    return subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

@@ -14,8 +14,8 @@ from types import ModuleType
 import numpy as np
 
 from common import reference
-from common.reference.deploy import session
-from common.training.evaluation import cross_entropy
+from common.backends.numpy.deploy import session
+from common.reference.loss import cross_entropy
 
 FAULT = sys.argv[1]
 

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from common import backends, reference
+from common import reference
+from common.backends import protocol, registry
+from common.backends.numpy.backend import Backend
 from common.catalog import Network
 from common.files import map_safetensors, write_safetensors
+from common.optimizers import OptimizerConfig
 from common.parity import worker
-from common.reference.backend import Backend
 from common.reference.layers import AvgPool2d, Conv2d, Layer, Linear, Sequential, Sigmoid
-from common.training.evaluation import cross_entropy
-from common.training.optimizers import OptimizerConfig
+from common.reference.loss import cross_entropy
 from common.weights import DTypeName
 
 Request = dict[str, Any]
@@ -51,7 +52,7 @@ class StandIn(Backend):
         taps = super().trace(model, x, training, *others)
         return {name: array.astype(model.dtype) for name, array in taps.items()}
 
-    def gradients(self, model: Sequential, x: np.ndarray, labels: np.ndarray) -> backends.Gradients:
+    def gradients(self, model: Sequential, x: np.ndarray, labels: np.ndarray) -> protocol.Gradients:
         inputs, values = {}, np.asarray(x, np.float64)
         for name, layer in model.children():
             inputs[name], values = values, layer(values)
@@ -63,7 +64,7 @@ class StandIn(Backend):
             moving, own = backward(layer, inputs[name], moving)
             found |= {f"{name}.{leaf}": array.astype(model.dtype) for leaf, array in own.items()}
         ordered = {name: found[name] for name in reference.weights(model)}
-        return backends.Gradients(cross_entropy(values, labels), ordered, moving.astype(model.dtype))
+        return protocol.Gradients(cross_entropy(values, labels), ordered, moving.astype(model.dtype))
 
     def trainer(self, model: Sequential, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
         return Trainer(self, model)
@@ -189,7 +190,7 @@ def stop(right, request):
 
 @fault
 def print_from_python(right, request):
-    print('{"id": 1, "status": "ok"}', flush=True)  # noqa: T201
+    print('{"id": 1, "status": "ok"}', flush=True)
     return right(request)
 
 
@@ -288,7 +289,7 @@ def hang_with_a_daemon(right, request):
 
 
 @fault
-def complain_in_colour(right, request):
+def complain_in_color(right, request):
     os.write(2, b"\x1b[31mERROR\x1b[0m \x00 the device is lost\n")
     os._exit(9)
 
@@ -377,7 +378,7 @@ def off_by_a_thousandth(tensors):
 class NaN(StandIn):
     """A backend whose gradients have a NaN, from the beginning, and so whose training runs do."""
 
-    def gradients(self, model: Sequential, x: np.ndarray, labels: np.ndarray) -> backends.Gradients:
+    def gradients(self, model: Sequential, x: np.ndarray, labels: np.ndarray) -> protocol.Gradients:
         found = super().gradients(model, x, labels)
         found.parameters["fc3.weight"].flat[-1] = np.nan
         return found
@@ -388,7 +389,7 @@ def main() -> int:
     name = sys.argv[1]
     sys.argv[1:] = sys.argv[-1:]
     if name == "no_framework":
-        sys.modules |= dict.fromkeys(backends.get(sys.argv[1]).modules)  # what importing them then raises is true
+        sys.modules |= dict.fromkeys(registry.get(sys.argv[1]).modules)  # what importing them then raises is true
         return worker.main()
     if name == "hang_at_the_start":
         time.sleep(600)
@@ -396,7 +397,7 @@ def main() -> int:
         time.sleep(1)
     if name == "die_at_the_start":
         ctypes.string_at(1)
-    backends.load = lambda *_, **__: NaN() if name == "nan_in_the_backend" else StandIn()
+    registry.load = lambda *_, **__: NaN() if name == "nan_in_the_backend" else StandIn()
     worker.Server.versions = lambda self: {}
     if name == "die_before_the_first_request":
         sys.stdin = (ctypes.string_at(1) for _ in [0])  # which the worker begins to read once it has said it is ready

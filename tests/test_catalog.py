@@ -1,15 +1,15 @@
-"""The catalogue: what its configurations take and refuse."""
+"""The catalog: what its configurations take and refuse."""
 
 from __future__ import annotations
 
 import pytest
-from conftest import FACTS
+from support import FACTS
 
 from common import catalog
 from common.errors import ConfigError
 
 
-def test_catalogue_has_the_networks_of_the_facts_and_the_families() -> None:
+def test_catalog_has_the_networks_of_the_facts_and_the_families() -> None:
     # bn_lenet_scratch is bn_lenet again, so the facts hold it once.
     assert list(catalog.NETWORKS) == [
         "lenet",
@@ -33,7 +33,7 @@ def test_default_inputs_are_those_of_the_facts(name: str) -> None:
     assert [1, *catalog.get(name).input_shape] == FACTS[name]["input_shape_nchw"]
 
 
-def test_overrides_replace_the_configuration_and_leave_the_catalogue_alone() -> None:
+def test_overrides_replace_the_configuration_and_leave_the_catalog_alone() -> None:
     network = catalog.get("resnet18", num_classes=7, in_channels=3, input_size=[57, 83], arch=[[1, 8], [2, 16]])
     assert network.input_shape == (3, 57, 83)
     assert network.config.num_classes == 7

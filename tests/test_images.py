@@ -15,7 +15,7 @@ from common.errors import InputError
 def test_digits_are_the_data_set_that_is_documented() -> None:
     pictures, labels = images.digits()
     assert pictures.shape == (1797, 8, 8)
-    # Class sizes and grey levels as scikit-learn documents the data set: about 180 a class, levels 0 to 16.
+    # Class sizes and gray levels as scikit-learn documents the data set: about 180 a class, levels 0 to 16.
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     levels = np.unique(pictures)
     np.testing.assert_array_equal(levels, np.rint(np.arange(17) * 255 / 16))
@@ -57,8 +57,8 @@ def test_what_is_no_whole_idx_file_is_refused(tmp_path: Path, data: bytes) -> No
         images.read_idx(path)
 
 
-def test_enlarging_interpolates_between_pixel_centres() -> None:
-    # Two pixels to four: centres at -0.25, 0.25, 0.75, 1.25 of the old ones, edges held.
+def test_enlarging_interpolates_between_pixel_centers() -> None:
+    # Two pixels to four: centers at -0.25, 0.25, 0.75, 1.25 of the old ones, edges held.
     np.testing.assert_allclose(images.enlarge(np.array([[0.0, 4.0]]), (1, 4)), [[0, 1, 3, 4]])
     image = np.random.default_rng(0).random((8, 8))
     np.testing.assert_allclose(images.enlarge(image, (8, 8)), image, rtol=1e-15)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
-from common import backends
+from common.backends import registry
 
 pytestmark = pytest.mark.environment
 
@@ -25,14 +25,14 @@ def modules_after(statement: str) -> set[str]:
 
 def test_the_command_starts_without_anything_heavy() -> None:
     heavy = {"numpy", "safetensors", "rich", "jinja2", "pygments", "markdown_it", "psutil", "junitparser"} | FRAMEWORKS
-    assert not modules_after("import common.cli") & heavy
+    assert not modules_after("import common.cli.main") & heavy
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        *("common.weights", "common.images", "common.reference.backend", "common.parity.harness"),
-        *("common.parity.worker", "common.view.show", "common.view.site"),
+        *("common.weights", "common.images", "common.backends.numpy.backend", "common.parity.harness"),
+        *("common.parity.worker", "common.view.side_by_side.render", "common.view.site"),
     ],
 )
 def test_common_imports_no_framework(module: str) -> None:
@@ -41,5 +41,5 @@ def test_common_imports_no_framework(module: str) -> None:
 
 @pytest.mark.port
 def test_a_port_imports_its_own_framework_alone(backend_name: str) -> None:
-    found = modules_after(f"import {backends.get(backend_name).package}.backend") & FRAMEWORKS
+    found = modules_after(f"import {registry.get(backend_name).package}.backend") & FRAMEWORKS
     assert found == OWN[backend_name]

@@ -1,4 +1,4 @@
-"""The definitions of optimisers and schedules, against numbers worked out by hand."""
+"""The definitions of optimizers and schedules, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError
-from common.training.optimizers import OptimizerConfig, Schedule, update
+from common.optimizers import OptimizerConfig, Schedule, update
 
 
 def run(config: OptimizerConfig, rates: list[float], w: float = 1.0, g: float = 2.0) -> list[float]:

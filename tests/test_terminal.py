@@ -13,11 +13,11 @@ import termios
 from collections import Counter
 
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
+from support import ROOT
 
 from common.terminal import print_fitted
 

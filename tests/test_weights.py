@@ -40,29 +40,29 @@ def assemble(path: Path, header: dict, data: bytes) -> None:
 def test_numbers_are_the_same_on_every_machine_and_numpy() -> None:
     # Written down from one run; the suite reads it on NumPy 1.23 and on NumPy 2.
     digest = hashlib.sha256()
-    for name, array in weights.initialise(catalog.get("bn_lenet"), "probe", seed=7, dtype="float64").items():
+    for name, array in weights.initialize(catalog.get("bn_lenet"), "probe", seed=7, dtype="float64").items():
         digest.update(name.encode() + array.tobytes())
     assert digest.hexdigest() == "cbcb98372dbd7663b8800804edd3d1111a6028e0df670448c2dcf1aa6fcd82a7"
 
 
 def test_float32_numbers_are_the_rounded_float64_ones() -> None:
-    wide, narrow = (weights.initialise(LENET, "probe", dtype=dtype) for dtype in ("float64", "float32"))
+    wide, narrow = (weights.initialize(LENET, "probe", dtype=dtype) for dtype in ("float64", "float32"))
     for name in wide:
         np.testing.assert_array_equal(wide[name].astype(np.float32), narrow[name])
         assert (wide[name] != narrow[name]).any()
 
 
 def test_a_tensor_depends_on_its_name_and_the_seed_alone() -> None:
-    deep = weights.initialise(catalog.get("resnet", arch=[[2, 8], [1, 8]]), "probe")
-    shallow = weights.initialise(catalog.get("resnet", arch=[[1, 8]]), "probe")
+    deep = weights.initialize(catalog.get("resnet", arch=[[2, 8], [1, 8]]), "probe")
+    shallow = weights.initialize(catalog.get("resnet", arch=[[1, 8]]), "probe")
     np.testing.assert_array_equal(deep["stage1.block1.conv2.weight"], shallow["stage1.block1.conv2.weight"])
     assert (deep["stage1.block2.conv1.weight"] != deep["stage1.block2.conv2.weight"]).any()
-    other = weights.initialise(catalog.get("resnet", arch=[[1, 8]]), "probe", seed=1)
+    other = weights.initialize(catalog.get("resnet", arch=[[1, 8]]), "probe", seed=1)
     assert all((other[name] != shallow[name]).all() for name in shallow)
 
 
 def test_xavier_has_the_bounds_of_its_definition_and_plain_vectors() -> None:
-    tensors = weights.initialise(catalog.get("resnet18"), "xavier")
+    tensors = weights.initialize(catalog.get("resnet18"), "xavier")
     for name, array in tensors.items():
         leaf = name.rpartition(".")[2]
         if array.ndim == 1:
@@ -77,7 +77,7 @@ def test_xavier_has_the_bounds_of_its_definition_and_plain_vectors() -> None:
 
 
 def test_probe_leaves_nothing_constant() -> None:
-    for name, array in weights.initialise(catalog.get("resnet18"), "probe").items():
+    for name, array in weights.initialize(catalog.get("resnet18"), "probe").items():
         assert len(np.unique(array)) > array.size // 2, name
         if name.endswith("running_var"):
             assert array.min() >= 0.5, name
@@ -88,7 +88,7 @@ def test_probe_leaves_nothing_constant() -> None:
 def test_probe_keeps_every_tap_alive(name: str, dtype: weights.DTypeName) -> None:
     network = catalog.get(name)
     model = reference.build(network)
-    reference.load(model, weights.initialise(network, "probe", dtype=dtype))
+    reference.load(model, weights.initialize(network, "probe", dtype=dtype))
     x = np.random.default_rng(0).standard_normal((2, *network.input_shape))
     for tap, values in reference.trace(model, x).items():
         assert 1e-3 < np.abs(values).max() < 1e3, tap
@@ -99,7 +99,7 @@ def test_probe_keeps_every_tap_alive(name: str, dtype: weights.DTypeName) -> Non
 def test_file_holds_what_was_written_in_network_order(tmp_path: Path, dtype: weights.DTypeName) -> None:
     path = tmp_path / "w.safetensors"
     network = catalog.get("anynet", num_classes=7, arch=[[11, 32, 16, 1]])
-    tensors = weights.initialise(network, "probe", 3, dtype)
+    tensors = weights.initialize(network, "probe", 3, dtype)
     weights.write_initial(path, network, "probe", 3, dtype)
     file = weights.read(path)
     assert file.network == network
@@ -205,7 +205,7 @@ def test_wrong_tensors_are_refused_by_name(tmp_path: Path, file: Path) -> None:
 
 
 def test_a_nan_far_into_a_large_tensor_is_found(tmp_path: Path) -> None:
-    tensors = weights.initialise(catalog.get("vgg", arch=[[1, 8]], input_size=[32, 32]))
+    tensors = weights.initialize(catalog.get("vgg", arch=[[1, 8]], input_size=[32, 32]))
     tensors["head.fc1.weight"][-1, -1] = math.nan
     with pytest.raises(WeightsError, match=r"head\.fc1\.weight holds a NaN"):
         weights.write(tmp_path / "w", catalog.get("vgg", arch=[[1, 8]], input_size=[32, 32]), tensors)

@@ -62,9 +62,9 @@ _NETWORKS: dict[str, type[keras.Model]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> keras.Model:
-    """Return the network `name` of the catalogue, with Keras's own initialisation and all its weights made.
+    """Return the network `name` of the catalog, with Keras's own initialization and all its weights made.
 
-    `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
+    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
     Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
     """
     network = catalog.get(name, **config)

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from common import reference
-from common.backends import Calls, Gradients, check_all_ran, kind_of
+from common.backends.protocol import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.layout import canonical_input, nchw_to_nhwc, nhwc_to_nchw
+from common.optimizers import OptimizerConfig
 from common.reference import Call
-from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 from tf_impl import build
 from tf_impl.layers import undefined_kernels
@@ -70,7 +70,7 @@ def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observe
 
 
 class Backend:
-    """TensorFlow; see `common.backends.Backend`."""
+    """TensorFlow; see `common.backends.protocol.Backend`."""
 
     container = "Sequential"
 

@@ -1,4 +1,4 @@
-"""LeNet with batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167), from Keras's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from Keras's layer and from scratch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
 
 def batch_norm(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Normalise by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
+    """Normalize by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
 
     (N, C) or (N, H, W, C) -> the same shape.
     """
-    normalised = (x - mean) / tf.sqrt(variance + BATCH_NORM_EPSILON)
-    return weight * normalised + bias
+    normalized = (x - mean) / tf.sqrt(variance + BATCH_NORM_EPSILON)
+    return weight * normalized + bias
 
 
 class BatchNorm(keras.layers.Layer):
-    """Batch normalisation from its definition: (N, C) or (N, H, W, C) -> the same shape.
+    """Batch normalization from its definition: (N, C) or (N, H, W, C) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalises by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalises by the running ones.
+    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
+    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -83,6 +83,6 @@ class BNLeNet(keras.Model):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalisation of this file: (N, H, W, C) -> (N, num_classes)."""
+    """The same network on the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
 
     norm = BatchNorm

@@ -11,10 +11,10 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from common.catalog import Network
-from common.deploy.folding import fold, folded_layers
+from common.deploy.export.fold_batch_norm import fold, folded_layers
 from common.errors import ConfigError, unknown
 from common.layout import nchw_to_nhwc
-from common.training.optimizers import OptimizerConfig
+from common.optimizers import OptimizerConfig
 from tf_impl.backend import Backend
 from tf_impl.layers import Conv2D
 from tf_impl.training import make_optimizer, train_step
@@ -46,7 +46,7 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> keras.Model:
-    """Return the port's deploy form, in evaluation mode alone: folded normalisations do nothing, no gradient is taken.
+    """Return the port's deploy form, in evaluation mode alone: folded normalizations do nothing, no gradient is taken.
 
     Raises BackendError where TensorFlow sees no such device.
     """
@@ -82,7 +82,7 @@ def frozen(
 
 
 class _Session:
-    """A function that answers; see `common.deploy.sessions.Session`."""
+    """A function that answers; see `common.backends.sessions.Session`."""
 
     def __init__(self, dtype: str, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
         self._dtype = dtype
@@ -100,7 +100,7 @@ class _Session:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
-    """Return a session; see `common.deploy.sessions`.
+    """Return a session; see `common.backends.sessions`.
 
     Raises ConfigError for a path that is not this package's, BackendError without the device.
     """
@@ -128,7 +128,7 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Callable[[], float]:
-    """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
+    """Return a training step; see `common.backends.sessions`. Raises what `session` does."""
     if path not in _PATHS:
         raise unknown("execution path of TensorFlow's own", path, _PATHS)
     model = _built(network, tensors, device)

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.catalog import Network
-from common.deploy.formats import Export, Signature
-from common.deploy.sizes import check_any_size
+from common.deploy.export.formats import Export, Signature, check_any_size
 from common.errors import ConfigError, unknown
 from common.layout import nchw_to_nhwc
 from tf_impl.deploy import deployed, frozen
@@ -65,7 +64,7 @@ _SAVE = {"saved-model": _save_model, "litert": _save_lite}
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
+    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
 
     Raises ConfigError for a format that is not TensorFlow's, and where the network cannot take what is asked for.
     """

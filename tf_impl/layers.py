@@ -2,7 +2,7 @@
 
 `keras.layers.Dense`, `AveragePooling2D`, `Flatten`, activations and `Dropout` already mean what the suite means by
 them, and models use them as they are. Convolution and max-pooling know only 'valid' and 'same', and 'same' pads
-unevenly where it strides: here padding is a number of pixels, the same on all four sides. Batch normalisation differs
+unevenly where it strides: here padding is a number of pixels, the same on all four sides. Batch normalization differs
 in its constants. All is NHWC.
 """
 
@@ -150,7 +150,7 @@ class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
+    """Batch normalization of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
 
     Keras keeps the biased variance (divided by n), as the suite does; its own constants are 1e-3 and 0.99. It writes
     the formula out. In training, images in float32 go here through the one operation that TensorFlow has for it, which
@@ -191,7 +191,7 @@ def dtype_policy(dtype: str) -> Iterator[None]:
 def undefined_kernels() -> Iterator[None]:
     """Leave the kernels of layers built inside undefined, for weights that are about to be loaded.
 
-    Random numbers for a network of the size of VGG take seconds. Every kernel here has Keras's default initialiser.
+    Random numbers for a network of the size of VGG take seconds. Every kernel here has Keras's default initializer.
     """
 
     def allocate(_: keras.initializers.GlorotUniform, shape: Shape, dtype: str) -> tf.Tensor:

@@ -1,9 +1,9 @@
-"""Training in TensorFlow: a gradient tape and a Keras optimiser in one `tf.function`.
+"""Training in TensorFlow: a gradient tape and a Keras optimizer in one `tf.function`.
 
-Of Keras's optimisers only SGD without momentum and decay means what the suite means by it
-(`common.training.optimizers`). Keras's velocity contains the learning rate, so that a change of the rate reaches it
+Of Keras's optimizers only SGD without momentum and decay means what the suite means by it
+(`common.optimizers`). Keras's velocity contains the learning rate, so that a change of the rate reaches it
 late; its Adam adds epsilon to the root of the square before that is corrected ("epsilon hat" in the paper); its
-`weight_decay` is decoupled in all of them. What differs is below, as optimisers of Keras's own kind.
+`weight_decay` is decoupled in all of them. What differs is below, as optimizers of Keras's own kind.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from common.layout import nchw_to_nhwc
-from common.training.optimizers import OptimizerConfig
-from common.training.randomness import step_seed
+from common.optimizers import OptimizerConfig
+from common.randomness import step_seed
 from tf_impl.weights import assign_canonical, named_layers, parameters, values_to_canonical
 
 __all__ = ["Trainer", "clip_gradients", "gradients", "make_optimizer", "train_step"]
@@ -75,7 +75,7 @@ class Adam(Optimizer):
 
 
 def make_optimizer(config: OptimizerConfig, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Return an optimiser of the model's parameters, in network order; its `learning_rate` is a variable to assign."""
+    """Return an optimizer of the model's parameters, in network order; its `learning_rate` is a variable to assign."""
     # The one that Keras makes is float32.
     learning_rate = keras.Variable(0.0, dtype=model.dtype, trainable=False, name="learning_rate")
     match config.name:
@@ -136,7 +136,7 @@ def train_step(
 
 
 class Trainer:
-    """A model, its optimiser and its random state; see `common.backends.Trainer`."""
+    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
 
     def __init__(self, model: keras.Model, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model

@@ -62,9 +62,9 @@ _NETWORKS: dict[str, type[nn.Module]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> nn.Module:
-    """Return the network `name` of the catalogue, with torch's own initialisation, in training mode as usual.
+    """Return the network `name` of the catalog, with torch's own initialization, in training mode as usual.
 
-    `config` overrides the catalogue: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
+    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
     Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
     """
     network = catalog.get(name, **config)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from common import reference
-from common.backends import Calls, Gradients, check_all_ran, kind_of
+from common.backends.protocol import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
+from common.optimizers import OptimizerConfig
 from common.reference import Call
-from common.training.optimizers import OptimizerConfig
 from common.weights import DTypeName
 from torch_impl import build
 from torch_impl.training import Trainer, gradients
@@ -60,7 +60,7 @@ def _allocate(model: nn.Module, device: str) -> nn.Module:
 
 
 class Backend:
-    """torch; see `common.backends.Backend`."""
+    """torch; see `common.backends.protocol.Backend`."""
 
     container = "Sequential"
 

@@ -1,4 +1,4 @@
-"""LeNet with batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167), from torch's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from torch's layer and from scratch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
 
 def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalise by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
+    """Normalize by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
 
     (N, C) or (N, C, H, W) -> the same shape.
     """
     across = (1, -1) + (1,) * (x.dim() - 2)
-    normalised = (x - mean.view(across)) / torch.sqrt(variance.view(across) + BATCH_NORM_EPSILON)
-    return weight.view(across) * normalised + bias.view(across)
+    normalized = (x - mean.view(across)) / torch.sqrt(variance.view(across) + BATCH_NORM_EPSILON)
+    return weight.view(across) * normalized + bias.view(across)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation from its definition: (N, C) or (N, C, H, W) -> the same shape.
+    """Batch normalization from its definition: (N, C) or (N, C, H, W) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalises by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalises by the running ones.
+    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
+    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -77,7 +77,7 @@ class BNLeNet(nn.Sequential):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalisation of this file: (N, C, H, W) -> (N, num_classes)."""
+    """The same network on the batch normalization of this file: (N, C, H, W) -> (N, num_classes)."""
 
     norm1d = BatchNorm
     norm2d = BatchNorm

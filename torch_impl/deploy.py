@@ -15,14 +15,14 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 from common.catalog import Network
-from common.deploy.folding import fold, folded_layers
+from common.deploy.export.fold_batch_norm import fold, folded_layers
 from common.errors import BackendError, unknown
-from common.memory import keep_freed_memory
-from common.training.optimizers import OptimizerConfig
+from common.optimizers import OptimizerConfig
+from common.system import keep_freed_memory
 from torch_impl.backend import Backend
-from torch_impl.layers import WinogradConv2d
 from torch_impl.training import make_optimizer, train_step
 from torch_impl.weights import from_canonical
+from torch_impl.winograd import WinogradConv2d
 
 __all__ = ["by_winograd", "check_compiler", "deployed", "session", "set_threads", "training_step"]
 
@@ -44,7 +44,7 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> nn.Module:
-    """Return the port's deploy form: folded normalisations do nothing, and activations overwrite what they are given.
+    """Return the port's deploy form: folded normalizations do nothing, and activations overwrite what they are given.
 
     Raises BackendError where torch sees no such device.
     """
@@ -54,7 +54,7 @@ def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = 
     from_canonical(model, fold(network, tensors))
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            # What comes before is a convolution, a dense layer, a normalisation or a sum, and nothing else reads it.
+            # What comes before is a convolution, a dense layer, a normalization or a sum, and nothing else reads it.
             module.inplace = True
     return model.requires_grad_(False)
 
@@ -105,7 +105,7 @@ def _frozen(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 class _Session:
-    """A model that answers; see `common.deploy.sessions.Session`."""
+    """A model that answers; see `common.backends.sessions.Session`."""
 
     def __init__(self, model: nn.Module, function: Callable[[Tensor], Tensor], memory_format: torch.memory_format):
         self._parameter = next(model.parameters())
@@ -127,7 +127,7 @@ class _Session:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
-    """Return a session; see `common.deploy.sessions`.
+    """Return a session; see `common.backends.sessions`.
 
     Raises ConfigError for a path that is not this package's, BackendError without the device or a compiler.
     """
@@ -157,7 +157,7 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Callable[[], float]:
-    """Return a training step; see `common.deploy.sessions`. Raises what `session` does."""
+    """Return a training step; see `common.backends.sessions`. Raises what `session` does."""
     if path not in _PATHS[:3]:
         raise unknown("execution path of torch's own that trains", path, _PATHS[:3])
     keep_freed_memory()

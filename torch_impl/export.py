@@ -17,8 +17,7 @@ from torch._inductor import config as inductor
 from torch.export import Dim, ExportedProgram
 
 from common.catalog import Network
-from common.deploy.formats import Export, Signature
-from common.deploy.sizes import check_any_size
+from common.deploy.export.formats import Export, Signature, check_any_size
 from common.errors import ConfigError, unknown
 from torch_impl.deploy import by_winograd, check_compiler, deployed
 
@@ -135,7 +134,7 @@ _SAVE = {
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.formats.Export`.
+    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
 
     Raises ConfigError for a format that is not torch's, and where the network cannot take what is asked for;
     BackendError where a compiler is needed and there is none.

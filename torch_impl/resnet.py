@@ -1,6 +1,6 @@
 """ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): blocks that add their input to their output.
 
-Convolutions keep their bias, and the projection on the shortcut has no batch normalisation.
+Convolutions keep their bias, and the projection on the shortcut has no batch normalization.
 """
 
 from __future__ import annotations

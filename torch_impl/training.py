@@ -1,6 +1,6 @@
 """Training in PyTorch: zero the gradients, forward, backward, step.
 
-torch's optimisers mean what the suite means by them (`common.training.optimizers`): velocity without the learning rate,
+torch's optimizers mean what the suite means by them (`common.optimizers`): velocity without the learning rate,
 decay inside the gradient but for AdamW, epsilon outside the root. Its clipping differs: it adds 1e-6 to the norm.
 """
 
@@ -10,21 +10,21 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.memory import keep_freed_memory
-from common.training.optimizers import OptimizerConfig
-from common.training.randomness import step_seed
+from common.optimizers import OptimizerConfig
+from common.randomness import step_seed
+from common.system import keep_freed_memory
 
 __all__ = ["Trainer", "clip_gradients", "gradients", "make_optimizer", "train_step"]
 
 _SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
-"""What torch calls what an optimiser keeps beside a parameter."""
+"""What torch calls what an optimizer keeps beside a parameter."""
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's own optimiser for the model; `train_step` uses the learning rate in its `param_groups`."""
+    """Return torch's own optimizer for the model; `train_step` uses the learning rate in its `param_groups`."""
     parameters, decay = model.parameters(), config.weight_decay
     match config.name:
         case "sgd":
@@ -69,7 +69,7 @@ def train_step(
 
 
 class Trainer:
-    """A model, its optimiser and its random state; see `common.backends.Trainer`."""
+    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model

@@ -2,7 +2,7 @@
 
 Nothing here is tuned, folded or shared: default layers, eager modules in PyTorch, `nnx.jit` in JAX, `tf.function` or
 not in TensorFlow, blocks hybridized or not in MXNet. Each module gives what a port's `deploy` does (see
-`common.deploy.sessions`). With the same weights they compute the same logits: `tests/test_plain.py` holds them to it.
+`common.backends.sessions`). With the same weights they compute the same logits: `tests/benchmarks/test_plain.py` holds them to it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ __all__ = ["arguments"]
 
 
 def arguments(network: Network) -> dict[str, Any]:
-    """Return what a plain network takes of the catalogue's settings: its depths and widths are written out."""
+    """Return what a plain network takes of the catalog's settings: its depths and widths are written out."""
     taken = ("in_channels", "num_classes", "dropout")
     return {name: value for name, value in network.settings().items() if name in taken}

@@ -20,8 +20,8 @@ _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 for _operator in ("nms", "qnms"):
     _LIBRARY.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from torchvision import models  # noqa: E402
-from torchvision.models.regnet import BlockParams, RegNet  # noqa: E402
+from torchvision import models
+from torchvision.models.regnet import BlockParams, RegNet
 
 
 def build(network: Network) -> nn.Module:

@@ -20,7 +20,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Scale the images' 17 grey levels, 0 to 16, to bytes, 0 to 255, and write images and labels."""
+    """Scale the images' 17 gray levels, 0 to 16, to bytes, 0 to 255, and write images and labels."""
     digits = load_digits()
     folder = Path(__file__).parent
     write_idx(folder / "digits-images-idx3-ubyte.gz", np.rint(digits.images * 255 / 16))

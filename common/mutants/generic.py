@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from common import backends, reference
+from common import reference
+from common.backends import registry
 from common.catalog import Network, get
-from common.parity.mutation import Edit, source
+from common.parity.patched_import import Edit, source
 
 __all__ = ["MODULES", "Change", "Kind", "Mutant", "of_sources", "of_weights"]
 
@@ -150,7 +151,7 @@ _ACTIVATIONS = {
 
 def of_sources(backend: str) -> Iterator[Mutant]:
     """Iterate over the mutants of every model file of a port: numbers one step up, keywords and activations dropped."""
-    package = backends.get(backend).package
+    package = registry.get(backend).package
     for file, networks in MODULES.items():
         module = f"{package}.{file}"
         text = source(module)

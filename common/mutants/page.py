@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from common import backends
+from common.backends import environments
 from common.errors import BackendError
 from common.mutants.run import Outcome
 
 __all__ = ["COMMAND", "PAGE", "Example", "alike", "examples", "outputs", "rows", "said_rows", "written"]
 
-PAGE = backends.PROJECT / "docs" / "pitfalls.md"
+PAGE = environments.PROJECT / "docs" / "pitfalls.md"
 """Of a checkout; what is installed has no documentation."""
 COMMAND = "python benchmarks/pitfalls.py -o docs/pitfalls.md"
 """What writes the page's figures anew."""
@@ -72,7 +72,7 @@ def outputs(codes: Sequence[str], interpreter: Path | str) -> list[str]:
     result = subprocess.run(
         [str(interpreter), "-W", "ignore", "-c", _RUNNER],
         input=json.dumps(codes),
-        env={**os.environ, "PYTHONPATH": str(backends.PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "PYTHONPATH": str(environments.PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         check=False,

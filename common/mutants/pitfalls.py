@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from common import backends
+from common.backends import registry
 from common.catalog import Network, get
 from common.mutants.generic import MODULES, Mutant
-from common.parity.mutation import Edit
+from common.parity.patched_import import Edit
 
 __all__ = ["PITFALLS", "Pitfall", "of_pitfalls"]
 
@@ -24,7 +24,7 @@ class Pitfall:
     """A mistake: what it is, and how each port looks that makes it.
 
     `networks` are where it can bite; `layers`: a regular expression of the taps where it is first seen. `nowhere`: why
-    no port can have it, or why none of the catalogue's networks shows it, and what watches over it instead.
+    no port can have it, or why none of the catalog's networks shows it, and what watches over it instead.
     """
 
     number: int
@@ -40,7 +40,7 @@ def _everywhere(*edits: tuple[str, str, str]) -> dict[str, Edits]:
 
 
 _EVEN = (get("resnet", arch=[[1, 8], [1, 16]], input_size=[32, 48]),)
-_NORMALISED = (get("bn_lenet"), *MODULES["resnet"])
+_NORMALIZED = (get("bn_lenet"), *MODULES["resnet"])
 _LENET = (get("lenet"),)
 
 PITFALLS: Sequence[Pitfall] = (
@@ -103,7 +103,7 @@ PITFALLS: Sequence[Pitfall] = (
             ],
         },
         _EVEN,
-        nowhere="every padded max-pool of the catalogue reads what a rectifier made, where zero never wins; a test "
+        nowhere="every padded max-pool of the catalog reads what a rectifier made, where zero never wins; a test "
         "gives one negative images",
     ),
     Pitfall(
@@ -120,23 +120,23 @@ PITFALLS: Sequence[Pitfall] = (
     ),
     Pitfall(
         5,
-        "batch normalisation with an epsilon of 1e-3",
+        "batch normalization with an epsilon of 1e-3",
         _everywhere(("layers", "BATCH_NORM_EPSILON = 1e-5", "BATCH_NORM_EPSILON = 1e-3")),
-        _NORMALISED,
+        _NORMALIZED,
         r"(.*\.)?bn\d*",
     ),
     Pitfall(
         6,
         "running statistics that keep 0.99 of the old value",
         _everywhere(("layers", "BATCH_NORM_MOMENTUM = 0.9", "BATCH_NORM_MOMENTUM = 0.99")),
-        _NORMALISED,
+        _NORMALIZED,
         r"(.*\.)?bn\d*",
     ),
     Pitfall(
         7,
         "a running variance divided by n - 1",
         {"torch": [("layers", "alpha=(count - 1) / count", "alpha=1")]},
-        _NORMALISED,
+        _NORMALIZED,
         r"(.*\.)?bn\d*",
     ),
     Pitfall(
@@ -149,7 +149,7 @@ PITFALLS: Sequence[Pitfall] = (
         9,
         "a variance computed as E[x^2] - E[x]^2",
         {"jax": [("layers", "use_fast_variance=False", "use_fast_variance=True")]},
-        _NORMALISED,
+        _NORMALIZED,
         nowhere="in float64 it loses too little to be seen; a test gives the layer float32 images of a large mean",
     ),
     Pitfall(
@@ -289,12 +289,12 @@ PITFALLS: Sequence[Pitfall] = (
     ),
     Pitfall(
         18,
-        "an initialiser that passes over layers without a shape yet",
+        "an initializer that passes over layers without a shape yet",
         nowhere="no layer is lazy, and training starts from NumPy's weights, which are checked by name and shape",
     ),
     Pitfall(
         19,
-        "each framework's own initialisers",
+        "each framework's own initializers",
         nowhere="training starts from the same bytes everywhere; `--init native` is asked for by name",
     ),
     Pitfall(
@@ -371,7 +371,7 @@ PITFALLS: Sequence[Pitfall] = (
 
 def of_pitfalls(backend: str) -> Iterator[Mutant]:
     """Iterate over the pitfalls that a port can have, as mutants."""
-    package = backends.get(backend).package
+    package = registry.get(backend).package
     for pitfall in PITFALLS:
         if backend in pitfall.edits:
             edits = tuple(

@@ -15,17 +15,19 @@ from typing import Literal
 
 import numpy as np
 
+from common.backends.processes import Worker, join
 from common.catalog import Network
 from common.errors import RosettaError
 from common.mutants.generic import Mutant
 from common.parity.cases import Case, ForwardCase
 from common.parity.comparison import TapError, first_divergence
-from common.parity.learning import GradientCase, TrainingCase, differences
-from common.parity.mutation import source
-from common.parity.processes import Worker, join
+from common.parity.gradients import GradientCase
+from common.parity.patched_import import source
+from common.parity.perturbation import differences
 from common.parity.results import Cell, Settings
-from common.processors import processors
+from common.parity.training_runs import TrainingCase
 from common.reference import describe
+from common.system import processors
 
 __all__ = ["Outcome", "run", "sampled"]
 
@@ -57,7 +59,7 @@ def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
         by_kind.setdefault(mutant.kind, []).append(mutant)
     chosen: list[Mutant] = []
     for members in by_kind.values():
-        picked = random.Random(seed).sample(range(len(members)), min(count, len(members)))  # noqa: S311
+        picked = random.Random(seed).sample(range(len(members)), min(count, len(members)))
         chosen += [members[i] for i in sorted(picked)]
     return chosen
 

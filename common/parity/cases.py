@@ -16,12 +16,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from common import images, reference, weights
+from common.backends.processes import WorkerClient
 from common.catalog import Network
 from common.errors import BackendError, RosettaError
 from common.files import map_safetensors, write_safetensors
 from common.parity.comparison import Limit, TapError, compare, first_divergence, spread, worst
-from common.parity.diagnosis import Specimen, findings, told
-from common.parity.processes import Asked
+from common.parity.diagnosis import LayerTrace, findings, merge_findings
 from common.parity.results import Cell, Pair, Settings
 from common.parity.tolerances import Check, Limits
 from common.weights import DTypeName
@@ -86,7 +86,7 @@ class Case:
             return "disagree", divergence.note
         return "agree", ""
 
-    def cell(self, worker: Asked, name: str, dtype: DTypeName) -> Cell:
+    def cell(self, worker: WorkerClient, name: str, dtype: DTypeName) -> Cell:
         """Have one backend do its part in one dtype, and compare it with the truth."""
         blank = self.blank(name, dtype)
         action, outputs, details = self.request(name, dtype)
@@ -113,19 +113,19 @@ class Case:
         wanted = self.settings.isolate or (self.settings.diagnose and cell.status == "disagree")
         return self.diagnosed(worker, cell) if wanted else cell
 
-    def specimen(self) -> Specimen | None:
+    def layer_trace(self) -> LayerTrace | None:
         """Return the reference's network on the input that mistakes are looked for on; None where there is none."""
         return None
 
-    def diagnosed(self, worker: Asked, cell: Cell) -> Cell:
+    def diagnosed(self, worker: WorkerClient, cell: Cell) -> Cell:
         """Return a cell with what each layer does alone, and what the wrong ones behave like."""
-        specimen = self.specimen()
-        if specimen is None:
+        layer_trace = self.layer_trace()
+        if layer_trace is None:
             return cell
         name, dtype = cell.backend, cell.dtype
         x, given, result = (self.folder / f"{name}-{dtype}-alone-{file}" for file in ("x.npy", "given", "taps"))
-        np.save(x, specimen.x)
-        write_safetensors(given, specimen.taps, durable=False)
+        np.save(x, layer_trace.x)
+        write_safetensors(given, layer_trace.taps, durable=False)
         try:
             worker.ask(
                 "trace",
@@ -136,14 +136,14 @@ class Case:
                 inputs={"alone": str(x)},
                 given={"alone": str(given)},
                 outputs={"alone": str(result)},
-                training=specimen.training,
+                training=layer_trace.training,
             )
             taps = map_safetensors(result)[1]
         except (RosettaError, SafetensorError, OSError, ValueError) as error:
             return dataclasses.replace(cell, findings=(f"layers could not be run alone: {error}",))
-        isolated = compare(specimen.taps, taps, dtype, self.tap_limit(dtype), "alone")
-        by_layer = [(finding.tap, finding.what) for finding in findings(specimen, taps, isolated)]
-        found = told([*by_layer, *self.others(specimen, cell)])
+        isolated = compare(layer_trace.taps, taps, dtype, self.tap_limit(dtype), "alone")
+        by_layer = [(finding.tap, finding.what) for finding in findings(layer_trace, taps, isolated)]
+        found = merge_findings([*by_layer, *self.others(layer_trace, cell)])
         if cell.status == "disagree" and not found:
             found.append("each layer is right by itself: what differs is how they are connected, or what moved before")
         return dataclasses.replace(cell, isolated=tuple(isolated), findings=tuple(found))
@@ -152,7 +152,7 @@ class Case:
         """Return the function that gives each tap's limit."""
         return lambda tap: self.limits.tap(tap, dtype)
 
-    def others(self, specimen: Specimen, cell: Cell) -> list[tuple[str, str]]:
+    def others(self, layer_trace: LayerTrace, cell: Cell) -> list[tuple[str, str]]:
         """Return what is wrong in a cell beside layers: its name, and what is to be said of it."""
         return []
 
@@ -226,9 +226,9 @@ class ForwardCase(Case):
         outputs = {key: self.folder / f"{name}-{dtype}-{key}.safetensors" for key in self.inputs}
         return "trace", outputs, {"inputs": {key: str(path) for key, path in self.inputs.items()}}
 
-    def specimen(self) -> Specimen | None:
+    def layer_trace(self) -> LayerTrace | None:
         # Noise has no flat regions, in which one mistake looks like another.
-        return Specimen(self.network, weights.read(self.weights).tensors, np.load(self.inputs["noise"]))
+        return LayerTrace(self.network, weights.read(self.weights).tensors, np.load(self.inputs["noise"]))
 
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]

@@ -20,7 +20,7 @@ from common.parity.comparison import TapError
 from common.reference import layers
 from common.reference.layers import Layer, Module, Sequential, Shape
 
-__all__ = ["Finding", "Specimen", "describe_statistics", "findings", "scaled_alike", "told"]
+__all__ = ["Finding", "LayerTrace", "describe_statistics", "findings", "merge_findings", "scaled_alike"]
 
 Guess = tuple[str, np.ndarray]
 """What the layer would do, to stand behind its name, and what it would then hand on."""
@@ -40,7 +40,7 @@ class Finding:
         return self.guess or "differs by itself, and like no mistake that is known here"
 
 
-class Specimen:
+class LayerTrace:
     """The reference's network on one input: what each of its layers is given, and hands on."""
 
     def __init__(
@@ -233,7 +233,7 @@ def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Gue
     own, batch = (module.running_mean, module.running_var), (x.mean(axis=axes), x.var(axis=axes))  # type: ignore[attr-defined]
     weight, bias, expected = module.weight, module.bias, module.epsilon  # type: ignore[attr-defined]
 
-    def normalised(
+    def normalized(
         statistics: tuple[np.ndarray, np.ndarray], epsilon: float = expected, scaled: bool = True
     ) -> np.ndarray:
         mean, variance = statistics
@@ -243,19 +243,19 @@ def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Gue
     right, other = (batch, own) if training else (own, batch)
     for epsilon in _EPSILONS:
         if epsilon != expected:
-            yield f"behaves as with an epsilon of {epsilon:g}; expected {expected:g}", normalised(right, epsilon)
+            yield f"behaves as with an epsilon of {epsilon:g}; expected {expected:g}", normalized(right, epsilon)
     if training:
-        yield "behaves as in evaluation: normalised by the running statistics, expected the batch's", normalised(other)
+        yield "behaves as in evaluation: normalized by the running statistics, expected the batch's", normalized(other)
     else:
         yield (
-            "behaves as in training: normalised by the batch's statistics, expected the running ones",
-            normalised(other),
+            "behaves as in training: normalized by the batch's statistics, expected the running ones",
+            normalized(other),
         )
     count = x.size // x.shape[1]
     if count > 1:
         unbiased = (right[0], right[1] * count / (count - 1))
-        yield "behaves as with a variance divided by n - 1; expected n", normalised(unbiased)
-    yield "behaves as without its scale and shift", normalised(right, scaled=False)
+        yield "behaves as with a variance divided by n - 1; expected n", normalized(unbiased)
+    yield "behaves as without its scale and shift", normalized(right, scaled=False)
     mean, variance = right
     squared = (x - mean[across]) / (variance + expected)[across]
     yield "behaves as if divided by the variance, not by its root", squared * weight[across] + bias[across]
@@ -292,7 +292,7 @@ def _of_pool(module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: 
                 yield f"behaves as with {said}; expected {expected}", windows
 
 
-def told(found: Iterable[tuple[str, str]]) -> list[str]:
+def merge_findings(found: Iterable[tuple[str, str]]) -> list[str]:
     """Return as sentences what is wrong with which, (name, what), each said once of all that it is true of."""
     alike: dict[str, list[str]] = {}
     for name, what in found:
@@ -309,28 +309,28 @@ _NAMED = 4
 """How many others are named of which the same is true."""
 
 
-def findings(specimen: Specimen, isolated: Mapping[str, np.ndarray], errors: Iterable[TapError]) -> list[Finding]:
+def findings(layer_trace: LayerTrace, isolated: Mapping[str, np.ndarray], errors: Iterable[TapError]) -> list[Finding]:
     """Return what is wrong by itself, in network order, of a trace in which each layer had the reference's input."""
     found = []
     for error in errors:
         if error.agrees:
             continue
-        both = error.tap in isolated and error.tap in specimen.taps
-        guess = _name(specimen, error, isolated[error.tap]) if both else error.note
+        both = error.tap in isolated and error.tap in layer_trace.taps
+        guess = _name(layer_trace, error, isolated[error.tap]) if both else error.note
         found.append(Finding(error.tap, error, guess))
     return found
 
 
-def _name(specimen: Specimen, error: TapError, output: np.ndarray) -> str:
+def _name(layer_trace: LayerTrace, error: TapError, output: np.ndarray) -> str:
     """Return the first known mistake that gives this output, to rounding; "" where none does."""
     if not np.isfinite(output).all():
         return "gives numbers that are not finite"
-    for what, guess in specimen.guesses(error.tap, output.shape):
+    for what, guess in layer_trace.guesses(error.tap, output.shape):
         if guess.shape == output.shape and np.isfinite(guess).all():
             scale = float(np.max(np.abs(guess))) or 1.0
             if float(np.max(np.abs(guess - output))) <= error.limit.tolerance * scale:
                 return what
-    right = specimen.taps[error.tap]
+    right = layer_trace.taps[error.tap]
     if output.shape != right.shape:
         return f"gives shape {output.shape}, expected {right.shape}"
     return _resemblance(right, output, error)
@@ -381,22 +381,22 @@ def scaled_alike(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray
 
 
 def describe_statistics(
-    specimen: Specimen, found: Mapping[str, np.ndarray], wrong: Iterable[str], tolerance: float
+    layer_trace: LayerTrace, found: Mapping[str, np.ndarray], wrong: Iterable[str], tolerance: float
 ) -> dict[str, str]:
     """Return what running statistics that moved wrongly behave like, by name, where that is known."""
     said = {}
     for name in wrong:
-        for what, guess in _statistics(specimen, name):
+        for what, guess in _statistics(layer_trace, name):
             if np.max(np.abs(guess - found[name])) <= tolerance * np.max(np.abs(guess)):
                 said[name] = what
                 break
     return said
 
 
-def _statistics(specimen: Specimen, name: str) -> Iterator[Guess]:
+def _statistics(layer_trace: LayerTrace, name: str) -> Iterator[Guess]:
     """Iterate over what a running statistic becomes in one step of training, by known mistakes."""
     path, _, leaf = name.rpartition(".")
-    module, x, old = specimen.modules[path], specimen.inputs[path], specimen.tensors[name]
+    module, x, old = layer_trace.modules[path], layer_trace.inputs[path], layer_trace.tensors[name]
     keep: float = module.momentum  # type: ignore[attr-defined]
     unbiased: bool = module.unbiased  # type: ignore[attr-defined]
     axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]

@@ -19,14 +19,15 @@ from typing import Any
 import psutil
 from threadpoolctl import threadpool_limits
 
+from common.backends.processes import MissingBackendError, Worker, join
 from common.catalog import Network
 from common.errors import RosettaError
 from common.parity.cases import IMPORT_BYTES, Case, ForwardCase
-from common.parity.learning import RUNS, GradientCase, TrainingCase
-from common.parity.processes import MissingBackendError, Worker, join
+from common.parity.gradients import GradientCase
 from common.parity.results import Cell, Pair, Report, Settings
 from common.parity.tolerances import Check
-from common.processors import processors
+from common.parity.training_runs import RUNS, TrainingCase
+from common.system import processors
 from common.weights import DTypeName
 
 __all__ = ["Cell", "Gate", "Pair", "Report", "Settings", "run", "run_each", "run_one"]
@@ -74,11 +75,11 @@ _CASES: Mapping[Check, type[Case]] = {"forward": ForwardCase, "gradients": Gradi
 
 
 _BY_EVERY_OPTIMIZER = ("lenet", "bn_lenet")
-"""Networks that learn by every optimiser unless others are asked for; all others learn by plain SGD."""
+"""Networks that learn by every optimizer unless others are asked for; all others learn by plain SGD."""
 
 
 def _work(settings: Settings) -> list[tuple[Check, Network, str]]:
-    """Return what is to be checked, in order: the check, the network, and of a training run the optimiser."""
+    """Return what is to be checked, in order: the check, the network, and of a training run the optimizer."""
     work: list[tuple[Check, Network, str]] = []
     for check in settings.checks:
         for network in settings.networks:

@@ -9,22 +9,20 @@ import math
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import backends
+from common.backends import registry
 from common.catalog import Network, get
-from common.files import atomic_writer
 from common.parity.comparison import TapError
 from common.parity.results import Cell, Report
-from common.parity.tolerances import ROOM, Check, reasons
-from common.reference import Foreign
+from common.parity.tolerances import SAFETY_FACTOR, Check, reasons
+from common.reference import ExternalNetwork
 from common.terminal import print_fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["context", "print_diagnosis", "print_table", "save", "to_html", "to_json", "to_junit", "to_record"]
+__all__ = ["context", "print_diagnosis", "print_table", "to_html", "to_json", "to_junit", "to_record"]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
@@ -64,7 +62,9 @@ _CAPTIONS_OF_TWO: Mapping[Check, str] = {
 
 def _captions(report: Report) -> Mapping[Check, str]:
     """Return what stands under each check's table; models from outside are held to one of them."""
-    return _CAPTIONS_OF_TWO if any(isinstance(each, Foreign) for each in report.settings.networks) else _CAPTIONS
+    return (
+        _CAPTIONS_OF_TWO if any(isinstance(each, ExternalNetwork) for each in report.settings.networks) else _CAPTIONS
+    )
 
 
 def cell_text(cell: Cell) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def _backend_names(report: Report) -> dict[str, str]:
     """Return the column headings: each backend with its framework's version."""
     names = {}
     for name in report.settings.backends:
-        version = report.versions.get(name, {}).get(backends.get(name).distributions[0], "")
+        version = report.versions.get(name, {}).get(registry.get(name).distributions[0], "")
         names[name] = f"{name} {version}".strip()
     return names
 
@@ -263,7 +263,7 @@ def to_record(report: Report) -> dict[str, Any]:
                 "taps": len({error.tap for error in cell.errors}),
                 "seconds": round(cell.seconds, 3),
                 "peak_bytes": cell.peak_bytes,
-                "envelope": cell.envelope,
+                "envelope": cell.rounding_spread,
                 "detail": cell.detail,
                 "findings": list(cell.findings),
                 "over_budget": cell.over_budget,
@@ -341,7 +341,7 @@ def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[TapError | None]]]:
 
 def _command(report: Report, check: Check, network: Network, variant: str) -> str:
     """Return the command that runs one row of a report again; "" where that is the user's own test."""
-    if isinstance(network, Foreign):
+    if isinstance(network, ExternalNetwork):
         return ""
     settings = report.settings
     usual = get(network.name).settings()
@@ -387,7 +387,7 @@ def context(report: Report) -> dict[str, Any]:
         "label": _label,
         "short": _SHORT,
         "reasons": {check: reason for check, reason in reasons().items() if check in report.settings.checks},
-        "room": ROOM,
+        "room": SAFETY_FACTOR,
         "sentence": _sentence(report),
     }
 
@@ -403,9 +403,3 @@ def to_html(report: Report) -> str:
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def save(path: Path, text: str) -> None:
-    """Write a rendered report. Raises InputError where the file cannot be written."""
-    with atomic_writer(path) as file:
-        file.write(text.encode())

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.catalog import Network
+from common.optimizers import OptimizerName
 from common.parity.comparison import TapError, first_divergence, worst
 from common.parity.tolerances import Check
-from common.processors import processors
-from common.training.optimizers import OptimizerName
+from common.system import processors
 from common.weights import DTypeName
 
 __all__ = ["Cell", "Pair", "Report", "Settings"]
@@ -41,7 +41,7 @@ class Settings:
 class Cell:
     """One network in one backend, dtype and check. `errors` holds every tap of every input, in network order.
 
-    `variant` is the optimiser of a training run; `envelope` is how far rounding alone takes such a run. Where a cell
+    `variant` is the optimizer of a training run; `envelope` is how far rounding alone takes such a run. Where a cell
     disagrees, `isolated` holds every tap once more, each given the reference's own input, and `findings` what is wrong.
     `basis` says what budgets rest on where it is not measurements of this network at such sizes.
     """
@@ -56,7 +56,7 @@ class Cell:
     errors: tuple[TapError, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
-    envelope: float | None = None
+    rounding_spread: float | None = None
     isolated: tuple[TapError, ...] = ()
     findings: tuple[str, ...] = ()
     basis: str = ""
@@ -104,7 +104,7 @@ class Report:
 
     @property
     def rows(self) -> list[tuple[Check, str, str]]:
-        """What was checked, in order: check, network, and of a training run the optimiser."""
+        """What was checked, in order: check, network, and of a training run the optimizer."""
         return list(dict.fromkeys((cell.check, cell.network, cell.variant) for cell in self.cells))
 
     def row(self, check: Check, network: str, variant: str) -> list[Cell]:

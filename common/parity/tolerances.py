@@ -27,12 +27,12 @@ from common.reference import Description
 from common.weights import DTypeName
 
 __all__ = [
-    "CANCELLED",
+    "CANCELLATION_LIMIT",
     "FLOOR",
-    "MOST",
+    "MAX_TRAINING_ERROR",
     "QUOTIENT",
-    "ROOM",
     "ROUNDING",
+    "SAFETY_FACTOR",
     "SIZED",
     "Check",
     "Limits",
@@ -48,7 +48,7 @@ Check = Literal["forward", "gradients", "training"]
 ROUNDING: Mapping[DTypeName, float] = {"float64": 2.0**-53, "float32": 2.0**-24}
 """Half the distance from 1 to the next number: the largest relative error of one rounding."""
 
-ROOM = 8
+SAFETY_FACTOR = 8
 """How many times as far as was measured on the worst seed anything may be.
 
 Another processor, or another number of threads, adds in another order, and another seed has other extremes.
@@ -58,10 +58,10 @@ FLOOR = 1.0
 """Roundings that are always allowed for: that of the one number that is stored. Ten times nothing would be nothing,
 and a pooling that is exact on one machine may round on another."""
 
-MOST: Mapping[DTypeName, float] = {"float64": 1e-7, "float32": 0.1}
+MAX_TRAINING_ERROR: Mapping[DTypeName, float] = {"float64": 1e-7, "float32": 0.1}
 """Where a training run may be farther off than this by rounding alone, nothing can be told of it."""
 
-CANCELLED = 1e-10
+CANCELLATION_LIMIT = 1e-10
 """No float64 gradient is farther than this from the others' median, however much of it cancels."""
 
 QUOTIENT = 1e-5
@@ -241,7 +241,7 @@ class Limits:
     def _limit(self, dtype: DTypeName, budget: float, measured: float) -> Limit:
         """Return the limit of a float64 measurement, in roundings, where in a dtype so much was measured."""
         rounding = ROUNDING[dtype] * self.wider
-        return Limit(rounding * max(budget, FLOOR), ROOM * rounding * max(min(budget, measured), FLOOR))
+        return Limit(rounding * max(budget, FLOOR), SAFETY_FACTOR * rounding * max(min(budget, measured), FLOOR))
 
     def tap(self, name: str, dtype: DTypeName) -> Limit:
         """Return the limit of a tap, or of a statistic of one; of what is neither, that of the logits."""
@@ -264,13 +264,13 @@ class Limits:
         step: that is rare, and up to the seed more than to the network.
         """
         worst = max(one.derivative for one in measurements("gradients"))
-        return Limit(worst, min(ROOM * worst, QUOTIENT))
+        return Limit(worst, min(SAFETY_FACTOR * worst, QUOTIENT))
 
-    def run(self, dtype: DTypeName, envelope: float) -> Limit:
+    def run(self, dtype: DTypeName, rounding_spread: float) -> Limit:
         """Return the limit of a training run that one rounding of its first weights takes as far as `envelope`."""
-        reach = max(envelope, ROUNDING[dtype])
+        max_spread = max(rounding_spread, ROUNDING[dtype])
         # In both dtypes the most that was measured in either: it counts what is measured anew in each run.
         budget = max(self.measured.run.values())
         measured = self.measured.run.get(dtype, budget)  # deep networks learn in float64 alone
-        tolerance = min(ROOM * min(budget, measured) * reach, MOST[dtype])
-        return Limit(min(budget * reach, tolerance), tolerance)
+        tolerance = min(SAFETY_FACTOR * min(budget, measured) * max_spread, MAX_TRAINING_ERROR[dtype])
+        return Limit(min(budget * max_spread, tolerance), tolerance)

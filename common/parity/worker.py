@@ -24,14 +24,16 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from common import backends, catalog, weights
-from common.backends import Backend
+from common import catalog, weights
+from common.backends import registry
+from common.backends.protocol import Backend
 from common.catalog import Network
 from common.files import map_safetensors, write_safetensors
-from common.parity import learning, mutation
-from common.parity.foreign import Adopted, resolve
-from common.training.evaluation import cross_entropy
-from common.training.optimizers import OptimizerConfig
+from common.optimizers import OptimizerConfig
+from common.parity import patched_import, perturbation, training_runs
+from common.parity.external_model import ExternalBackend, resolve
+from common.parity.gradients import gradient_scales
+from common.reference.loss import cross_entropy
 
 __all__ = ["main"]
 
@@ -48,11 +50,11 @@ class Server:
     """Answers requests with one backend; keeps the last model, since requests for one network come together."""
 
     def __init__(self, name: str) -> None:
-        self.info = backends.get(name)
-        self.backend: Backend = backends.load(name)
+        self.info = registry.get(name)
+        self.backend: Backend = registry.load(name)
         self._model: tuple[tuple[str, str, str, str], Any] | None = None
         self._changes: list[dict[str, Any]] = []
-        self._adopted: Adopted | None = None
+        self._adopted: ExternalBackend | None = None
         self.actions: dict[str, Callable[[Request], dict[str, Any]]] = {
             "run": self.run,
             "trace": self.trace,
@@ -103,7 +105,7 @@ class Server:
         return self._model[1]
 
     def network(self, request: Request) -> Network:
-        """Return the requested network: the foreign one, where one was adopted."""
+        """Return the requested network: the external one, where there is one."""
         return self._adopted.network if self._adopted else catalog.get(request["network"], **request["config"])
 
     def tensors(self, request: Request) -> Mapping[str, np.ndarray]:
@@ -112,7 +114,7 @@ class Server:
         return map_safetensors(Path(path))[1] if self._adopted else weights.read(path).tensors
 
     def adopt(self, request: Request) -> dict[str, Any]:
-        """Have a model from outside in place of the catalogue's from now on; return what there is to know of it.
+        """Have a model from outside in place of the catalog's from now on; return what there is to know of it.
 
         Its own weights go to the file that is asked for.
         """
@@ -123,7 +125,7 @@ class Server:
         if isinstance(make, str):
             make = resolve(make, request["folder"])
         details = (request["image"], request["names"], request["flattened"])
-        adopted = Adopted(self.info.name, self._plain, make, *details)
+        adopted = ExternalBackend(self.info.name, self._plain, make, *details)
         self.backend = self._adopted = adopted
         tensors = adopted.initial(adopted.network, "float64", 0)
         if tensors:
@@ -158,8 +160,8 @@ class Server:
         self._model = None
         gc.collect()  # modules, and what they hold, refer to one another
         self._changes = request.get("changes", [])
-        edits = [mutation.Edit(**edit) for edit in request["edits"]]
-        self.backend = mutation.load(self.info.name, edits) if edits else backends.load(self.info.name)
+        edits = [patched_import.Edit(**edit) for edit in request["edits"]]
+        self.backend = patched_import.load(self.info.name, edits) if edits else registry.load(self.info.name)
         return {}
 
     def run(self, request: Request) -> dict[str, Any]:
@@ -216,8 +218,8 @@ class Server:
         self._model = None  # its statistics have moved
         if "seeds" not in request:
             return {}
-        scales, perturb = learning.gradient_scales(self.network(request)), learning.sixteen_roundings
-        return {"envelope": learning.envelope(gradients, start, truth, scales, request["seeds"], perturb)}
+        scales, perturb = gradient_scales(self.network(request)), perturbation.sixteen_roundings
+        return {"envelope": perturbation.rounding_spread(gradients, start, truth, scales, request["seeds"], perturb)}
 
     def train(self, request: Request) -> dict[str, Any]:
         """Write the loss at each step, all weights after the last, and the logits that they give the first batch.
@@ -242,14 +244,16 @@ class Server:
         start = {name: array.astype(dtype) for name, array in self.tensors(request).items()}
         truth = run(start)
         write_safetensors(Path(request["outputs"]["result"]), truth, durable=False)
-        scales = learning.weight_scales(network)
-        return {"envelope": learning.envelope(run, start, truth, scales, request["seeds"], learning.one_ulp)}
+        scales = training_runs.weight_scales(network)
+        return {
+            "envelope": perturbation.rounding_spread(run, start, truth, scales, request["seeds"], perturbation.one_ulp)
+        }
 
     def summary(self, request: Request) -> dict[str, Any]:
         """Return every layer's call, in order."""
         network = catalog.get(request["network"], **request["config"])
         model = self.backend.build(network, request["dtype"])
-        self.backend.load(model, weights.initialise(network, "xavier", 0, request["dtype"]))
+        self.backend.load(model, weights.initialize(network, "xavier", 0, request["dtype"]))
         calls = [dataclasses.asdict(call) for call in self.backend.summary(model)]
         return {"calls": calls, "container": self.backend.container}
 
@@ -262,7 +266,7 @@ def _serve(name: str, answers: TextIO) -> int:
         server = Server(name)
     except ModuleNotFoundError as error:
         traceback.print_exc()
-        missing = error.name in backends.get(name).modules
+        missing = error.name in registry.get(name).modules
         send({"status": "missing" if missing else "failed", "message": str(error)})
         return 3
     send({"status": "ready", "versions": server.versions()})

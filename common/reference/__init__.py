@@ -31,8 +31,8 @@ __all__ = [
     "Call",
     "DenseBlock",
     "Description",
+    "ExternalNetwork",
     "Field",
-    "Foreign",
     "Inception",
     "NiNStage",
     "ResNeXtBlock",
@@ -117,8 +117,8 @@ class Description:
         return sum(call.activations for call in self.calls)
 
 
-class Foreign(Network):
-    """A network that is not of the catalogue, and stands for one: what is known of it is what its model tells.
+class ExternalNetwork(Network):
+    """A network that is not of the catalog, and stands for one: what is known of it is what its model tells.
 
     `image`: (channels, height, width) of one example, or whatever else that is. `about` stands where a paper would.
     """
@@ -143,7 +143,7 @@ class Foreign(Network):
         return {}
 
     def configured(self, /, **overrides: object) -> Network:
-        raise ConfigError(f"{self.name} is not of the catalogue, and has no settings")
+        raise ConfigError(f"{self.name} is not of the catalog, and has no settings")
 
 
 def _construct(network: Network) -> Sequential:
@@ -173,7 +173,7 @@ def describe(network: Network) -> Description:
 
     Raises ConfigError where the input is too small, naming the layer that runs out of pixels.
     """
-    return network.description if isinstance(network, Foreign) else _describe(network)
+    return network.description if isinstance(network, ExternalNetwork) else _describe(network)
 
 
 @functools.lru_cache(maxsize=64)

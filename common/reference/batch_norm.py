@@ -1,6 +1,6 @@
-"""LeNet with batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167) before each sigmoid.
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167) before each sigmoid.
 
-The reference's batch normalisation is written from the definition in any case, so both catalogue entries are this one.
+The reference's batch normalization is written from the definition in any case, so both catalog entries are this one.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Module:
     path = ""
     training = False
     network: Network
-    """The catalogue entry that a whole network was built from; only such a one has it."""
+    """The catalog entry that a whole network was built from; only such a one has it."""
     summary_expands: ClassVar[tuple[str, ...]] = ()
     """Children for which a summary of the network shows their own children, one row each."""
     summary_ends: ClassVar[tuple[str, ...]] = ()
@@ -143,7 +143,7 @@ class Module:
             module._observer = observer
 
     def train(self, training: bool = True) -> None:
-        """Switch batch normalisation and dropout to their behaviour in training, or back."""
+        """Switch batch normalization and dropout to their behavior in training, or back."""
         for module in self.modules():
             module.training = training
 
@@ -307,7 +307,7 @@ class Linear(WeightedLayer):
 
 
 class _BatchNorm(WeightedLayer):
-    """Normalise each channel, then scale by `weight` and shift by `bias`; the shape stays.
+    """Normalize each channel, then scale by `weight` and shift by `bias`; the shape stays.
 
     Evaluation uses the running statistics. Training uses the batch's mean and biased variance (divided by n), and
     moves the running ones toward them; torch by itself would keep the unbiased variance.
@@ -349,13 +349,13 @@ class _BatchNorm(WeightedLayer):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (N, features), over the batch."""
+    """Batch normalization of (N, features), over the batch."""
 
     rank = 2
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of (N, C, H, W), over batch, height and width."""
+    """Batch normalization of (N, C, H, W), over batch, height and width."""
 
     rank = 4
 

@@ -18,6 +18,6 @@ comparisons at the end; `--parity-html`, `--parity-json` write them to a file.
 from __future__ import annotations
 
 from common.testing.comparison import assert_same, compare, table
-from common.testing.parties import Port, Workers
+from common.testing.ports import Port, Workers
 
 __all__ = ["Port", "Workers", "assert_same", "compare", "table"]

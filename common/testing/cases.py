@@ -10,25 +10,26 @@ from typing import Any
 
 import numpy as np
 
+from common.backends.numpy.external import Function
 from common.files import map_safetensors
-from common.parity import derivatives
+from common.optimizers import OptimizerConfig, Schedule
+from common.parity import finite_differences
 from common.parity.cases import Case, ForwardCase
 from common.parity.comparison import TapError, spread
-from common.parity.diagnosis import Specimen
-from common.parity.foreign import resolve
-from common.parity.learning import STEPS, GradientCase, Run, TrainingCase, gradient_scales, weight_scales
+from common.parity.diagnosis import LayerTrace
+from common.parity.external_model import resolve
+from common.parity.gradients import GradientCase, gradient_scales
 from common.parity.results import Cell, Settings
 from common.parity.tolerances import Check
-from common.reference import Foreign, layers
-from common.reference.foreign import Function
+from common.parity.training_runs import STEPS, Run, TrainingCase, weight_scales
+from common.reference import ExternalNetwork, layers
+from common.reference.layer_specs import Specification
 from common.reference.layers import Layer, Linear
-from common.reference.specifications import Specification
-from common.testing.parties import Party
-from common.training.evaluation import cross_entropy
-from common.training.optimizers import OptimizerConfig, Schedule
+from common.reference.loss import cross_entropy
+from common.testing.ports import ModelProcess
 from common.weights import DTypeName
 
-__all__ = ["CASES", "Between", "Experiment"]
+__all__ = ["CASES", "Experiment", "PairwiseCase"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ class Experiment:
     learning_rate: float
 
 
-class Between(Case):
+class PairwiseCase(Case):
     """A check of one model against another; the reference answers in float64 what the candidate is held to."""
 
     def __init__(
-        self, network: Foreign, settings: Settings, folder: Path, reference: Party, experiment: Experiment
+        self,
+        network: ExternalNetwork,
+        settings: Settings,
+        folder: Path,
+        reference: ModelProcess,
+        experiment: Experiment,
     ) -> None:
         self.reference_party, self.experiment = reference, experiment
         super().__init__(network, settings, folder)
@@ -77,7 +83,7 @@ class Between(Case):
         self.asked("trace", "truth", inputs={"result": path}, training=training)
         return map_safetensors(self.folder / "truth")[1]
 
-    def looked_into(self, training: bool) -> Specimen | None:
+    def looked_into(self, training: bool) -> LayerTrace | None:
         """Return the reference layer by layer; None where it has no layers."""
         images = str(self.saved("specimen", self.experiment.x))
         found = self.asked("calls", "calls", images=images, training=training)["paths"]
@@ -97,7 +103,7 @@ class Between(Case):
         return dataclasses.replace(cell, findings=said)
 
 
-class SeenSpecimen(Specimen):
+class SeenSpecimen(LayerTrace):
     """A foreign network on one input, as it was seen from outside: the layers that are like one of the reference's."""
 
     def __init__(
@@ -142,7 +148,7 @@ class SeenSpecimen(Specimen):
                         self.modules[activation.path], self.inputs[activation.path] = activation, made
 
 
-class ForwardBetween(Between, ForwardCase):
+class PairwiseForward(PairwiseCase, ForwardCase):
     """Every tap that both have, in evaluation mode."""
 
     def prepare(self) -> None:
@@ -150,15 +156,15 @@ class ForwardBetween(Between, ForwardCase):
         self.reference = {"input": self.traced(training=False)}
         self.vacuous = {tap: spread(values) for tap, values in self.reference["input"].items()}
 
-    def specimen(self) -> Specimen | None:
+    def layer_trace(self) -> LayerTrace | None:
         return self.looked_into(training=False)
 
 
-class GradientsBetween(Between, GradientCase):
+class PairwiseGradients(PairwiseCase, GradientCase):
     """In training mode: every tap that both have, the statistics, and all gradients.
 
     Of a function of arrays there are no gradients. The candidate's are held to derivatives of its loss, as they are to
-    the reference's of a network of the catalogue.
+    the reference's of a network of the catalog.
     """
 
     has_truth = True
@@ -187,9 +193,11 @@ class GradientsBetween(Between, GradientCase):
         found = map_safetensors(self.folder / "gradients")[1]
         self.gradients = {name: array for name, array in found.items() if name.startswith("gradient of ")}
         self.forward = {name: array for name, array in found.items() if name not in self.gradients}
-        self.envelope["float32"] = answer["envelope"]
+        self.rounding_spread["float32"] = answer["envelope"]
 
-    def _derivatives(self, tensors: Mapping[str, np.ndarray], labels: np.ndarray) -> Iterator[derivatives.Derivative]:
+    def _derivatives(
+        self, tensors: Mapping[str, np.ndarray], labels: np.ndarray
+    ) -> Iterator[finite_differences.Derivative]:
         port = self.reference_party.port
         compute = resolve(port.factory, str(port.folder)) if isinstance(port.factory, str) else port.factory
         function = Function(compute, "float64")
@@ -198,7 +206,7 @@ class GradientsBetween(Between, GradientCase):
             function.tensors = dict(moved)
             return function(x, training=True)["logits"]
 
-        return derivatives.derivatives(self.network, tensors, self.x, labels, logits=logits)
+        return finite_differences.derivatives(self.network, tensors, self.x, labels, logits=logits)
 
     def trained(self) -> set[str]:
         return super().trained() | {name.removeprefix("gradient of ") for name in self.gradients}
@@ -218,11 +226,11 @@ class GradientsBetween(Between, GradientCase):
     def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return self.gradients
 
-    def specimen(self) -> Specimen | None:
+    def layer_trace(self) -> LayerTrace | None:
         return self.looked_into(training=True)
 
 
-class StepsBetween(Between, TrainingCase):
+class PairwiseTraining(PairwiseCase, TrainingCase):
     """Ten steps on one batch from the same weights: losses, all weights, and the logits afterwards."""
 
     has_truth = True
@@ -242,7 +250,7 @@ class StepsBetween(Between, TrainingCase):
         self.after: dict[str, np.ndarray] = {}
         for dtype in self.dtypes:
             answer = self.asked("train", f"truth-{dtype}", dtype, **self._details([1, 2, 3]))
-            self.envelope[dtype] = answer["envelope"]
+            self.rounding_spread[dtype] = answer["envelope"]
             self.after = map_safetensors(self.folder / f"truth-{dtype}")[1]
 
     def _details(self, seeds: list[int]) -> dict[str, Any]:
@@ -260,8 +268,8 @@ class StepsBetween(Between, TrainingCase):
         return self.after
 
 
-CASES: Mapping[Check, type[Between]] = {
-    "forward": ForwardBetween,
-    "gradients": GradientsBetween,
-    "training": StepsBetween,
+CASES: Mapping[Check, type[PairwiseCase]] = {
+    "forward": PairwiseForward,
+    "gradients": PairwiseGradients,
+    "training": PairwiseTraining,
 }

@@ -16,16 +16,16 @@ import numpy as np
 from safetensors import SafetensorError
 
 from common import weights as canonical
+from common.backends.processes import MissingBackendError
 from common.errors import ConfigError, InputError, WeightsError, unknown
 from common.files import map_safetensors, write_safetensors
-from common.parity.foreign import described
-from common.parity.processes import MissingBackendError
+from common.optimizers import OptimizerConfig
+from common.parity.external_model import described
 from common.parity.results import Cell, Report, Settings
 from common.parity.tolerances import Check
-from common.reference import Description, Foreign
+from common.reference import Description, ExternalNetwork
 from common.testing.cases import CASES, Experiment
-from common.testing.parties import Party, Port, Workers
-from common.training.optimizers import OptimizerConfig
+from common.testing.ports import ModelProcess, Port, Workers
 from common.weights import DTypeName
 
 __all__ = ["assert_same", "compare", "merged", "table"]
@@ -75,18 +75,18 @@ def compare(
     with contextlib.ExitStack() as stack:
         workers = workers or stack.enter_context(Workers())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rosetta-")))
-        parties: list[Party] = []
+        parties: list[ModelProcess] = []
         absent: dict[str, tuple[str, str]] = {}
         for port, role in ((reference, "reference"), (candidate, "candidate")):
             (folder / role).mkdir()
-            party = Party(port, workers.server(port, role), folder / role, x.shape[1:], flattened or {})
+            party = ModelProcess(port, workers.server(port, role), folder / role, x.shape[1:], flattened or {})
             try:
                 party.start()
             except MissingBackendError as error:
                 absent[candidate.backend] = ("missing", str(error))
             parties.append(party)
         if absent:
-            network = Foreign(name or candidate.model, x.shape[1:], Description({}, {}, (), (), ()))
+            network = ExternalNetwork(name or candidate.model, x.shape[1:], Description({}, {}, (), (), ()))
             return _without(network, settings, absent, time.perf_counter() - start)
         first, second = parties
         network = _same_tensors(first, second, name or candidate.model, x.shape[1:])
@@ -190,7 +190,9 @@ def _possible(
     return tuple(checks)
 
 
-def _without(network: Foreign, settings: Settings, absent: Mapping[str, tuple[str, str]], seconds: float) -> Report:
+def _without(
+    network: ExternalNetwork, settings: Settings, absent: Mapping[str, tuple[str, str]], seconds: float
+) -> Report:
     """Return the report of a comparison for which a framework is missing: its cells are, and never a pass."""
     report = Report(dataclasses.replace(settings, networks=[network]), unavailable=dict(absent), seconds=seconds)
     for check in settings.checks:
@@ -200,7 +202,7 @@ def _without(network: Foreign, settings: Settings, absent: Mapping[str, tuple[st
     return report
 
 
-def _same_tensors(reference: Party, candidate: Party, name: str, image: Sequence[int]) -> Foreign:
+def _same_tensors(reference: ModelProcess, candidate: ModelProcess, name: str, image: Sequence[int]) -> ExternalNetwork:
     """Return the network that both are, by its tensors. Raises WeightsError where theirs are not the same."""
     functions = [party for party in (reference, candidate) if party.port.backend == "numpy"]
     if len(functions) == 2:
@@ -213,7 +215,7 @@ def _same_tensors(reference: Party, candidate: Party, name: str, image: Sequence
     return network
 
 
-def _check_flattened(network: Foreign, flattened: Mapping[str, Sequence[int]]) -> None:
+def _check_flattened(network: ExternalNetwork, flattened: Mapping[str, Sequence[int]]) -> None:
     """Raise ConfigError where an image is said to be flattened before a layer that cannot read it."""
     manifest = network.description.manifest
     dense = {name.removesuffix(".weight"): tensor.shape for name, tensor in manifest.items() if tensor.kind == "dense"}
@@ -227,7 +229,9 @@ def _check_flattened(network: Foreign, flattened: Mapping[str, Sequence[int]]) -
             )
 
 
-def _common_taps(reference: Party, candidate: Party, network: Foreign, weights: Path) -> Foreign:
+def _common_taps(
+    reference: ModelProcess, candidate: ModelProcess, network: ExternalNetwork, weights: Path
+) -> ExternalNetwork:
     """Return the network with the taps that both have, in the reference's order, and have both trace these."""
     request = {"network": network.name, "config": {}, "dtype": "float64", "weights": str(weights)}
     taps = {
@@ -244,10 +248,12 @@ def _common_taps(reference: Party, candidate: Party, network: Foreign, weights: 
             about += f"; only {party.said()} has {', '.join(own[:8])}{' and more' if len(own) > 8 else ''}"
     old = network.description
     description = Description(old.manifest, {**common, "logits": old.taps["logits"]}, old.calls, (), ())
-    return Foreign(network.name, network.image, description, about)
+    return ExternalNetwork(network.name, network.image, description, about)
 
 
-def _check_tensors(reference: Party, candidate: Party, network: Foreign, theirs: Foreign) -> None:
+def _check_tensors(
+    reference: ModelProcess, candidate: ModelProcess, network: ExternalNetwork, theirs: ExternalNetwork
+) -> None:
     ours, found = network.description.manifest, theirs.description.manifest
     if differences := canonical.misnamed(ours, found):
         raise WeightsError(
@@ -265,14 +271,14 @@ def _check_tensors(reference: Party, candidate: Party, network: Foreign, theirs:
 def _write_weights(
     path: Path,
     weights: str | Mapping[str, np.ndarray] | Path,
-    network: Foreign,
-    reference: Party,
+    network: ExternalNetwork,
+    reference: ModelProcess,
     seed: int,
 ) -> Path:
     """Write the weights that both are given, and return the file."""
     manifest = network.description.manifest
     if weights == "random":
-        tensors: Mapping[str, np.ndarray] = canonical.initialise(network, "probe", seed, "float64")
+        tensors: Mapping[str, np.ndarray] = canonical.initialize(network, "probe", seed, "float64")
     elif weights == "reference":
         if not reference.initial.exists():
             raise ConfigError("`weights` (='reference'): a function of arrays has none of its own; give them by name")

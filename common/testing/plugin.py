@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from common.parity.results import Report
-    from common.testing.parties import Port, Workers
+    from common.testing.ports import Port, Workers
 
 __all__ = ["parity", "parity_workers"]
 
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def parity_workers() -> Iterator[Workers]:
     """The frameworks' processes, kept for all tests of the session."""
-    from common.testing.parties import Workers
+    from common.testing.ports import Workers
 
     with Workers() as workers:
         yield workers
@@ -91,6 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     reports = config.stash[_reports]
     if not reports:
         return
+    from common.files import save
     from common.parity import report as rendering
     from common.testing.comparison import merged, table
 
@@ -100,5 +101,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for option, render in (("--parity-html", rendering.to_html), ("--parity-json", rendering.to_json)):
         path = config.getoption(option)
         if path:
-            rendering.save(path, render(total))
+            save(path, render(total))
             terminalreporter.write_line(f"wrote {path}")

@@ -1,1 +1,1 @@
-"""Training without a framework: data, optimisers as definitions, the loop, checkpoints, curves."""
+"""Training without a framework: data, optimizers as definitions, the loop, checkpoints, curves."""

@@ -47,7 +47,7 @@ class Batches:
     """The batches of each epoch, (N, C, H, W) of `dtype`, C, H and W being `input_shape`.
 
     An image is mirrored half of the time (`flip`), moved by up to `crop` pixels each way with black moving in,
-    normalised by `mean` and `std` and enlarged. `mean` and `std` have one number for each channel of the data.
+    normalized by `mean` and `std` and enlarged. `mean` and `std` have one number for each channel of the data.
     `drop_last`: leave out the examples that do not fill a batch. Raises ConfigError for numbers that do not fit.
     """
 
@@ -164,7 +164,7 @@ def prepare(
 
 
 class _Preparation:
-    """Bytes to [0, 1], to the data's channels, normalised, enlarged, to the network's channels.
+    """Bytes to [0, 1], to the data's channels, normalized, enlarged, to the network's channels.
 
     Every step is linear and the weights of each new pixel sum to one, so that the steps may stand in the order that
     has the largest images last. All is done pixel by pixel: a matrix product would round differently elsewhere.
@@ -178,27 +178,27 @@ class _Preparation:
         dtype: np.dtype | type | str,
     ) -> None:
         self.channels, *self.size = input_shape
-        self.colour, self.dtype = len(mean) == 3, np.dtype(dtype)
-        if self.colour and self.channels == 1:
-            # Of grey made from colours whose channels rise and fall together, as those of photographs nearly do.
+        self.color, self.dtype = len(mean) == 3, np.dtype(dtype)
+        if self.color and self.channels == 1:
+            # Of gray made from colors whose channels rise and fall together, as those of photographs nearly do.
             mean, std = ([sum(w * x for w, x in zip(_LUMA, values, strict=True))] for values in (mean, std))
-            self.colour = False
-        if self.colour and self.channels != 3:
-            raise ConfigError(f"images in colour need a network of 1 or 3 input channels, not {self.channels}")
+            self.color = False
+        if self.color and self.channels != 3:
+            raise ConfigError(f"images in color need a network of 1 or 3 input channels, not {self.channels}")
         self.mean, self.std = (np.array(values, self.dtype)[:, None] for values in (mean, std))
         # What each byte becomes, by channel: looking it up is four times as fast as working it out for each pixel.
-        self.normalised = (np.arange(256, dtype=self.dtype) / 255 - self.mean) / self.std
+        self.normalized = (np.arange(256, dtype=self.dtype) / 255 - self.mean) / self.std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Prepare bytes: (N, H, W) or (N, H, W, 3) -> (N, C, *size)."""
         resized = list(images.shape[1:3]) != self.size
-        rows, columns = (_neighbours(old, new) for old, new in zip(images.shape[1:3], self.size, strict=True))
-        for axis, neighbours in ((1, rows), (2, columns)):
-            if len(neighbours.used) < images.shape[axis]:
-                images = np.take(images, neighbours.used, axis)
-        if images.ndim == 3 or self.colour:
-            x = np.empty((len(images), len(self.normalised), *images.shape[1:3]), self.dtype)
-            for channel, values in enumerate(self.normalised):
+        rows, columns = (_neighbors(old, new) for old, new in zip(images.shape[1:3], self.size, strict=True))
+        for axis, neighbors in ((1, rows), (2, columns)):
+            if len(neighbors.used) < images.shape[axis]:
+                images = np.take(images, neighbors.used, axis)
+        if images.ndim == 3 or self.color:
+            x = np.empty((len(images), len(self.normalized), *images.shape[1:3]), self.dtype)
+            for channel, values in enumerate(self.normalized):
                 np.take(values, images if images.ndim == 3 else images[..., channel], out=x[:, channel], mode="clip")
         else:
             shares = images.astype(self.dtype) / 255
@@ -210,7 +210,7 @@ class _Preparation:
         return x if channels == self.channels else np.repeat(x, self.channels, 1)
 
 
-class _Neighbours(NamedTuple):
+class _Neighbors(NamedTuple):
     """Along an axis, which old pixels are `used`; of those, each new one's `left`, `right` and the latter's `share`."""
 
     used: np.ndarray
@@ -220,13 +220,13 @@ class _Neighbours(NamedTuple):
 
 
 @lru_cache(256)
-def _neighbours(old: int, new: int) -> _Neighbours:
+def _neighbors(old: int, new: int) -> _Neighbors:
     left, right, share = interpolation(old, new)
     used = np.union1d(left, right)  # a reduction steps over the others
-    return _Neighbours(used, np.searchsorted(used, left), np.searchsorted(used, right), share)
+    return _Neighbors(used, np.searchsorted(used, left), np.searchsorted(used, right), share)
 
 
-def _interpolated(planes: np.ndarray, rows: _Neighbours, columns: _Neighbours) -> np.ndarray:
+def _interpolated(planes: np.ndarray, rows: _Neighbors, columns: _Neighbors) -> np.ndarray:
     """Interpolate, first along columns, then along rows: (N, h, w) -> (N, H, W)."""
     # What is picked stands first or in rows, so that it is copied in long pieces.
     across = np.ascontiguousarray(planes.transpose(2, 0, 1))

@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: weights, optimiser and position, so that a run goes on as if it had never ended.
+"""Checkpoints of a training run: weights, optimizer and position, so that a run goes on as if it had never ended.
 
 A checkpoint is a folder `checkpoints/step-00000120` of
 
     weights.safetensors     the weights, as every other file of weights
-    optimizer.safetensors   the optimiser's slots, `<slot>.<parameter>`, in canonical layouts (none for plain SGD)
+    optimizer.safetensors   the optimizer's slots, `<slot>.<parameter>`, in canonical layouts (none for plain SGD)
     state.json              the position, and the SHA-256 of both files and of itself
 
 in no framework's terms: any of them can go on. It gets its name only when it is whole and on disk, and is read only if
@@ -21,15 +21,21 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 from safetensors import SafetensorError
 
-from common import records, weights
+from common import json_records, weights
 from common.catalog import Network
 from common.errors import InputError, RosettaError, shown
 from common.files import map_safetensors, sha256_of, write_safetensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from common.training.experiment import Experiment
 
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
 
@@ -57,7 +63,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: every checksum was right. `slots`: what the optimiser keeps."""
+    """A checkpoint that was read: every checksum was right. `slots`: what the optimizer keeps."""
 
     path: Path
     network: Network
@@ -157,7 +163,7 @@ def _check_slots(slots: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarr
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint and check all of it. Raises InputError or WeightsError where anything is not as written."""
     try:
-        state = records.parse((path / "state.json").read_bytes())
+        state = json_records.parse((path / "state.json").read_bytes())
         if state["format"] != _FORMAT or state["version"] != _VERSION:
             raise InputError(f"{path} is of version {shown(state['version'])}; this rosetta reads {_VERSION}")
         if state["sha256"] != _own_sha256(state):
@@ -167,7 +173,7 @@ def read(path: Path) -> Checkpoint:
         for name, expected in state["files"].items():
             if sha256_of(path / name) != expected:
                 raise InputError(f"{path}/{name} was altered: its checksum does not match")
-        position = records.build(Position, state["position"])
+        position = json_records.build(Position, state["position"])
         if min(dataclasses.astuple(position)) < 0:
             raise ValueError(f"a number of its position is below 0: {shown(state['position'])}")
         file = weights.read(path / _WEIGHTS)
@@ -191,3 +197,16 @@ def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
         except RosettaError as error:
             damage.append(str(error))
     return None, damage
+
+
+def trained(run: Path) -> tuple[Experiment, Checkpoint]:
+    """Return a run's configuration and its last checkpoint."""
+    from common.training.experiment import Experiment
+
+    experiment = Experiment.load(run)
+    checkpoint, damage = last(run)
+    for message in damage:
+        click.echo(f"rosetta: {message}; using the checkpoint before it", err=True)
+    if checkpoint is None:
+        raise InputError(f"{run} has no checkpoint that is whole; train it first: `rosetta train -o {run} --resume`")
+    return experiment, checkpoint

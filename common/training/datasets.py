@@ -1,4 +1,4 @@
-"""Data sets by name or by folder: labelled images that stay on disk until a batch asks for them."""
+"""Data sets by name or by folder: labeled images that stay on disk until a batch asks for them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Examples(ABC):
-    """Labelled images. `labels`: (N,) int64, each the index of a class."""
+    """Labeled images. `labels`: (N,) int64, each the index of a class."""
 
     labels: np.ndarray
 
@@ -50,12 +50,12 @@ class Examples(ABC):
 
     @abstractmethod
     def images(self, indices: np.ndarray) -> Sequence[np.ndarray] | np.ndarray:
-        """Return the images at `indices`: bytes, each (H, W) if grey or (H, W, 3) if in colour."""
+        """Return the images at `indices`: bytes, each (H, W) if gray or (H, W, 3) if in color."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayExamples(Examples):
-    """Grey images of one size in an array, (N, H, W) bytes, which may be mapped from a file."""
+    """Gray images of one size in an array, (N, H, W) bytes, which may be mapped from a file."""
 
     pixels: np.ndarray
 
@@ -78,7 +78,7 @@ class Dataset:
     """Two sets of examples of the same classes.
 
     `mean` and `std`: of the training images' pixels in [0, 1], one number for each channel; so their length says
-    whether the images are grey (1) or in colour (3).
+    whether the images are gray (1) or in color (3).
     """
 
     name: str
@@ -384,7 +384,7 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], FileExamples]:
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """Return an image's bytes, (H, W) if it is grey or (H, W, 3) if in colour; transparency is left out."""
+    """Return an image's bytes, (H, W) if it is gray or (H, W, 3) if in color; transparency is left out."""
     if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off at 255
         return np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
     if image.mode == "P":
@@ -393,7 +393,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def open_image(path: Path) -> np.ndarray:
-    """Read a PNG or JPEG file, turned upright: bytes, (H, W) if it is grey or (H, W, 3) if in colour.
+    """Read a PNG or JPEG file, turned upright: bytes, (H, W) if it is gray or (H, W, 3) if in color.
 
     Raises InputError for a file that is missing, is none of them, is not whole or is so large as to be an attack.
     """

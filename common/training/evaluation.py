@@ -1,4 +1,4 @@
-"""How good a network is on labelled images: the loss, and what it takes each of them for."""
+"""How good a network is on labeled images: the loss, and what it takes each of them for."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.reference.loss import cross_entropy
 from common.training.batches import Batch
 
 __all__ = ["Evaluation", "cross_entropy", "evaluate"]
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean over the batch of -log softmax(logits)[label]: (N, classes), (N,) -> a number."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(normaliser - shifted[np.arange(len(labels)), labels]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common import catalog, records
+from common import catalog, json_records
 from common.catalog import Network
 from common.errors import ConfigError, InputError, RosettaError
 from common.files import atomic_writer
+from common.optimizers import OptimizerConfig, Schedule, ScheduleName
 from common.training.metrics import read_config
-from common.training.optimizers import OptimizerConfig, Schedule, ScheduleName
 from common.weights import DTypeName
 
-__all__ = ["CONFIG", "Experiment", "Plan"]
+__all__ = ["CONFIG", "Experiment", "ScheduleConfig"]
 
 CONFIG = "config.json"
 _DESCRIBED = ("classes", "mean", "std", "optimizer", "schedule")
@@ -25,7 +25,7 @@ _DESCRIBED = ("classes", "mean", "std", "optimizer", "schedule")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScheduleConfig:
     """How the learning rate goes: a `Schedule` in epochs, which the number of steps in an epoch makes one in steps."""
 
     name: ScheduleName = "constant"
@@ -43,7 +43,7 @@ class Plan:
 class Experiment:
     """A training run's configuration. Two runs that differ in nothing but `backend` and `device` are one experiment.
 
-    `network` and `config`: the entry of the catalogue and all its settings. `data`: a data set's name or a folder.
+    `network` and `config`: the entry of the catalog and all its settings. `data`: a data set's name or a folder.
     `init`: xavier (the same numbers in every framework), native (the framework's own) or a file of weights.
     `classes`, `mean`, `std`: of the data. `keep`: how many checkpoints stay; one is made every `checkpoint_every`
     steps, and after each epoch.
@@ -61,7 +61,7 @@ class Experiment:
     std: tuple[float, ...] = ()
     data_dir: str | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: Plan = field(default_factory=Plan)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     dtype: DTypeName = "float32"
     device: Literal["cpu", "gpu"] = "cpu"
@@ -108,7 +108,7 @@ class Experiment:
         try:
             if missing := [name for name in _DESCRIBED if name not in record]:
                 raise ValueError(f"it has no `{missing[0]}`")
-            experiment = records.build(cls, {name: value for name, value in record.items() if name in known})
+            experiment = json_records.build(cls, {name: value for name, value in record.items() if name in known})
             return dataclasses.replace(experiment, config=experiment.entry.settings())
         except RosettaError as error:
             raise InputError(f"{run / CONFIG}: {error}") from None

@@ -1,6 +1,6 @@
 """The training loop: everything about training that is not the framework's.
 
-A run is a function of its configuration. What happens at a step depends on the weights, the optimiser, and the number
+A run is a function of its configuration. What happens at a step depends on the weights, the optimizer, and the number
 of the step; so a run that ends at any moment, whatever ends it, goes on from its last checkpoint as if it never had.
 """
 
@@ -21,10 +21,11 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from common import backends, weights
-from common.backends import Backend, Trainer
+from common import weights
+from common.backends import registry
+from common.backends.protocol import Backend, Trainer
 from common.errors import ConfigError, DivergedError, InputError
-from common.training import checkpoints, curves
+from common.training import checkpoints, plots
 from common.training.batches import Batches
 from common.training.checkpoints import Checkpoint, Position
 from common.training.datasets import Dataset
@@ -147,7 +148,7 @@ class _Painter:
 
     def _draw(self) -> float:
         start = time.perf_counter()
-        curves.draw(self._run)
+        plots.draw(self._run)
         return time.perf_counter() - start
 
     def redraw(self) -> None:
@@ -183,7 +184,7 @@ def _initial(backend: Backend, model: object, experiment: Experiment) -> Mapping
     """Return the weights that a new run begins with."""
     network = experiment.entry
     if experiment.init == "xavier":
-        return weights.initialise(network, "xavier", experiment.seed, experiment.dtype)
+        return weights.initialize(network, "xavier", experiment.seed, experiment.dtype)
     if experiment.init == "native":
         return backend.initial(network, experiment.dtype, experiment.seed)
     return weights.read_for(model, experiment.init).tensors
@@ -205,7 +206,7 @@ def _resumed(run: Path, experiment: Experiment, display: Display) -> Checkpoint 
             f"{network.name} {network.config_json()}"
         )
     if {name.partition(".")[0] for name in checkpoint.slots} != set(experiment.optimizer.slots):
-        raise InputError(f"{checkpoint.path} was made by another optimiser than {experiment.optimizer.name}")
+        raise InputError(f"{checkpoint.path} was made by another optimizer than {experiment.optimizer.name}")
     return checkpoint
 
 
@@ -217,7 +218,7 @@ def train(run: Path, experiment: Experiment, dataset: Dataset, display: Display,
     """
     training, validation = training_batches(experiment, dataset), validation_batches(experiment, dataset)
     _check(experiment, dataset)
-    backend = backends.load(experiment.backend, experiment.device)
+    backend = registry.load(experiment.backend, experiment.device)
     if resume:
         experiment.save(run)
     else:

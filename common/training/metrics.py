@@ -1,6 +1,6 @@
 """What a training run measures: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard events.
 
-A line is whole once its newline is written, so that what a crash tears off is recognised. A number that is not finite
+A line is whole once its newline is written, so that what a crash tears off is recognized. A number that is not finite
 is written as null, which JSON has a word for, and read as NaN.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from common import records
+from common import json_records
 from common.errors import InputError, shown
 from common.files import atomic_writer
 
@@ -95,7 +95,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """Return what a run's config.json says. Raises InputError where the folder is no run."""
     path = run / "config.json"
     try:
-        config = records.parse(path.read_bytes())
+        config = json_records.parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{run} is no training run: it has no config.json; give the folder that a training run wrote"
@@ -141,7 +141,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             if not line.endswith(b"\n"):
                 return  # torn, and therefore the last
             try:
-                record = _check_record(records.parse(line))
+                record = _check_record(json_records.parse(line))
                 kind = record["kind"]
                 if record[kind] <= last[kind]:
                     raise ValueError(f"{kind} {record[kind]} follows {kind} {last[kind]}; did two runs write here?")

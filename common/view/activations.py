@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import backends, layout, reference
+from common import layout, reference
+from common.backends import registry
 from common.catalog import Network
 from common.files import map_safetensors
 from common.parity.harness import run_each
-from common.training.curves import new_figure, printable
+from common.plotting import new_figure, printable
 from common.weights import DTypeName
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ __all__ = ["Row", "draw", "gather", "largest_difference", "layers_shown"]
 _MOST_TILES = 16
 """How many channels of a layer, or filters, are shown."""
 _PANEL, _GAP, _BAR, _MARGIN, _LINE = 2.4, 0.2, 0.6, 0.25, 0.25
-"""Inches: a panel's width, the space between two, that of the colour bar, at the edges, and a line of text."""
+"""Inches: a panel's width, the space between two, that of the color bar, at the edges, and a line of text."""
 _MAGNITUDE, _SIGNED = "viridis", "RdBu_r"
-"""Colour maps that the colour-blind can read: from zero on, and about zero."""
+"""Color maps that the color-blind can read: from zero on, and about zero."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def gather(
 
 
 def _channels_last(name: str) -> bool:
-    return backends.get(name).layout == "NHWC"
+    return registry.get(name).layout == "NHWC"
 
 
 def _native_shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
@@ -155,7 +156,7 @@ def _montage(tiles: np.ndarray) -> np.ndarray:
 
 
 def _scale(shown: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Return the colours of a row: one scale for all frameworks, about zero where there are signs."""
+    """Return the colors of a row: one scale for all frameworks, about zero where there are signs."""
     lowest, highest = (float(reduce([reduce(tiles) for tiles in shown])) for reduce in (np.nanmin, np.nanmax))
     most = max(abs(lowest), abs(highest)) or 1.0
     return (
@@ -166,7 +167,7 @@ def _scale(shown: Sequence[np.ndarray]) -> dict[str, Any]:
 def draw(rows: Sequence[Row], title: str = "") -> Figure:
     """Draw a row of panels for each layer, a column for each framework.
 
-    The colours of a row are on one scale. Above each panel stands the shape in the framework's layout, below each row
+    The colors of a row are on one scale. Above each panel stands the shape in the framework's layout, below each row
     the largest difference between any two frameworks, over all channels, shown or not.
     """
     sheets = [{name: _montage(_tiles(row, array)) for name, array in row.arrays.items()} for row in rows]

@@ -9,7 +9,7 @@ class Net(keras.Model):
     def __init__(self, epsilon: float, keep: float, rectified: bool) -> None:
         super().__init__()
         self.stem = keras.Sequential([layers.ZeroPadding2D(1), layers.Conv2D(4, 3, strides=2, name="conv")])
-        self.normalise = layers.BatchNormalization(momentum=keep, epsilon=epsilon)
+        self.normalize = layers.BatchNormalization(momentum=keep, epsilon=epsilon)
         self.later = [
             layers.Conv2D(8, 3, padding="same", groups=2, activation="relu"),
             layers.AveragePooling2D(2),
@@ -20,7 +20,7 @@ class Net(keras.Model):
         ]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        x = tf.nn.relu(self.normalise(self.stem(x)))
+        x = tf.nn.relu(self.normalize(self.stem(x)))
         for layer in self.later:
             x = layer(x)
         return x
@@ -32,7 +32,7 @@ def make(epsilon: float = 1e-3, keep: float = 0.8, rectified: bool = True) -> ke
 
 NAMES = {
     "stem.conv": "conv1",
-    "normalise": "bn1",
+    "normalize": "bn1",
     "later.0": "conv2",
     "later.1": "pool",
     "later.3": "fc1",

@@ -47,7 +47,7 @@ class Session:
 def keep_freed_memory() -> None:
     """Have glibc keep what torch frees for its next pass, in place of giving it back to the system each time.
 
-    As `common.memory` of rosetta does, which this folder goes without.
+    As `common.system` of rosetta does, which this folder goes without.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:

@@ -13,20 +13,22 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import __version__, backends, reference
-from common.backends import BACKENDS
+from common import __version__, reference
+from common.backends import environments
+from common.backends.registry import BACKENDS
 from common.catalog import NETWORKS, Network
-from common.deploy.recorded import read_run
+from common.deploy.bench.history import read_run
 from common.errors import InputError
-from common.view import drawing, parts
-from common.view.model import Snippet, View
-from common.view.site import benchmarks, chart, folder, idioms, markdown, networks, outcome, pitfalls
+from common.view.diagram import diagram
+from common.view.side_by_side import lookup
+from common.view.side_by_side.model import Snippet, View
+from common.view.site import benchmarks, error_chart, folder, idioms, markdown, networks, parity_report, pitfalls
 from common.view.site.code import lines_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from common.deploy.measurements import Run
+    from common.deploy.bench.results import Run
     from common.parity.results import Report
 
 __all__ = ["Built", "build"]
@@ -52,7 +54,7 @@ def build(target: Path, parity: Path | None = None, force: bool = False, bench: 
     the site may stand beside them, and for a report or a benchmark that is none; the folder is then as it was.
     """
     folder.check(target, force)
-    report = outcome.read(parity) if parity is not None else None
+    report = parity_report.read(parity) if parity is not None else None
     files = _Site(report, [read_run(path) for path in bench]).files()
     folder.write(target, files, {"version": __version__}, force)
     pages = sum(name.endswith(".html") for name in files)
@@ -60,7 +62,7 @@ def build(target: Path, parity: Path | None = None, force: bool = False, bench: 
 
 
 def _docs(name: str) -> str:
-    path = backends.PROJECT / "docs" / name
+    path = environments.PROJECT / "docs" / name
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -97,7 +99,7 @@ class _Site:
         }
         files["idioms.html"] = self._idioms()
         files["pitfalls.html"] = self._pitfalls()
-        files["initialisers.html"] = self._document("initialisers.md", "Initialisers", "pitfalls.html")
+        files["initializers.html"] = self._document("initializers.md", "Initializers", "pitfalls.html")
         files["parity.html"] = self._render("parity.html.j2", title="Parity", page="parity.html", **self.context)
         files["benchmarks.html"] = self._benchmarks()
         files |= {section.page: self._measured(section.name) for section in self.measured}
@@ -136,8 +138,8 @@ class _Site:
         )
 
     def _network(self, network: Network) -> str:
-        view = parts.of_network(network)
-        drawn = drawing.draw(network)
+        view = lookup.of_network(network)
+        drawn = diagram.draw(network)
         rows = networks.part_rows(network, view)
         units = networks.units(view)
         page = f"{network.name}.html"
@@ -169,13 +171,13 @@ class _Site:
             matters=self.matters[network.name],
             benchmarked=[section for section in self.measured if section.name == network.name],
             results=results,
-            marks=chart.MARKS,
+            marks=error_chart.MARKS,
             **self.context | _PALETTES,
         )
 
     def _taps(self, network: Network) -> str:
         """Return the page of all numbers of a network's results."""
-        paths = {part.path for part in parts.of_network(network).parts}
+        paths = {part.path for part in lookup.of_network(network).parts}
         results = []
         for row in self._rows(network.name):
             dtypes = [cell.dtype for cell in row["cells"]]
@@ -185,12 +187,18 @@ class _Site:
                 for dtype in row["by_dtype"]:
                     own = [entry for entry, of in zip(entries, dtypes, strict=True) if of == dtype]
                     by_dtype.append((next((entry.limit for entry in own if entry is not None), None), own))
-                taps.append({"name": name, "path": chart.part_of(name, paths), "by_dtype": by_dtype})
+                taps.append({"name": name, "path": error_chart.part_of(name, paths), "by_dtype": by_dtype})
             results.append({**row, "numbers_by_tap": taps, "charts": _charts(row, paths)})
         page = f"{network.name}-parity.html"
         title = f"Parity of {network.name}"
         return self._render(
-            "taps.html.j2", title=title, page=page, network=network, results=results, marks=chart.MARKS, **self.context
+            "taps.html.j2",
+            title=title,
+            page=page,
+            network=network,
+            results=results,
+            marks=error_chart.MARKS,
+            **self.context,
         )
 
     def _benchmarks(self) -> str:
@@ -213,7 +221,7 @@ class _Site:
             known=name in NETWORKS,
             sections=[section for section in self.measured if section.name == name],
             columns=benchmarks.COLUMNS,
-            marks=chart.MARKS,
+            marks=error_chart.MARKS,
         )
 
     def _idioms(self) -> str:
@@ -243,13 +251,13 @@ class _Site:
 def _charts(row: Mapping[str, Any], paths: Collection[str]) -> list[tuple[str, str]]:
     """Return the charts of a row of a report by dtype."""
     return [
-        (dtype, chart.draw(drawn, paths, f"Errors of {row['label']}, {row['check']}, {dtype}, against depth"))
+        (dtype, error_chart.draw(drawn, paths, f"Errors of {row['label']}, {row['check']}, {dtype}, against depth"))
         for dtype, across in row["by_dtype"].items()
         if (drawn := [cell for cell in across if cell is not None and cell.errors])
     ]
 
 
-_PALETTES = {"light": drawing.LIGHT, "dark": drawing.DARK}
+_PALETTES = {"light": diagram.LIGHT, "dark": diagram.DARK}
 
 
 def _intro(view: View) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.catalog import NETWORKS
-from common.deploy import facts
-from common.deploy.measurements import Measurement, Run
-from common.deploy.paths import PATHS
-from common.deploy.quantities import AXES, COLD, DISK, LATENCY, MEMORY, P95, THROUGHPUT, Quantity, shown
-from common.deploy.recommend import front
-from common.view.site import costs
+from common.deploy.bench.results import Measurement, Run
+from common.deploy.execution_paths import PATHS
+from common.deploy.recommend import facts
+from common.deploy.recommend.criteria import AXES, COLD, DISK, LATENCY, MEMORY, P95, THROUGHPUT, Quantity, shown
+from common.deploy.recommend.rank import front
+from common.view.site import cost_charts
 
 __all__ = ["BEST", "COLUMNS", "Measured", "Section", "Table", "sections", "sourced"]
 
@@ -49,7 +49,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One network as configured in one run: `charts` by title; `config` is empty where it is the catalogue's."""
+    """One network as configured in one run: `charts` by title; `config` is empty where it is the catalog's."""
 
     name: str
     anchor: str
@@ -108,7 +108,7 @@ def _section(measurements: Sequence[Measurement], anchor: str, run: Measured) ->
         where = f"{mode}, {threads} thread{'s' if threads > 1 else ''}, {device}"
         right = [each for each in every if each.status == "measured"]
         if any(THROUGHPUT.of(each) for each in right):
-            charts.append((where, costs.throughput(right, f"Throughput of {name}, {where}, by execution path")))
+            charts.append((where, cost_charts.throughput(right, f"Throughput of {name}, {where}, by execution path")))
         for (batch,), own in _grouped(every, ("batch",)):
             tables.append(_table(own, f"{where}, batch {batch}", name))
     return Section(name, anchor, run, {} if usual else config, charts, tables)
@@ -137,7 +137,7 @@ def _table(measurements: Sequence[Measurement], title: str, network: str) -> Tab
     order += [each for each in measurements if each.status != "measured"]
     drawn = [each for each in right if LATENCY.of(each) and MEMORY.of(each)]
     label = f"Latency of {network} against memory, {title}"
-    chart = costs.trade(drawn, [each for each in best if each in drawn], label) if len(drawn) > 1 else ""
+    chart = cost_charts.trade(drawn, [each for each in best if each in drawn], label) if len(drawn) > 1 else ""
     return Table(title, [_row(each, each in best) for each in order], [_best(each, right) for each in BEST], chart)
 
 
@@ -171,7 +171,7 @@ def sourced() -> list[dict[str, Any]]:
     named = dict.fromkeys(path.needs[0] for path in PATHS.values())
     found = []
     for known in (facts.table()[name] for name in named):
-        every = {"state": known.status, "platforms": known.platforms, "licence": known.licence}
+        every = {"state": known.status, "platforms": known.platforms, "license": known.license}
         every |= {f"in {'C or C++' if place == 'c' else place}": fact for place, fact in known.elsewhere.items()}
         found.append({"name": known.name, "retired": known.retired, "facts": every})
     return found

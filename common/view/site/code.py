@@ -1,4 +1,4 @@
-"""Python, highlighted by Pygments: as few classes as the style sheet has colours, so that pages stay small."""
+"""Python, highlighted by Pygments: as few classes as the style sheet has colors, so that pages stay small."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from pygments import token
 from pygments.lexers.python import PythonLexer
 
-from common import backends
-from common.view.model import Snippet
+from common.backends import environments
+from common.view.side_by_side.model import Snippet
 
 __all__ = ["highlighted", "lines_of"]
 
@@ -52,7 +52,7 @@ def _style(given: tuple[Any, str]) -> str:
 @functools.cache
 def _file(path: str) -> list[str]:
     """Return the lines of a file of the project: of a part alone, a lexer may not know that it begins in a string."""
-    return highlighted(backends.PROJECT.joinpath(path).read_text(encoding="utf-8"))
+    return highlighted(environments.PROJECT.joinpath(path).read_text(encoding="utf-8"))
 
 
 def lines_of(snippet: Snippet) -> list[tuple[int, int, str]]:

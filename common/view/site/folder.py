@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from common import records
+from common import json_records
 from common.errors import InputError
 
 __all__ = ["MANIFEST", "check", "write"]
@@ -21,7 +21,7 @@ MANIFEST = ".rosetta-site.json"
 def _pages(folder: Path) -> list[str]:
     """Return what of a folder an earlier site consists of."""
     try:
-        listed = list(records.parse((folder / MANIFEST).read_bytes())["files"])
+        listed = list(json_records.parse((folder / MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
     names = [name for name in listed if isinstance(name, str) and Path(name).name == name]

@@ -10,9 +10,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from common import backends
-from common.backends import BACKENDS
-from common.view.model import Snippet
+from common.backends import environments, registry
+from common.backends.registry import BACKENDS
+from common.view.side_by_side.model import Snippet
 
 __all__ = ["ACTS", "Act", "examples"]
 
@@ -50,7 +50,7 @@ ACTS: Sequence[Act] = (
     Act(
         "layer",
         "Define a layer",
-        "One with parameters, with statistics that are not trained, and with two modes: batch normalisation from "
+        "One with parameters, with statistics that are not trained, and with two modes: batch normalization from "
         "scratch. Who owns a statistic, and who may change it when, is where the frameworks differ most.",
         {
             **_ports("batch_norm: BatchNorm"),
@@ -59,11 +59,11 @@ ACTS: Sequence[Act] = (
         },
     ),
     Act(
-        "initialise",
-        "Initialise",
+        "initialize",
+        "Initialize",
         "Each framework's own way to draw first weights that a seed decides. torch and Keras have one generator for "
         "the process, MXNet one for each device, and JAX none: a model is given its key.",
-        {**_ports("backend: Backend.initial"), "numpy": ["/common/weights.py: initialise"]},
+        {**_ports("backend: Backend.initial"), "numpy": ["/common/weights.py: initialize"]},
     ),
     Act(
         "pad",
@@ -80,9 +80,9 @@ ACTS: Sequence[Act] = (
         },
     ),
     Act(
-        "normalise",
-        "Normalise",
-        "The framework's own batch normalisation, made to mean the same in all of them: what epsilon is, how much of a "
+        "normalize",
+        "Normalize",
+        "The framework's own batch normalization, made to mean the same in all of them: what epsilon is, how much of a "
         "statistic is kept, and by what a variance is divided.",
         {
             "numpy": ["layers: BATCH_NORM_EPSILON", "layers: BATCH_NORM_MOMENTUM", "layers: BatchNorm2d"],
@@ -111,7 +111,7 @@ ACTS: Sequence[Act] = (
         "torch and Gluon record what was computed, TensorFlow records on a tape, JAX makes another function of the one "
         "that it is given, which may have no side effects.",
         {**_ports("training: gradients"), "jax": ["training: _loss", "training: gradients"]},
-        {"numpy": f"{_FORWARD_ONLY} Its derivatives are differences: common/parity/derivatives.py."},
+        {"numpy": f"{_FORWARD_ONLY} Its derivatives are differences: common/parity/finite_differences.py."},
     ),
     Act(
         "step",
@@ -136,10 +136,10 @@ ACTS: Sequence[Act] = (
         "Compile",
         "As the tests do it, which hold what comes out to what the network gives uncompiled.",
         {
-            "torch": ["/tests/test_port.py: Torch.compiled"],
-            "jax": ["/tests/test_port.py: Jax.compiled"],
-            "tf": ["/tests/test_port.py: Tf.compiled"],
-            "mxnet": ["/tests/test_port.py: Mxnet.compiled"],
+            "torch": ["/tests/ports/test_backend.py: Torch.compiled"],
+            "jax": ["/tests/ports/test_backend.py: Jax.compiled"],
+            "tf": ["/tests/ports/test_backend.py: Tf.compiled"],
+            "mxnet": ["/tests/ports/test_backend.py: Mxnet.compiled"],
         },
         {"numpy": "NumPy calls what is compiled already."},
     ),
@@ -155,7 +155,7 @@ ACTS: Sequence[Act] = (
 
 @functools.cache
 def _parsed(path: str) -> tuple[ast.Module, list[str]]:
-    text = backends.PROJECT.joinpath(path).read_text(encoding="utf-8")
+    text = environments.PROJECT.joinpath(path).read_text(encoding="utf-8")
     return ast.parse(text, path), text.splitlines()
 
 
@@ -172,7 +172,7 @@ def _named(body: Sequence[ast.stmt], name: str) -> ast.stmt:
 
 def _snippet(backend: str, place: str) -> Snippet:
     file, _, name = place.partition(": ")
-    package = backends.get(backend).package.replace(".", "/")
+    package = registry.get(backend).package.replace(".", "/")
     path = file[1:] if file.startswith("/") else f"{package}/{file}.py"
     tree, lines = _parsed(path)
     body = tree.body

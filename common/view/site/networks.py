@@ -11,8 +11,10 @@ from xml.etree import ElementTree as ET
 
 from common import reference
 from common.catalog import NETWORKS, Network
-from common.view import flow, graph, summary, svg
-from common.view.model import View
+from common.reference import graph
+from common.view import summary, svg
+from common.view.diagram import layout
+from common.view.side_by_side.model import View
 from common.view.site.code import lines_of
 
 __all__ = ["Cell", "Line", "PartRow", "Unit", "fingerprint", "in_order", "part_rows", "shapes", "units", "year"]
@@ -28,7 +30,7 @@ def year(network: Network) -> int:
 
 
 def in_order() -> list[Network]:
-    """Return the catalogue in historical order."""
+    """Return the catalog in historical order."""
     return sorted(NETWORKS.values(), key=year)
 
 
@@ -52,7 +54,7 @@ class Cell:
 
 @dataclass
 class Line:
-    """Cells that correspond. `made`: name, path and shape of the parts that they make; neighbours alike are one."""
+    """Cells that correspond. `made`: name, path and shape of the parts that they make; neighbors alike are one."""
 
     label: str
     cells: dict[str, Cell]
@@ -202,7 +204,7 @@ _TALL, _LONG, _GAP = 44.0, 280.0, 1.0
 
 def fingerprint(network: Network) -> str:
     """Return a network's layers as bars: the higher the more pixels, the wider the more channels."""
-    layers = [node for node in graph.graph(network).nodes.values() if node.is_layer and flow.role(node) != "plain"]
+    layers = [node for node in graph.graph(network).nodes.values() if node.is_layer and layout.role(node) != "plain"]
     largest = max(network.config.input_size)
     root = ET.Element("svg", {"class": "fingerprint", "role": "img"})
     widths = [1 + math.log2(max(node.shape[0], 2)) for node in layers]
@@ -211,12 +213,12 @@ def fingerprint(network: Network) -> str:
     for node, channels in zip(layers, widths, strict=True):
         side = max(node.shape[1:], default=1)
         height = 4 + (_TALL - 4) * math.sqrt(min(side / largest, 1))
-        svg.add(root, "rect", flow.role(node), x=x, y=(_TALL - height) / 2, width=channels * scale, height=height)
+        svg.add(root, "rect", layout.role(node), x=x, y=(_TALL - height) / 2, width=channels * scale, height=height)
         x += channels * scale + _GAP
     kinds: dict[str, int] = {}
     for node in layers:
-        kinds[flow.role(node)] = kinds.get(flow.role(node), 0) + 1
-    words = {"conv": "convolutions", "pool": "pools", "norm": "normalisations", "dense": "dense layers"}
+        kinds[layout.role(node)] = kinds.get(layout.role(node), 0) + 1
+    words = {"conv": "convolutions", "pool": "pools", "norm": "normalizations", "dense": "dense layers"}
     root.set("aria-label", ", ".join(f"{kinds[name]} {word}" for name, word in words.items() if name in kinds))
     root.set("viewBox", f"0 0 {svg.number(x)} {_TALL:.0f}")
     root.set("width", svg.number(x))

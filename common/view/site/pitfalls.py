@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from common import reference
 from common.catalog import Network
 from common.reference import layers
+from common.reference.graph import graph
 from common.reference.layers import Module, output_size
-from common.view.graph import graph
 
 __all__ = ["Matter", "headings", "matters"]
 

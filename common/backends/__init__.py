@@ -1,0 +1,1 @@
+"""Backends: their interface, their environments and their worker processes."""

@@ -1,0 +1,1 @@
+"""The command `rosetta`: the only place that prints and exits."""

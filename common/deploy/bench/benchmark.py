@@ -1,0 +1,376 @@
+"""What each execution path costs: rounds in fresh processes, one path after the other, each proven before it is timed.
+
+In every round each path runs once, in another order, so that whatever the machine does besides falls on all of them. A
+path that is missing, dies, hangs or is wrong costs its own row and nothing else; an interruption costs what had not
+been measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import json_records
+from common.backends import environments, launch, registry
+from common.backends.processes import MissingBackendError
+from common.catalog import Network
+from common.deploy import tolerance
+from common.deploy.bench import machine
+from common.deploy.bench import timing as figures
+from common.deploy.bench.inputs import Materials, size_on_disk, without_dropout
+from common.deploy.bench.results import Cold, Interval, Measurement, Mode, Run, Status
+from common.deploy.bench.worker import Outcome, Request
+from common.deploy.execution_paths import ExecutionPath
+from common.errors import BackendError, RosettaError
+
+__all__ = ["SCHEMA", "Case", "Settings", "cases", "run", "select"]
+
+SCHEMA = 1
+
+Rates = dict[str, float]
+"""By number of threads."""
+
+Progress = Callable[[str, int, int], None]
+"""Told of a backend how many of its processes are done, and how many there are in all."""
+
+_LEARNING_RATE = 1e-6
+"""So little that hundreds of steps leave the weights what they are: a step takes as long at any."""
+_LEAST_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure: every path, batch and number of threads. `seconds`: of samples, in each of the `rounds`.
+
+    `weights`: a file, else random ones. `timeout`: seconds that one process may take. `seed`: of the order of paths.
+    """
+
+    networks: Sequence[Network]
+    paths: Sequence[ExecutionPath]
+    batches: Sequence[int] = (1, 8)
+    threads: Sequence[int] = (1,)
+    device: str = "cpu"
+    modes: Sequence[Mode] = ("inference",)
+    rounds: int = 3
+    seconds: float = 1.0
+    weights: Path | None = None
+    timeout: float = 600
+    seed: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return what was asked, as JSON can hold it."""
+        asked = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        names = {name: [each.name for each in asked[name]] for name in ("networks", "paths")}
+        found = {**asked, **names, "weights": self.weights and str(self.weights)}
+        return json.loads(json.dumps(found))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the result."""
+
+    network: Network
+    mode: Mode
+    batch: int
+    threads: int
+    path: ExecutionPath
+
+
+@dataclass
+class _Row:
+    """What the rounds of a case gave, or why there is nothing more to come."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    problem: Outcome | None = None
+    error: float | None = None
+    keeps: bool = False
+    artifact: int | None = None
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.outcomes) or self.problem is not None
+
+
+def select(paths: Sequence[ExecutionPath], device: str, modes: Sequence[Mode]) -> list[ExecutionPath]:
+    """Return the paths that can run on a device in one of the modes."""
+    return [
+        path
+        for path in paths
+        # Artifacts are served on the processor they were written for.
+        if device in path.devices
+        and (device == "cpu" or path.format is None)
+        and any(_can(path, mode) for mode in modes)
+    ]
+
+
+def _can(path: ExecutionPath, mode: Mode) -> bool:
+    return path.trains if mode == "training" else path.infers
+
+
+def cases(settings: Settings) -> list[Case]:
+    """Return every row in the order of the table."""
+    return [
+        Case(network, mode, batch, threads, path)
+        for network in settings.networks
+        for mode in settings.modes
+        for threads in settings.threads
+        for batch in settings.batches
+        for path in select(settings.paths, settings.device, settings.modes)
+        if _can(path, mode)
+    ]
+
+
+def _order(every: Sequence[Case], number: int, seed: int) -> Iterator[Case]:
+    """Iterate over the cases of one round: those that are compared stand together, the paths in a random order."""
+    groups: dict[tuple[Any, ...], list[Case]] = {}
+    for case in every:
+        groups.setdefault((case.network, case.mode, case.threads, case.batch), []).append(case)
+    generator = random.Random(f"{seed} {number}")  # an order, no secret
+    for group in groups.values():
+        yield from generator.sample(group, len(group))
+
+
+def run(settings: Settings, progress: Progress = lambda *_: None) -> Run:
+    """Measure everything that the settings ask for, or until an interruption what had been measured by then.
+
+    Raises WeightsError where the weights given cannot be used; where nothing was measured yet an interruption passes.
+    """
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    every = cases(settings)
+    rows = {case: _Row() for case in every}
+    total = Counter(case.path.backend for case in every)
+    done: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="rosetta-bench-") as folder:
+        peaks = _peaks(settings.threads, Path(folder))
+        bench = _Bench(settings, Path(folder))
+        interrupted = False
+        try:
+            for number in range(settings.rounds):
+                for case in _order(every, number, settings.seed):
+                    bench.once(case, rows[case])
+                    done[case.path.backend] += 1
+                    progress(case.path.backend, done[case.path.backend], settings.rounds * total[case.path.backend])
+            # What else the machine does comes and goes: after the rounds it may reach more than before them.
+            peaks = _higher(peaks, _peaks(settings.threads, Path(folder)))
+        except (KeyboardInterrupt, SystemExit):
+            if not any(row.begun for row in rows.values()):
+                raise
+            interrupted = True
+        measurements = tuple(
+            _measurement(case, rows[case], bench.installed(case.path), settings) for case in every if rows[case].begun
+        )
+        described = machine.describe() | peaks
+        return Run(SCHEMA, when, described, bench.versions, settings.record(), measurements, interrupted)
+
+
+def _peaks(threads: Sequence[int], folder: Path) -> dict[str, Rates]:
+    """Return what NumPy reaches on this machine, by number of threads.
+
+    Always in the same environment of those installed: MXNet's NumPy comes with another matrix product.
+    """
+    known = (environments.find_environment(name, registry.get(name).modules) for name in ("torch", "jax", "tf"))
+    python = next((found.path for found in known if found), Path(sys.executable))
+    peaks: dict[str, Rates] = {"matmul_gflops": {}, "memory_gb_per_s": {}}
+    for count in threads:
+        answer = launch.launch(
+            python,
+            ["-m", "common.deploy.bench.machine", str(count)],
+            launch.environment(count),
+            folder / "machine.txt",
+            limit=120,
+        )
+        for name, value in json.loads(answer).items():
+            peaks[name][str(count)] = value
+    return peaks
+
+
+def _higher(one: Mapping[str, Rates], other: Mapping[str, Rates]) -> dict[str, Rates]:
+    """Return of each rate the higher one."""
+    return {
+        name: {count: max(rate, other[name][count]) for count, rate in rates.items()} for name, rates in one.items()
+    }
+
+
+class _Bench:
+    """The processes of one benchmark and the files that they share."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._materials = Materials(folder, settings.networks, settings.batches, settings.weights)
+        self._installed: dict[str, int | None] = {}
+        self._caches: dict[Case, Path] = {}
+        self.versions: dict[str, dict[str, str]] = {}
+
+    def once(self, case: Case, row: _Row) -> None:
+        """Run a case once more, unless it is known what is wrong with it."""
+        if row.problem is not None:
+            return
+        self.installed(case.path)  # while nobody waits for an interrupted run to end
+        outcome = self._proven(case, row)
+        if outcome.error is not None:
+            row.error = outcome.error
+        if outcome.status == "measured":
+            row.outcomes.append(outcome)
+            row.keeps = size_on_disk(self._caches[case]) > 0
+        else:
+            row.problem = outcome
+
+    def _proven(self, case: Case, row: _Row) -> Outcome:
+        """Return what came of a case, or of its proof where that takes a process of its own and failed."""
+        plain = without_dropout(case.network)
+        try:
+            # What dropout draws is each framework's own, so a step with it has no answer to compare with.
+            if case.path.proven and case.mode == "training" and plain != case.network and not row.outcomes:
+                proof = self._measured(dataclasses.replace(case, network=plain), row, proof=True)
+                row.error = proof.error
+                if proof.status != "measured":
+                    return proof
+            return self._measured(case, row)
+        except MissingBackendError as error:
+            return Outcome("missing", str(error))
+        except RosettaError as error:
+            return Outcome("failed", str(error))
+
+    def _measured(self, case: Case, row: _Row, proof: bool = False) -> Outcome:
+        """Run one process; `proof`: no further than its answer."""
+        python = launch.interpreter(case.path.environment)
+        request = self._request(case, row, proof)
+        if case not in self._caches:
+            self._caches[case] = Path(tempfile.mkdtemp(dir=self._folder, prefix="caches-"))
+        variables = launch.environment(case.threads, self._caches[case])
+        file = self._folder / "request.json"
+        Path(request.result).unlink(missing_ok=True)
+        file.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(request, started=time.monotonic()))))
+        log = self._folder / "stderr.txt"
+        launch.launch(
+            python.path, ["-m", "common.deploy.bench.worker", str(file)], variables, log, self._settings.timeout
+        )
+        try:
+            outcome: Outcome = json_records.build(Outcome, json_records.parse(Path(request.result).read_bytes()))
+        except (OSError, ValueError) as error:
+            raise BackendError(f"its process ended without an outcome that can be read: {error}") from None
+        if outcome.status == "missing":
+            hint = environments.install_hint(case.path.environment)
+            return dataclasses.replace(outcome, message=f"{outcome.message}; install it {hint}")
+        return outcome
+
+    def _request(self, case: Case, row: _Row, proof: bool) -> Request:
+        network, path, materials = case.network, case.path, self._materials
+        compared = path.proven and not (case.mode == "training" and without_dropout(network) != network)
+        limit = tolerance.loss_tolerance if case.mode == "training" else tolerance.tolerance
+        artifact, manifest = None, None
+        module = path.module or f"{registry.get(path.backend).adapters}.deploy"
+        if path.format is not None:
+            artifact, manifest = materials.artifact(network, path.format, path.dtype, case.batch)
+            module = f"common.deploy.serving.{path.server}"
+        row.artifact = size_on_disk(artifact or materials.weights(network))
+        return Request(
+            result=str(self._folder / "outcome.json"),
+            started=0.0,
+            processors=tuple(machine.processors(case.threads)),
+            threads=case.threads,
+            module=module,
+            path=path.name,
+            network=network.name,
+            config=network.settings(),
+            mode=case.mode,
+            device=self._settings.device,
+            weights=str(materials.weights(network)),
+            images=str(materials.images(network, case.batch)),
+            labels=str(materials.labels(network, case.batch)),
+            expected=str(materials.expected(network, case.mode, case.batch)) if compared else None,
+            tolerance=limit(network, case.batch, path.dtype),
+            learning_rate=_LEARNING_RATE,
+            runs=0 if proof else _LEAST_RUNS,
+            seconds=self._settings.seconds,
+            warm_up_seconds=2 * self._settings.seconds + 1,
+            artifact=str(artifact) if artifact else None,
+            manifest=manifest,
+        )
+
+    def installed(self, path: ExecutionPath) -> int | None:
+        """Return the bytes of what must be installed for a path, None where it is not; keep the versions."""
+        if path.name not in self._installed:
+            try:
+                answer = launch.launch(
+                    launch.interpreter(path.environment).path,
+                    ["-m", "common.deploy.bench.install_size", *path.needs],
+                    launch.environment(1),
+                    self._folder / "stderr.txt",
+                    limit=120,
+                )
+            except BackendError:
+                self._installed[path.name] = None
+            else:
+                found = json.loads(answer)
+                self._installed[path.name] = found["bytes"]
+                self.versions.setdefault(path.environment, {}).update(found["versions"])
+        return self._installed[path.name]
+
+
+def _measurement(case: Case, row: _Row, installed: int | None, settings: Settings) -> Measurement:
+    status: Status = row.problem.status if row.problem else "measured"
+    message = row.problem.message if row.problem else ""
+    limit = tolerance.loss_tolerance if case.mode == "training" else tolerance.tolerance
+    found = Measurement(
+        network=case.network.name,
+        # As it reads from JSON, where tuples are lists: two measurements of one thing must be seen to be.
+        config=json.loads(case.network.config_json()),
+        path=case.path.name,
+        mode=case.mode,
+        device=settings.device,
+        batch=case.batch,
+        threads=case.threads,
+        status=status,
+        message=message,
+        error=row.error,
+        tolerance=limit(case.network, case.batch, case.path.dtype) if row.error is not None else None,
+        artifact_bytes=row.artifact,
+        install_bytes=installed,
+    )
+    if status != "measured":
+        return found
+    rounds = [outcome.samples for outcome in row.outcomes]
+    seconds = figures.latency(rounds)
+    return dataclasses.replace(
+        found,
+        latency_ms=Interval(*(1e3 * bound for bound in (seconds.value, seconds.low, seconds.high))),
+        p95_ms=1e3 * figures.percentile(rounds, 95),
+        p99_ms=1e3 * figures.percentile(rounds, 99),
+        images_per_second=Interval(*(case.batch / bound for bound in (seconds.value, seconds.high, seconds.low))),
+        peak_memory_bytes=max(outcome.peak_memory_bytes or 0 for outcome in row.outcomes) or None,
+        cold_seconds=_cold(row),
+        energy_joules=_median(outcome.energy_joules for outcome in row.outcomes),
+        rounds=len(rounds),
+        samples=sum(map(len, rounds)),
+    )
+
+
+def _median(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _cold(row: _Row) -> Cold:
+    """Return the medians over the rounds that found nothing compiled: where a runtime keeps it, the first alone."""
+    cold = row.outcomes[:1] if row.keeps else row.outcomes
+    warm = row.outcomes[1:] if row.keeps else []
+    return Cold(
+        imports=statistics.median(each.imports for each in cold),
+        load=statistics.median(each.load for each in cold),
+        compile=statistics.median(max(each.first - statistics.median(each.samples), 0.0) for each in cold),
+        first_answer=statistics.median(each.first_answer for each in cold),
+        again=_median(each.first_answer for each in warm),
+    )

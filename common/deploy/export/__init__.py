@@ -1,0 +1,1 @@
+"""Exports to the formats that other runtimes serve."""

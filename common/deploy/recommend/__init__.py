@@ -1,0 +1,1 @@
+"""Recommendation of a backend from measurements."""

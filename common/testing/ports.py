@@ -1,0 +1,195 @@
+"""The two models of a comparison: whose they are, and the processes that run them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from common.backends import registry
+from common.backends.processes import MissingBackendError, Worker
+from common.errors import BackendError, ConfigError
+from common.system import processors
+
+__all__ = ["ModelProcess", "Port", "Workers"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """Somebody's model: its framework, how to make it, and its names for what it shares with another.
+
+    `backend`: torch, jax, tf or mxnet, or numpy for a function `compute(x, weights)` of arrays that gives the output,
+    or a mapping of taps by name that ends with it; where it takes `training`, it is told of that.
+    `factory`: "module:attribute", imported in a process of the framework's own environment; or a function or class of
+    this process, which then must hold the framework. Called without arguments it returns the model: an `nn.Module`,
+    `nnx.Module`, `keras.Model` or Gluon `HybridBlock`. A function of arrays is no factory, but is itself the model.
+    `names`: the model's own path (of a layer, a block or one tensor) -> the shared one. What is not named there is
+    called the same. Paths are those of attributes, as torch's `state_dict` has them; leaves are called weight, bias,
+    running_mean and running_var in every framework.
+    `folder`: where modules are looked for first, if not the current folder.
+    """
+
+    backend: str
+    factory: str | Callable[..., Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | str = "."
+
+    def __post_init__(self) -> None:
+        registry.get(self.backend)
+        if not isinstance(self.factory, str) and not callable(self.factory):
+            raise ConfigError(
+                f"`factory` (={self.factory!r}) must be 'module:attribute', or a function or class that makes the model"
+            )
+        if not all(isinstance(name, str) for pair in self.names.items() for name in pair):
+            raise ConfigError("`names` must map the model's own paths to shared ones, such as {'features.0': 'conv1'}")
+
+    @property
+    def model(self) -> str:
+        """What the model is called: the name of its factory."""
+        if isinstance(self.factory, str):
+            return self.factory.rpartition(":")[2]
+        return getattr(self.factory, "__name__", type(self.factory).__name__)
+
+    @property
+    def in_this_process(self) -> bool:
+        """Whether it runs here: a function or class cannot go elsewhere, one of arrays need not."""
+        return self.backend == "numpy" or not isinstance(self.factory, str)
+
+
+class _Server(Protocol):
+    """What a party asks: a process, or this one."""
+
+    versions: dict[str, str]
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def ask(self, action: str, **details: Any) -> dict[str, Any]: ...
+
+    def stop(self) -> None: ...
+
+
+class _Here:
+    """A backend in this process, asked as a worker is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.versions: dict[str, str] = {}
+        self._server: Any = None
+        self._requests = 0
+
+    @property
+    def running(self) -> bool:
+        return self._server is not None
+
+    def start(self) -> None:
+        from common.parity.worker import Server
+
+        try:
+            self._server = Server(self.name)
+        except ModuleNotFoundError as error:
+            if error.name not in registry.get(self.name).modules:
+                raise
+            raise MissingBackendError(
+                f"backend {self.name} is not installed here: {error}; give its factory as 'module:attribute', to "
+                "have it run in an environment that has it"
+            ) from None
+        self.versions = self._server.versions()
+
+    def ask(self, action: str, **details: Any) -> dict[str, Any]:
+        self._requests += 1
+        try:
+            answer: dict[str, Any] = self._server.answer({"id": self._requests, "action": action, **details})
+        except Exception as error:  # whatever a framework raises costs this request alone, as in a worker
+            traceback.print_exc()
+            raise BackendError(f"backend {self.name}: {type(error).__name__}: {error}") from error
+        return answer
+
+    def stop(self) -> None:
+        self._server = None
+
+
+class Workers:
+    """Processes that are kept from one comparison to the next, so that each framework is imported once.
+
+    Use it as a context manager; leaving it ends them.
+    """
+
+    def __init__(self, limit: float = 600) -> None:
+        self.limit = limit
+        self._stack = contextlib.ExitStack()
+        self._servers: dict[tuple[str, bool, str], _Server] = {}
+
+    def __enter__(self) -> Workers:
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rosetta-")))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def server(self, port: Port, role: str) -> _Server:
+        """Return what runs a port in its role: two of one framework do not share a process."""
+        key = (port.backend, port.in_this_process, role)
+        if key not in self._servers:
+            server: _Server
+            if port.in_this_process:
+                server = _Here(port.backend)
+            else:
+                server = Worker(port.backend, self._folder / f"{port.backend}-{role}", processors(), self.limit)
+            self._stack.callback(server.stop)
+            self._servers[key] = server
+        return self._servers[key]
+
+
+class ModelProcess:
+    """A port that was started: `ask` reaches its model, also where its process had to be started anew."""
+
+    def __init__(self, port: Port, server: _Server, folder: Path, image: Sequence[int], flattened: Mapping[str, Any]):
+        self.port = port
+        self.server = server
+        self.initial = folder / "initial.safetensors"
+        self._request = {
+            "factory": port.factory,
+            "folder": os.path.abspath(port.folder),
+            "names": dict(port.names),
+            "image": list(image),
+            "flattened": {path: list(shape) for path, shape in flattened.items()},
+            "outputs": {"weights": str(self.initial)},
+        }
+        self._taps: Sequence[str] = ()
+        self.description: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Have the model made, and learn what it is made of.
+
+        Raises MissingBackendError where the framework is not installed, BackendError where the model cannot be made.
+        """
+        if not self.server.running:
+            self.server.start()
+        self.description = self.server.ask("adopt", **self._request)
+        self.server.ask("share", taps=list(self._taps))
+
+    def share(self, taps: Sequence[str]) -> None:
+        """Have the model trace these taps."""
+        self._taps = taps
+        self.server.ask("share", taps=list(taps))
+
+    def ask(self, action: str, **details: Any) -> dict[str, Any]:
+        """Send one request, as to a worker, and return its answer. Raises BackendError as a worker does."""
+        if not self.server.running:
+            self.start()
+        return self.server.ask(action, **details)
+
+    def said(self) -> str:
+        """Return whose model it is."""
+        return f"{self.port.backend} {self.port.model}"

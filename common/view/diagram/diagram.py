@@ -1,0 +1,433 @@
+"""The architecture of a network as one SVG: the whole as a row of its parts, then each kind of block in detail.
+
+All of it is found from the reference by `common.reference.graph`: a network that the reference builds is drawn
+without a line more. A page does the rest by CSS. The colors are custom properties (`--ink`, `--paper`, `--conv`, `--pool`,
+`--norm`, `--dense`, `--join`, `--block`, `--mark`), by default `LIGHT`, or `DARK` where the reader prefers that; a page
+with a switch of its own sets all of them. `data-layout="nhwc"` on the drawing or around it writes shapes as height,
+width, channels; the class `marked` on a part marks it, as focus does. Each part has in `data-path` the paths that it
+stands for, separated by spaces; the detail of a kind of block has those of its blocks in `data-detail`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+from common.catalog import Network
+from common.reference.graph import INPUT, OUTPUT, Edges, Node, graph
+from common.view import svg
+from common.view.diagram.layout import (
+    LANES,
+    LINE,
+    PADDING,
+    Cluster,
+    Flow,
+    Frame,
+    Plate,
+    Unit,
+    draw_join,
+    is_elementwise,
+    role,
+)
+from common.view.svg import Shapes, label_width, text_width
+
+__all__ = ["DARK", "LIGHT", "draw"]
+
+MARGIN = 20.0
+WIDEST = 1500.0
+"""A network that is wider than this is drawn in several rows, as far as its parts allow."""
+
+LIGHT = {
+    "ink": "#1b1f24",
+    "paper": "#ffffff",
+    "conv": "#9bbcf4",
+    "pool": "#fbe3ac",
+    "norm": "#c2f2dc",
+    "dense": "#e3a8cd",
+    "join": "#fff3a8",
+    "block": "#eef1f4",
+    "mark": "#b3261e",
+}
+DARK = {
+    "ink": "#e6edf3",
+    "paper": "#0d1117",
+    "conv": "#0c5395",
+    "pool": "#7a4e10",
+    "norm": "#183b24",
+    "dense": "#5a0a50",
+    "join": "#5a5000",
+    "block": "#1f2731",
+    "mark": "#ffb4ab",
+}
+
+
+def _variables(colors: dict[str, str], given: bool = True) -> str:
+    """Return the declaration of every color, a page's own first if it is to be asked."""
+    named = ((name, f"var(--{name}, {color})" if given else color) for name, color in colors.items())
+    return ".drawing { " + " ".join(f"--_{name}: {color};" for name, color in named) + " }"
+
+
+STYLE = f"""
+{_variables(LIGHT)}
+@media (prefers-color-scheme: dark) {{ {_variables(DARK)} }}
+@media print {{ {_variables(LIGHT, given=False)} }}
+.drawing {{ background: var(--_paper); fill: var(--_ink); font-family: system-ui, Helvetica, Arial, sans-serif; }}
+.drawing text {{ text-anchor: middle; font-variant-numeric: tabular-nums; }}
+.drawing .left {{ text-anchor: start; }}
+.drawing .title, .drawing .heading, .drawing .label {{ font-weight: 600; }}
+.drawing .box {{ stroke: var(--_ink); fill: var(--_paper); }}
+.drawing .line {{ stroke: var(--_ink); fill: none; }}
+{" ".join(f".drawing .{name} > .box {{ fill: var(--_{name}); }}" for name in list(LIGHT)[2:-1])}
+.drawing .stage > .frame {{ stroke-dasharray: 2 3; fill: none; }}
+.drawing .part:focus {{ outline: none; }}
+.drawing .part:focus-visible > .box, .drawing .marked > .box {{ stroke: var(--_mark); stroke-width: 3; }}
+.drawing .nhwc, [data-layout=nhwc] .nchw {{ display: none; }}
+[data-layout=nhwc] .nhwc {{ display: inline; }}
+"""
+
+LEGEND = {"conv": "convolution", "dense": "dense", "pool": "pooling", "norm": "normalization", "plain": "other layer"}
+MEANINGS = {"add": "added", "concatenate": "concatenated"}
+Height = Callable[[Node, int], float]
+"""How high the box of a node with a number of lines is."""
+
+
+@dataclass
+class Kind:
+    """Blocks that are the same but for the numbers of channels and pixels: drawn in detail once."""
+
+    title: str
+    paths: list[str]
+
+
+def draw(network: Network) -> str:
+    """Return the architecture of `network` as an SVG document.
+
+    Raises ConfigError where the input is too small, or for a network that is not of the catalog.
+    """
+    drawing = _Drawing(network)
+    rows = drawing.overview()
+    panels = [drawing.panel(kind) for kind in drawing.kinds]
+    root = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "class": "drawing", "role": "group"})
+    root.set("aria-label", f"Architecture of {network.name}")
+    svg.add(root, "title").text = f"{network.name} ({network.paper})"
+    svg.add(root, "desc").text = drawing.summary()
+    svg.add(root, "style").text = STYLE
+    svg.text(root, "title", MARGIN, MARGIN + LINE, network.name, left=True)
+    widths = [row.width for row in rows]
+    y = MARGIN + 2.5 * LINE
+    for row in rows:
+        row.draw(root, MARGIN, y)
+        y += row.height + 2 * LANES
+    for shelf in _shelves(panels, max(WIDEST, *widths)):
+        x = 0.0
+        for panel in shelf:
+            panel.draw(root, MARGIN + x, y)
+            x += panel.width + 3 * LANES
+        widths.append(x - 3 * LANES)
+        y += max(panel.height for panel in shelf) + 2 * LANES
+    width, y = drawing.legend(root, y)
+    size = (math.ceil(max(width, *widths) + 2 * MARGIN), math.ceil(y + MARGIN))
+    root.set("viewBox", f"0 0 {size[0]} {size[1]}")
+    root.set("width", str(size[0]))
+    root.set("height", str(size[1]))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _shelves(panels: Sequence[Panel], width: float) -> list[list[Panel]]:
+    """Return the panels in order, as many beside one another as fit."""
+    shelves: list[list[Panel]] = []
+    free = 0.0
+    for panel in panels:
+        if panel.width > free:
+            shelves.append([])
+            free = width
+        shelves[-1].append(panel)
+        free -= panel.width + 3 * LANES
+    return shelves
+
+
+def _range(names: Sequence[str]) -> str:
+    """Return `block1–4` for block1, block2, block3 and block4."""
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]}–{names[-1].removeprefix(re.sub(r'[0-9]+$', '', names[0]))}"
+
+
+def _letters(index: int) -> str:
+    """Return A to Z, then AA and on."""
+    return (_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)
+
+
+class _Drawing:
+    """What is drawn of a network, and how it is divided."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.graph = graph(network)
+        self.nodes = self.graph.nodes
+        self.kind_of: dict[str, Kind] = {}
+        self.kinds = self._find_kinds()
+
+    def _is_stage(self, path: str) -> bool:
+        """Whether a composite is a chain that has composites in it: a frame around them is drawn for it."""
+        parts = self.graph.parts(path)
+        is_chain = len(self.graph.inside(path)) == len(parts) + 1
+        return is_chain and any(self.graph.parts(part.path) for part in parts)
+
+    def _find_kinds(self) -> list[Kind]:
+        """Return the kinds of blocks in order; where a class has several, they have letters."""
+        kinds: dict[object, Kind] = {}
+
+        def visit(path: str) -> None:
+            for part in self.graph.parts(path):
+                if self._is_stage(part.path):
+                    visit(part.path)
+                elif self.graph.parts(part.path):
+                    kind = kinds.setdefault(self._structure(part), Kind(part.label, []))
+                    kind.paths.append(part.path)
+                    self.kind_of[part.path] = kind
+
+        visit("")
+        of_class: defaultdict[str, list[Kind]] = defaultdict(list)
+        for kind in kinds.values():
+            of_class[kind.title].append(kind)
+        for several in of_class.values():
+            for i, kind in enumerate(several if len(several) > 1 else []):
+                kind.title += f" {_letters(i)}"
+        return list(kinds.values())
+
+    def _structure(self, block: Node) -> object:
+        """Return all that the detail of a block shows but for the numbers of channels and pixels."""
+        edges = [
+            (source.removeprefix(block.path), target.removeprefix(block.path))
+            for source, target in self.graph.flat(block.path)
+        ]
+        inner = [
+            (node.path.removeprefix(block.path), node.kind, node.label, node.detail) for node in self._inner(block.path)
+        ]
+        return block.kind, tuple(edges), tuple(inner)
+
+    def _inner(self, block: str) -> list[Node]:
+        """Return the layers and joins in a block."""
+        paths = dict.fromkeys(path for edge in self.graph.flat(block) for path in edge)
+        return [self.nodes[path] for path in paths if path not in (INPUT, OUTPUT)]
+
+    def _lines(self, node: Node, name: str) -> list[tuple[str, str]]:
+        """Return what is written in the box of a layer or block called `name`: lines and their styles."""
+        kind = self.kind_of.get(node.path)
+        lines = [(line, "label") for line in textwrap.wrap(kind.title if kind else node.label, 14)]
+        lines += [(setting, "note") for setting in node.detail.split(", ") if setting]
+        if node.groups > 1:
+            lines.append((f"{node.groups} groups", "note"))
+        if name.lower() != lines[0][0].lower():
+            lines.append((name, "note"))
+        return lines
+
+    def _stacks(self, chain: list[Node]) -> list[list[list[Node]]]:
+        """Cut a chain into clusters of nodes whose boxes touch, and put clusters that look the same into a stack."""
+        clusters: list[list[Node]] = []
+        for node in chain:
+            if clusters and is_elementwise(node) and clusters[-1][-1].is_layer:
+                clusters[-1].append(node)
+            else:
+                clusters.append([node])
+        stacks: list[list[list[Node]]] = []
+        for _, equal in itertools.groupby(clusters, self._look):
+            stack = list(equal)
+            # Two layers are seen to be alike, while two blocks say more as one.
+            fewest = 3 if stack[0][0].is_layer else 2
+            stacks += [stack] if len(stack) >= fewest else [[cluster] for cluster in stack]
+        return stacks
+
+    def _look(self, cluster: list[Node]) -> object:
+        """Return what two clusters have in common that are drawn as one."""
+        first = cluster[0]
+        if first.is_layer:
+            return [(node.label, node.detail, node.groups, node.shape) for node in cluster]
+        if first.path not in self.kind_of:
+            return first.path
+        # Within a stage the blocks of a kind are one stack, as in the papers; the network itself is drawn part by part.
+        return id(self.kind_of[first.path]), first.shape if first.name == first.path else None
+
+    def _units(self, chain: list[Node], height: Height, blocks: Sequence[str] = ("",)) -> list[Unit]:
+        """Return what is drawn for a chain of nodes, in the first of `blocks`, for all of which it stands."""
+        units: list[Unit] = []
+        for stack in self._stacks(chain):
+            first = stack[0][0]
+            if self._is_stage(first.path):
+                units.append(self._frame(first, height))
+                continue
+            plates = []
+            for alike in zip(*stack, strict=True):
+                node = alike[-1]
+                lines = self._lines(node, _range([each.name for each in alike]))
+                if len(stack) > 1 and not node.is_layer:
+                    lines.append((f"× {len(stack)}", "label"))
+                paths = [block + each.path.removeprefix(blocks[0]) for block in blocks for each in alike]
+                # The more channels, the wider; what only passes them on need not show it again.
+                spare = 0.0 if is_elementwise(node) else 2 * math.log2(node.shape[0])
+                plates.append(Plate(node, lines, paths, height(node, len(lines)), spare))
+            tallest = max(plate.height for plate in plates)
+            for plate in plates:
+                plate.height = tallest
+            units.append(Cluster(plates, len(stack)))
+        return units
+
+    def _frame(self, stage: Node, height: Height) -> Frame:
+        edges = self.graph.inside(stage.path)
+        return Frame(stage, Flow(edges, self.nodes, stage.given, lambda chain: self._units(chain, height), terse=True))
+
+    def overview(self) -> list[Flow]:
+        """Return the whole network in a row, or in several; a box is the higher the more pixels its output has."""
+        largest = max(self.network.config.input_size)
+
+        def height(node: Node, lines: int) -> float:
+            side = max(node.shape[1:], default=0)
+            return 60 + 100 * math.sqrt(min(side / largest, 1)) + LINE * max(lines - 3, 0)
+
+        def flow(edges: Edges, given: tuple[int, ...] = (), lead_in: bool = False, lead_out: bool = False) -> Flow:
+            def units(chain: list[Node]) -> list[Unit]:
+                return self._units(chain, height)
+
+            # Input and output have boxes here, so it begins before the one and ends behind the other.
+            return Flow(edges, self.nodes, given, units, "<", ">", lead_in=lead_in, lead_out=lead_out, terse=True)
+
+        whole = flow((("<", INPUT), *self.graph.inside(), (OUTPUT, ">")))
+        count = math.ceil(whole.width / WIDEST)
+        if count == 1 or len(whole.segments) > 1:
+            return [whole]
+        rows = _cut(whole, count)
+        return [
+            flow(
+                tuple(itertools.pairwise(["<", *row, ">"])),
+                self.nodes[row[0]].given,
+                lead_in=row is not rows[0],
+                lead_out=row is not rows[-1],
+            )
+            for row in rows
+        ]
+
+    def panel(self, kind: Kind) -> Panel:
+        """Return a kind of block in detail, with the shapes of the first one."""
+        first = self.nodes[kind.paths[0]]
+        most = max(len(self._lines(node, node.name)) for node in self._inner(first.path))
+        flow = Flow(
+            self.graph.flat(first.path),
+            self.nodes,
+            first.given,
+            lambda chain: self._units(chain, lambda *_: most * LINE + 2 * PADDING, kind.paths),
+            lead_in=True,
+            lead_out=True,
+        )
+        blocks = [self.nodes[path] for path in kind.paths]
+        groups = [max(node.groups for node in self._inner(path)) for path in kind.paths]
+        return Panel(kind, flow, blocks, groups if len(set(groups)) > 1 else None)
+
+    def summary(self) -> str:
+        """Return in a sentence or two what there is to see."""
+        parts = ", ".join(part.path for part in self.graph.parts())
+        kinds = ", ".join(f"{kind.title} ({len(kind.paths)})" for kind in self.kinds)
+        return f"From left to right: {parts}." + (f" In detail: {kinds}." if kinds else "")
+
+    def legend(self, root: ET.Element, y: float) -> tuple[float, float]:
+        """Draw what the boxes and signs mean; return how wide it is and where it ends."""
+        roles = {role(node) for node in self.nodes.values()}
+        kinds = {node.kind for node in self.nodes.values()}
+        x = MARGIN
+        for name, meaning in LEGEND.items():
+            if name in roles:
+                sample = svg.add(root, "g", name)
+                svg.add(sample, "rect", "box", x=x, y=y, width=18, height=12, rx=6 if name == "plain" else 2)
+                svg.text(root, "note", x + 24, y + 10, meaning, left=True)
+                x += 24 + text_width(meaning) + LANES
+        for kind, meaning in MEANINGS.items():
+            if kind in kinds:
+                draw_join(root, kind, x + 9, y + 6)
+                svg.text(root, "note", x + 24, y + 10, meaning, left=True)
+                x += 24 + text_width(meaning) + LANES
+        width = x - MARGIN
+        y += LANES + LINE
+        order = {"nchw": "channels × height × width", "nhwc": "height × width × channels"}
+        notes = ["Higher: more pixels. Wider: more channels. Boxes that touch pass the same shape on."]
+        if any(len(kind.paths) > 1 for kind in self.kinds):
+            notes.append("A detail has the shapes of the first block in its list.")
+        svg.text(root, "note", MARGIN, y, {layout: f"Shapes: {axes}." for layout, axes in order.items()}, left=True)
+        for note in notes:
+            y += LINE
+            svg.text(root, "note", MARGIN, y, note, left=True)
+        return max(width, *map(text_width, notes)), y
+
+
+def _cut(flow: Flow, count: int) -> list[list[str]]:
+    """Cut a chain into `count` rows of about the same width; return the paths of the parts in each."""
+    (segment,) = flow.segments
+    rows: list[list[str]] = [[]]
+    x = 0.0
+    for unit, (length, _) in zip(segment.units, segment.arrows, strict=False):
+        if x + length + unit.width / 2 > flow.width * len(rows) / count:
+            rows.append([])
+        rows[-1] += unit.parts
+        x += length + unit.width
+    return rows
+
+
+class Panel:
+    """A kind of block in detail, and below it where it occurs, with the shapes that go in and come out.
+
+    `groups` are those of each block, where they are not the same in all.
+    """
+
+    ROWS = 6
+    """How many places stand below one another before the next column."""
+
+    def __init__(self, kind: Kind, flow: Flow, blocks: list[Node], groups: list[int] | None) -> None:
+        self.kind, self.flow = kind, flow
+        self.heading = f"{kind.title} × {len(blocks)}" if len(blocks) > 1 else kind.title
+        self.places = _places(blocks, groups)
+        self.place = ""
+        if len(self.places) == 1:
+            # What goes in and comes out stands in the drawing.
+            ((name, _),) = self.places
+            self.places, self.place = [], name if name.lower() != kind.title.lower() else ""
+        self.indent = 12 + max((text_width(name) for name, _ in self.places), default=0)
+        self.column = self.indent + 24 + max((label_width(shapes) for _, shapes in self.places), default=0)
+        columns = math.ceil(len(self.places) / self.ROWS)
+        heading = text_width(self.heading, "heading") + 12 + text_width(self.place)
+        self.width = max(flow.width, self.column * columns, heading)
+        self.height = 2 * LINE + flow.height
+        if self.places:
+            self.height += LANES + LINE * (min(len(self.places), self.ROWS) - 1) + 4
+
+    def draw(self, parent: ET.Element, x: float, y: float) -> None:
+        """Draw it with its upper left corner there."""
+        label = f"{self.heading}, in detail"
+        group = svg.add(parent, "g", "detail", data_detail=" ".join(self.kind.paths), role="group", aria_label=label)
+        svg.text(group, "heading", x, y + LINE, self.heading, left=True)
+        if self.place:
+            beside = x + text_width(self.heading, "heading") + 12
+            svg.text(group, "note", beside, y + LINE, self.place, left=True)
+        self.flow.draw(group, x, y + 2 * LINE)
+        below = y + 2 * LINE + self.flow.height + LANES
+        for i, (name, shapes) in enumerate(self.places):
+            left, baseline = x + i // self.ROWS * self.column, below + i % self.ROWS * LINE
+            svg.text(group, "note", left, baseline, name, left=True)
+            svg.text(group, "note", left + self.indent, baseline, shapes, left=True)
+
+
+def _places(blocks: list[Node], groups: list[int] | None) -> list[tuple[str, Shapes]]:
+    """Return where blocks are and what they are given and give, those in a row that are the same as one."""
+    places: list[tuple[str, Shapes]] = []
+    several = zip(blocks, groups or [0] * len(blocks), strict=True)
+    for (stage, count, *shapes), run in itertools.groupby(
+        several, lambda each: (each[0].path.rpartition(".")[0], each[1], each[0].given, each[0].shape)
+    ):
+        name = _range([block.name for block, _ in run])
+        name = f"{stage}.{name}" if stage else name
+        places.append((f"{name}, {count} groups" if groups else name, shapes))
+    return places

@@ -1,0 +1,1 @@
+"""Source code of the implementations, side by side."""
