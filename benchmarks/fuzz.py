@@ -630,7 +630,7 @@ def fuzz(name: str, wanted: range, seed: int, watch: Watch, folder: Path) -> int
             raise refusal
     read, broken, refused, largest = 0, 0, collections.Counter[str](), 0
     for number in wanted:
-        files = altered(reader, samples, random.Random(f"{seed} {name} {number}"))
+        files = altered(reader, samples, random.Random(f"{seed} {name} {number}"))  # noqa: S311
         largest = max(largest, sum(map(len, files.values())))
         try:
             refusal = attempt(reader, folder, files, watch)

@@ -24,8 +24,9 @@ TENSORS = ("stage4.conv1.weight", "stage4.conv1.bias", "head.fc1.weight", "head.
 
 WORKER = f"""
 import json
-from common import backends, catalog  # noqa: E402
-backend = backends.load({{backend!r}})
+from common import catalog
+from common.backends import registry
+backend = registry.load({{backend!r}})
 drawn = backend.initial(catalog.get({NETWORK!r}), "float32", 0)
 print(json.dumps({{{{name: [float(drawn[name].mean(dtype="f8")), float(drawn[name].var(dtype="f8")),
     float(abs(drawn[name]).max())] for name in {TENSORS!r}}}}}))

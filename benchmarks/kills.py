@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)
+    chance = random.Random(arguments.seed)  # noqa: S311
     for backend in arguments.backends:
         total, torn, runs, same = 0, 0, 0, 0
         with tempfile.TemporaryDirectory() as alone:

@@ -21,10 +21,10 @@ from common.backends import environments, registry
 LOADING = """
 import importlib, json, sys, time
 import numpy as np
-from common import backends
+from common.backends import registry
 name, path = sys.argv[1:]
-backend = backends.load(name)
-package = importlib.import_module(backends.get(name).package)
+backend = registry.load(name)
+package = importlib.import_module(registry.get(name).package)
 model = package.build("vgg11")
 package.load_weights(model, path)
 

@@ -9,6 +9,8 @@ are an image of the output's size, cut from X. That makes h * w operations on wh
 and `jax.jit` can unroll; sizes, strides and paddings are static there.
 """
 
+# ruff: noqa: N803 (X, Y and K are the source's names)
+
 from __future__ import annotations
 
 import functools

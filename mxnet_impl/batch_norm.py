@@ -80,7 +80,7 @@ class BatchNorm(HybridBlock):
 
     def hybrid_forward(
         self,
-        F: ModuleType,
+        F: ModuleType,  # noqa: N803 (Gluon's own name for it)
         x: Tensor,
         weight: Tensor,
         bias: Tensor,

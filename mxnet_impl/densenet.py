@@ -24,7 +24,7 @@ class DenseLayer(HybridBlock):
         self.relu = nn.Activation("relu")
         self.conv = nn.Conv2D(growth_rate, kernel_size=3, padding=1)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
         return F.np.concatenate([x, self.conv(self.relu(self.bn(x)))], axis=1)
 
 
@@ -37,7 +37,7 @@ class DenseBlock(HybridBlock):
         for j in range(1, num_layers + 1):
             setattr(self, f"block{j}", DenseLayer(growth_rate))
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
         for j in range(1, self.num_layers + 1):
             x = getattr(self, f"block{j}")(x)
         return x

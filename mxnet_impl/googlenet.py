@@ -54,7 +54,7 @@ class Inception(HybridBlock):
         self.branch3 = Branch(c3, kernel_size=5)
         self.branch4 = PoolBranch(c4)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
         return F.np.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], axis=1)
 
 

@@ -51,7 +51,7 @@ class Residual(HybridBlock):
         self.shortcut = Projection(channels, stride) if projection else Identity()
         self.relu2 = nn.Activation("relu")
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return self.relu2(y + self.shortcut(x))

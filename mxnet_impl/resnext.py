@@ -54,7 +54,7 @@ class ResNeXtBlock(HybridBlock):
         self.shortcut = NormedProjection(channels, stride) if projection else Identity()
         self.relu3 = nn.Activation("relu")
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.relu2(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))

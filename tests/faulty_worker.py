@@ -190,7 +190,7 @@ def stop(right, request):
 
 @fault
 def print_from_python(right, request):
-    print('{"id": 1, "status": "ok"}', flush=True)
+    print('{"id": 1, "status": "ok"}', flush=True)  # noqa: T201
     return right(request)
 
 

@@ -8,7 +8,7 @@ they are. Batch normalization differs in the statistics that it keeps.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 __all__ = ["BATCH_NORM_EPSILON", "BATCH_NORM_MOMENTUM", "BatchNorm1d", "BatchNorm2d", "image_size"]

@@ -2,7 +2,8 @@
 
 Nothing here is tuned, folded or shared: default layers, eager modules in PyTorch, `nnx.jit` in JAX, `tf.function` or
 not in TensorFlow, blocks hybridized or not in MXNet. Each module gives what a port's `deploy` does (see
-`common.backends.sessions`). With the same weights they compute the same logits: `tests/benchmarks/test_plain.py` holds them to it.
+`common.backends.sessions`). With the same weights they compute the same logits:
+`tests/benchmarks/test_plain.py` holds them to it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Residual(HybridBlock):
         self.bn2 = nn.BatchNorm()
         self.shortcut = nn.Conv2D(channels, 1, strides=stride) if stride > 1 else None
 
-    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:
+    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:  # noqa: N803 (Gluon's own name for it)
         y = F.npx.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return F.npx.relu(y + (self.shortcut(x) if self.shortcut else x))
@@ -84,7 +84,7 @@ class Inception(HybridBlock):
         self.pool = nn.MaxPool2D(3, strides=1, padding=1)
         self.conv4 = nn.Conv2D(c4, 1, activation="relu")
 
-    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:
+    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:  # noqa: N803 (Gluon's own name for it)
         y1 = self.conv1(x)
         y2 = self.conv2b(self.conv2a(x))
         y3 = self.conv3b(self.conv3a(x))
@@ -120,7 +120,7 @@ class DenseLayer(HybridBlock):
         self.bn = nn.BatchNorm()
         self.conv = nn.Conv2D(growth_rate, 3, padding=1)
 
-    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:
+    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:  # noqa: N803 (Gluon's own name for it)
         return F.np.concatenate([x, self.conv(F.npx.relu(self.bn(x)))], axis=1)
 
 
@@ -147,7 +147,7 @@ class Bottleneck(HybridBlock):
         self.bn3 = nn.BatchNorm()
         self.shortcut = sequential(nn.Conv2D(channels, 1, strides=stride), nn.BatchNorm()) if stride > 1 else None
 
-    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:
+    def hybrid_forward(self, F: ModuleType, x: mx.np.ndarray) -> mx.np.ndarray:  # noqa: N803 (Gluon's own name for it)
         y = F.npx.relu(self.bn1(self.conv1(x)))
         y = F.npx.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from benchmarks.plain import arguments
 from benchmarks.plain.weights import Layers

@@ -6,11 +6,14 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from common.backends.environments import Interpreter, find_environment
-from common.backends.protocol import Backend
+from common.backends import environments
+from common.backends.environments import Interpreter
 from common.errors import unknown
+
+if TYPE_CHECKING:
+    from common.backends.protocol import Backend
 
 __all__ = ["BACKENDS", "DEVICES", "BackendInfo", "find_interpreter", "get", "load"]
 
@@ -67,4 +70,4 @@ def load(name: str, device: str = "cpu") -> Backend:
 
 def find_interpreter(name: str) -> Interpreter | None:
     """Return the interpreter that holds backend `name`, or None where it is not installed; see `find_environment`."""
-    return find_environment(name, get(name).modules)
+    return environments.find_environment(name, get(name).modules)

@@ -27,7 +27,6 @@ from common.cli.options import (
 )
 from common.errors import ConfigError
 from common.terminal import console, print_fitted
-from common.training.checkpoints import trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from common.training.datasets import Dataset
     from common.training.experiment import Experiment
 
-__all__ = ["compare", "evaluate", "predict", "train", "trained"]
+__all__ = ["compare", "evaluate", "predict", "train"]
 
 _FRAMEWORKS = BACKENDS[1:]
 _INSIDE = "ROSETTA_INSIDE"
@@ -72,7 +71,7 @@ def _enter(backend: str) -> None:
         environment["PYTHONPATH"] = str(PROJECT)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(interpreter.path, [str(interpreter.path), "-m", "common", *sys.argv[1:]], environment)
+    os.execve(interpreter.path, [str(interpreter.path), "-m", "common", *sys.argv[1:]], environment)  # noqa: S606
 
 
 def _given(context: click.Context) -> set[str]:
@@ -272,6 +271,8 @@ _other_backend = click.option("--backend", help="Another backend than the run wa
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, backend: str | None, output: Path | None, as_json: bool) -> int:
     """Test a trained RUN on its validation images: accuracy, a table by class, the confusion matrix as a picture."""
+    from common.training.checkpoints import trained
+
     experiment, checkpoint = trained(run)
     experiment = dataclasses.replace(experiment, backend=backend or experiment.backend)
     _enter(experiment.backend)
@@ -319,6 +320,8 @@ def evaluate(run: Path, backend: str | None, output: Path | None, as_json: bool)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(run: Path, images: tuple[Path, ...], backend: str | None, top: int, as_json: bool) -> int:
     """Say what a trained RUN takes each IMAGE for: PNG or JPEG files of any size."""
+    from common.training.checkpoints import trained
+
     experiment, checkpoint = trained(run)
     experiment = dataclasses.replace(experiment, backend=backend or experiment.backend)
     _enter(experiment.backend)

@@ -59,7 +59,7 @@ def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
         by_kind.setdefault(mutant.kind, []).append(mutant)
     chosen: list[Mutant] = []
     for members in by_kind.values():
-        picked = random.Random(seed).sample(range(len(members)), min(count, len(members)))
+        picked = random.Random(seed).sample(range(len(members)), min(count, len(members)))  # noqa: S311
         chosen += [members[i] for i in sorted(picked)]
     return chosen
 

@@ -94,7 +94,7 @@ def derivatives(
     for group, names in {**groups(network), "input": ["input"]}.items():
         for number in range(directions):
             along = {name: _direction(name, values[name], number) for name in names}
-            value = _quotient(lambda step: loss({n: values[n] + step * d for n, d in along.items()}), center)
+            value = _quotient(lambda step: loss({n: values[n] + step * d for n, d in along.items()}), center)  # noqa: B023 (called at once)
             yield Derivative(group, tuple(names), number, value)
 
 

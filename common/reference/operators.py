@@ -8,6 +8,8 @@ The operators go over the pixels of a window, not over the windows. The pixels t
 are an image of the output's size, cut from X. That makes h * w operations on whole images.
 """
 
+# ruff: noqa: N803 (X, Y and K are the source's names)
+
 from __future__ import annotations
 
 from collections.abc import Iterator

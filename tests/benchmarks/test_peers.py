@@ -157,7 +157,7 @@ def test_what_was_measured_before_an_interruption_is_written_and_nothing_begun_a
         asked = {"networks": [network.name], "rounds": 3}
         return Run(1, "", {}, {}, asked, rows, interrupted=network.name == "regnetx32")
 
-    monkeypatch.setattr(peers.bench, "run", measured)
+    monkeypatch.setattr(peers.benchmark, "run", measured)
     monkeypatch.setattr(peers, "measured_work", lambda *_: {})
     file = tmp_path / "peers.json"
     asked = ["--networks", "resnet18,regnetx32,densenet", "-o", str(file)]

@@ -27,7 +27,7 @@ LENET = catalog.get("lenet")
 WORKER = """#!{python}
 import os, signal, sys, time
 import numpy as np
-from common import backends
+from common.backends import registry
 from common.parity import worker
 from common.backends.numpy.backend import Backend
 
@@ -38,7 +38,7 @@ class Faulty(Backend):
         return taps
 
 sys.argv[1:] = sys.argv[-1:]
-backends.load = lambda name: Faulty()
+registry.load = lambda name: Faulty()
 worker.Server.versions = lambda self: {{}}
 {setup}
 sys.exit(worker.main())
@@ -173,7 +173,7 @@ def test_taps_that_ignore_the_input_are_vacuous(worker, monkeypatch: pytest.Monk
 
 
 def test_a_framework_that_is_not_there_is_missing(worker) -> None:
-    worker("torch", setup="def load(_): raise ModuleNotFoundError('No torch', name='torch')\nbackends.load = load")
+    worker("torch", setup="def load(_): raise ModuleNotFoundError('No torch', name='torch')\nregistry.load = load")
     report = harness.run(Settings([LENET], ["torch"]))
     assert [cell.status for cell in report.cells] == ["missing", "missing"]
     assert report.exit_status() == 3
@@ -248,7 +248,7 @@ def test_whoever_has_got_least_far_computes_next() -> None:
     assert soon(lambda: entered == [0])
     for i, turn in enumerate((3, 1, 2), start=1):
         threads.append(enter(gate, 10, turn, entered, leave))
-        assert soon(lambda: len(gate.waiting) == i)
+        assert soon(lambda: len(gate.waiting) == i)  # noqa: B023 (it is asked at once)
     leave.set()
     first.set()
     for thread in threads:

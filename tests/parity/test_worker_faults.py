@@ -89,7 +89,7 @@ class Parity:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_heed_signals,
+            preexec_fn=_heed_signals,  # noqa: PLW1509 (there are no threads)
         )
 
     def end(self, process: subprocess.Popen[str], reports: str = "report") -> Run:

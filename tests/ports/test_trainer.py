@@ -293,4 +293,4 @@ def test_a_gpu_that_is_not_there_is_one_line(backend_name: str) -> None:
     try:
         registry.load(backend_name, "gpu")
     except BackendError as error:
-        assert "sees no GPU" in str(error)
+        assert "sees no GPU" in str(error)  # noqa: PT017 (a machine may have one)

@@ -644,7 +644,7 @@ class TestCompare:
         with Metrics(c) as writer:
             write(writer, [1.0], first=3)
         found = plots.divergences([read(run) for run in (a, b, c)])
-        console = Console(width=200, record=True, file=open(os.devnull, "w"))
+        console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
         console.print(plots.divergences_table(found))
         console.file.close()
         rows = [line.split() for line in console.export_text().splitlines()]
@@ -702,7 +702,7 @@ class TestConfusion:
         ]
 
     def test_the_table(self) -> None:
-        console = Console(width=80, record=True, file=open(os.devnull, "w"))
+        console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
         console.print(per_class_table(per_class(MATRIX, ["cat", "[dog]", "owl", "yak"])))
         console.file.close()
         rows = [line.split() for line in console.export_text().splitlines()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_site import a_benchmark, a_report
+from site_examples import a_benchmark, a_report
 
 from common.backends.registry import BACKENDS
 from common.catalog import get

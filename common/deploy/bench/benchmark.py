@@ -136,7 +136,7 @@ def _order(every: Sequence[Case], number: int, seed: int) -> Iterator[Case]:
     groups: dict[tuple[Any, ...], list[Case]] = {}
     for case in every:
         groups.setdefault((case.network, case.mode, case.threads, case.batch), []).append(case)
-    generator = random.Random(f"{seed} {number}")  # an order, no secret
+    generator = random.Random(f"{seed} {number}")  # noqa: S311 (an order, no secret)
     for group in groups.values():
         yield from generator.sample(group, len(group))
 

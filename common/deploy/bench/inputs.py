@@ -57,7 +57,7 @@ class Materials:
     def _read(self) -> weights.WeightsFile | None:
         return weights.read(self._given) if self._given else None
 
-    @functools.lru_cache(maxsize=1)  # it lives as long as the run
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (it lives as long as the run)
     def _tensors(self, network: Network) -> dict[str, np.ndarray]:
         if self._read is None:
             return weights.initialize(network, "probe", seed=0)

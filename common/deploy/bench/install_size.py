@@ -54,10 +54,10 @@ def main(needs: Iterable[str]) -> int:
     try:
         found = closure(needs)
     except metadata.PackageNotFoundError as error:
-        print(f"{error.name} is not installed in {sys.executable}", file=sys.stderr)
+        print(f"{error.name} is not installed in {sys.executable}", file=sys.stderr)  # noqa: T201
         return 3
     versions = {name: each.version for name, each in found.items()}
-    print(json.dumps({"bytes": size(found.values()), "versions": versions}))
+    print(json.dumps({"bytes": size(found.values()), "versions": versions}))  # noqa: T201
     return 0
 
 

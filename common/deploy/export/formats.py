@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import reference
 from common.catalog import Network
 from common.errors import ConfigError, unknown
 
@@ -128,6 +127,8 @@ class Signature:
 
 def check_any_size(network: Network) -> None:
     """Raise ConfigError where a network's weights fit one size of image, since it flattens images into features."""
+    from common import reference
+
     height, width = network.config.input_size
     other = network.configured(input_size=(2 * height, 2 * width))
     if reference.describe(other).manifest != reference.describe(network).manifest:

@@ -57,7 +57,7 @@ class RuntimeFacts:
 @functools.cache
 def table() -> Mapping[str, RuntimeFacts]:
     """Return the facts by distribution."""
-    given = json.loads(resources.files("common.deploy").joinpath("facts.json").read_text(encoding="utf-8"))
+    given = json.loads(resources.files("common.deploy.recommend").joinpath("facts.json").read_text(encoding="utf-8"))
     return {name: _facts(**entry) for name, entry in given.items()}
 
 

@@ -91,7 +91,7 @@ def print_advice(advice: Advice, screen: Console) -> None:
         screen.print("error: how far its logits are from the float64 reference's, relative to the largest of these")
         screen.print()
         print_fitted(screen, _facts([each.measurement for each in result.ranked], advice.constraints.runtime))
-        screen.print("Who says so, and when that was looked at: common/deploy/facts.json")
+        screen.print("Who says so, and when that was looked at: common/deploy/recommend/facts.json")
     elif not result.unmeasured:
         _print_nearest(advice, screen)
     for caveat in advice.caveats:

@@ -1,11 +1,11 @@
 """The architecture of a network as one SVG: the whole as a row of its parts, then each kind of block in detail.
 
 All of it is found from the reference by `common.reference.graph`: a network that the reference builds is drawn
-without a line more. A page does the rest by CSS. The colors are custom properties (`--ink`, `--paper`, `--conv`, `--pool`,
-`--norm`, `--dense`, `--join`, `--block`, `--mark`), by default `LIGHT`, or `DARK` where the reader prefers that; a page
-with a switch of its own sets all of them. `data-layout="nhwc"` on the drawing or around it writes shapes as height,
-width, channels; the class `marked` on a part marks it, as focus does. Each part has in `data-path` the paths that it
-stands for, separated by spaces; the detail of a kind of block has those of its blocks in `data-detail`.
+without a line more. A page does the rest by CSS. The colors are custom properties (`--ink`, `--paper`, `--conv`,
+`--pool`, `--norm`, `--dense`, `--join`, `--block`, `--mark`), by default `LIGHT`, or `DARK` where the reader prefers
+that; a page with a switch of its own sets all of them. `data-layout="nhwc"` on the drawing or around it writes shapes
+as height, width, channels; the class `marked` on a part marks it, as focus does. Each part has in `data-path` the
+paths that it stands for, separated by spaces; the detail of a kind of block has those of its blocks in `data-detail`.
 """
 
 from __future__ import annotations

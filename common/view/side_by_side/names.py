@@ -67,7 +67,6 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.dtype_policy", _all_but("tf"), "a model is made in, or cast to, the dtype that is asked for"),
             ("layers.undefined_kernels", _all_but("tf"), "no time is lost there on numbers that loading replaces"),
             ("layers.grouped_convolution", _all_but("jax"), "its own convolution takes groups, or one stands for each"),
-            ("layers.winograd_conv", _all_but("torch"), "every convolution is multiplied out there"),
             ("layers.exact_statistics", _all_but("mxnet"), "the momentum keeps the precision of its statistics"),
             *((f"training.{name}", ("numpy",), _NO_TRAINING) for name in _TRAINING),
         )

@@ -118,7 +118,7 @@ ACTS: Sequence[Act] = (
         "One step of training",
         "Forward, backward, update. JAX's is a pure function: what is new comes out of it, and what was given to it is "
         "no more.",
-        _ports("training: train_step") | {"numpy": ["/common/training/optimizers.py: update"]},
+        _ports("training: train_step") | {"numpy": ["/common/optimizers.py: update"]},
     ),
     Act(
         "weights",

@@ -45,12 +45,12 @@ def render(text: str) -> Markup:
     body = re.sub(r"<th[^>]*></th>", "<td></td>", body)
     body = body.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>')
     body = body.replace("</table>", "</table></div>").replace('href="initializers.md"', 'href="initializers.html"')
-    return Markup(body)
+    return Markup(body)  # noqa: S704 (the text is the project's own)
 
 
 def inline(text: str) -> Markup:
     """Return a line of Markdown as HTML."""
-    return Markup(_parser().renderInline(text))
+    return Markup(_parser().renderInline(text))  # noqa: S704 (as above)
 
 
 def plain(text: str) -> str:

@@ -24,7 +24,7 @@ import pytest
 from support import ROOT, interruptible
 
 from common import catalog, json_records, reference, weights
-from common.backends import launch, registry
+from common.backends import environments, launch
 from common.cli.main import main
 from common.deploy import tolerance
 from common.deploy.bench import benchmark, energy, history, install_size, machine, plots, tables, timing
@@ -172,10 +172,10 @@ def test_of_the_machine_the_best_before_and_after_the_rounds_counts(
 
 def test_a_fault_costs_its_own_row(faults: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     faults(torch="none", jax="wrong", tf="crash")
-    monkeypatch.setattr(registry, "_tox_folders", list)
+    monkeypatch.setattr(environments, "_tox_folders", list)
     monkeypatch.delenv("ROSETTA_PYTHON_MXNET", raising=False)
-    find_spec = registry.importlib.util.find_spec
-    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: name != "mxnet" and find_spec(name))
+    find_spec = environments.importlib.util.find_spec
+    monkeypatch.setattr(environments.importlib.util, "find_spec", lambda name: name != "mxnet" and find_spec(name))
     told: list[tuple[str, int, int]] = []
     settings = benchmark.Settings(
         [catalog.get("lenet")],

@@ -18,7 +18,7 @@ from PIL import Image
 from support import ROOT
 
 from common import catalog, images, reference, weights
-from common.backends import launch, registry
+from common.backends import environments, launch
 from common.deploy import tolerance
 from common.deploy.export import export
 from common.deploy.export.export import ExportRequest, Preprocessing, manifest_path
@@ -172,7 +172,7 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(rosetta, w: Path, tmp_pat
 
 
 def test_an_environment_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch, w: Path, tmp_path) -> None:
-    monkeypatch.setattr(registry, "find_environment", lambda name, modules: None)
+    monkeypatch.setattr(environments, "find_environment", lambda name, modules: None)
     with pytest.raises(BackendError, match=r"environment runtimes .*install it with `tox run --notest -e runtimes`"):
         export.export(ExportRequest(w, "onnx"), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == [w]

@@ -642,17 +642,17 @@ def test_the_commands_name_verbs_and_modules_that_exist(path) -> None:
 
 
 def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeypatch, capsys) -> None:
-    from common.deploy.bench import bench, machine
+    from common.deploy.bench import benchmark, machine
     from common.system import processors
 
     asked = []
 
-    def run(settings: bench.Settings, progress: Any) -> Run:
+    def run(settings: benchmark.Settings, progress: Any) -> Run:
         asked.append(settings)
         (threads,) = settings.threads
         return a_run(of(measured("litert", 9, 1, 1, 1), threads=threads, batch=4))
 
-    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(benchmark, "run", run)
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
     path = tmp_path / "made" / "bench.jsonl"
     for _ in range(2):
@@ -667,11 +667,11 @@ def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeyp
 
 
 def test_an_interrupted_measurement_is_kept_and_said_to_be(tmp_path: Path, monkeypatch) -> None:
-    from common.deploy.bench import bench, machine
+    from common.deploy.bench import benchmark, machine
     from common.system import processors
 
     one = of(measured("litert", 9, 1, 1, 1), threads=processors())
-    monkeypatch.setattr(bench, "run", lambda *_: dataclasses.replace(a_run(one), interrupted=True))
+    monkeypatch.setattr(benchmark, "run", lambda *_: dataclasses.replace(a_run(one), interrupted=True))
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
     path = tmp_path / "bench.jsonl"
     with pytest.raises(InterruptedRunError, match=r"what was measured was added to .*bench\.jsonl") as ended:
