@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.googlenet import Head
+from jax_impl.heads import Head
 from jax_impl.layers import BatchNorm, Conv, relu
 from jax_impl.resnext import ResNeXtStage
 

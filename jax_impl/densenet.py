@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jax_impl.heads import Stem
 from jax_impl.layers import AvgPool, BatchNorm, Conv, GlobalAvgPool, flatten, relu
-from jax_impl.resnet import Stem
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 

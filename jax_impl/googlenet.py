@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jax_impl.layers import Conv, GlobalAvgPool, MaxPool, flatten, relu
+from jax_impl.heads import Head
+from jax_impl.layers import Conv, MaxPool, relu
 
-__all__ = ["GoogLeNet", "Head", "Inception"]
+__all__ = ["GoogLeNet", "Inception"]
 
 
 class PointwiseBranch(nnx.Module):
@@ -125,17 +126,6 @@ class Stage3(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.block2(self.block1(x))
-
-
-class Head(nnx.Module):
-    """Global average pool, dense: (N, H, W, C) -> (N, num_classes)."""
-
-    def __init__(self, in_channels: int, num_classes: int, *, rngs: nnx.Rngs) -> None:
-        self.pool = GlobalAvgPool()
-        self.fc = nnx.Linear(in_channels, num_classes, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.fc(flatten(self.pool(x)))
 
 
 class GoogLeNet(nnx.Module):

@@ -8,22 +8,10 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.googlenet import Head
-from jax_impl.layers import BatchNorm, Conv, MaxPool, relu
+from jax_impl.heads import Head, Stem
+from jax_impl.layers import BatchNorm, Conv, relu
 
-__all__ = ["ResNet", "Residual", "Stem"]
-
-
-class Stem(nnx.Module):
-    """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, H, W, C) -> (N, H/4, W/4, channels)."""
-
-    def __init__(self, in_channels: int, channels: int = 64, *, rngs: nnx.Rngs) -> None:
-        self.conv = Conv(in_channels, channels, kernel_size=7, stride=2, padding=3, rngs=rngs)
-        self.bn = BatchNorm(channels, rngs=rngs)
-        self.pool = MaxPool(3, stride=2, padding=1)
-
-    def __call__(self, x: Array) -> Array:
-        return self.pool(relu(self.bn(self.conv(x))))
+__all__ = ["ResNet", "Residual"]
 
 
 class Projection(nnx.Module):

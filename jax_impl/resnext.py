@@ -9,9 +9,8 @@ from flax import nnx
 from jax import Array
 
 from common.catalog import bottleneck_width
-from jax_impl.googlenet import Head
+from jax_impl.heads import Head, Stem
 from jax_impl.layers import BatchNorm, Conv, relu
-from jax_impl.resnet import Stem
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
-from mxnet_impl.googlenet import Head
+from mxnet_impl.heads import Head
 from mxnet_impl.layers import BatchNorm
 from mxnet_impl.resnext import ResNeXtStage
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 from mxnet.gluon import HybridBlock, nn
 
+from mxnet_impl.heads import Stem
 from mxnet_impl.layers import BatchNorm, Tensor
-from mxnet_impl.resnet import Stem
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 

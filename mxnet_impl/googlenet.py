@@ -6,9 +6,10 @@ from types import ModuleType
 
 from mxnet.gluon import HybridBlock, nn
 
+from mxnet_impl.heads import Head
 from mxnet_impl.layers import Tensor
 
-__all__ = ["GoogLeNet", "Head", "Inception"]
+__all__ = ["GoogLeNet", "Inception"]
 
 
 class PointwiseBranch(nn.HybridSequential):
@@ -106,16 +107,6 @@ class Stage3(nn.HybridSequential):
         super().__init__()
         self.block1 = Inception(256, (160, 320), (32, 128), 128)
         self.block2 = Inception(384, (192, 384), (48, 128), 128)
-
-
-class Head(nn.HybridSequential):
-    """Global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.pool = nn.GlobalAvgPool2D()
-        self.flatten = nn.Flatten()
-        self.fc = nn.Dense(num_classes)
 
 
 class GoogLeNet(nn.HybridSequential):

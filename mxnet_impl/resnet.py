@@ -10,21 +10,10 @@ from types import ModuleType
 from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.contrib.nn import Identity
 
-from mxnet_impl.googlenet import Head
+from mxnet_impl.heads import Head, Stem
 from mxnet_impl.layers import BatchNorm, Tensor
 
-__all__ = ["ResNet", "Residual", "Stem"]
-
-
-class Stem(nn.HybridSequential):
-    """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, C, H, W) -> (N, channels, H/4, W/4)."""
-
-    def __init__(self, channels: int = 64) -> None:
-        super().__init__()
-        self.conv = nn.Conv2D(channels, kernel_size=7, strides=2, padding=3)
-        self.bn = BatchNorm()
-        self.relu = nn.Activation("relu")
-        self.pool = nn.MaxPool2D(3, strides=2, padding=1)
+__all__ = ["ResNet", "Residual"]
 
 
 class Projection(nn.HybridSequential):

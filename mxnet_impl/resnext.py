@@ -11,9 +11,8 @@ from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.contrib.nn import Identity
 
 from common.catalog import bottleneck_width
-from mxnet_impl.googlenet import Head
+from mxnet_impl.heads import Head, Stem
 from mxnet_impl.layers import BatchNorm, Tensor
-from mxnet_impl.resnet import Stem
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tf_impl.googlenet import Head
+from tf_impl.heads import Head
 from tf_impl.layers import BatchNormalization, Block, Conv2D
 from tf_impl.resnext import ResNeXtStage
 

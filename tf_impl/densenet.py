@@ -8,8 +8,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from tf_impl.heads import Stem
 from tf_impl.layers import BatchNormalization, Block, Conv2D, GlobalAvgPool2D
-from tf_impl.resnet import Stem
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import Block, Conv2D, GlobalAvgPool2D, MaxPool2D
+from tf_impl.heads import Head
+from tf_impl.layers import Block, Conv2D, MaxPool2D
 
-__all__ = ["GoogLeNet", "Head", "Inception"]
+__all__ = ["GoogLeNet", "Inception"]
 
 
 class PointwiseBranch(Block):
@@ -131,19 +132,6 @@ class Stage3(Block):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return self.block2(self.block1(x))
-
-
-class Head(Block):
-    """Global average pool, dense: (N, H, W, C) -> (N, num_classes)."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.pool = GlobalAvgPool2D()
-        self.flatten = keras.layers.Flatten()
-        self.fc = keras.layers.Dense(num_classes)
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        return self.fc(self.flatten(self.pool(x)))
 
 
 class GoogLeNet(keras.Model):

@@ -9,9 +9,8 @@ import keras
 import tensorflow as tf
 
 from common.catalog import bottleneck_width
-from tf_impl.googlenet import Head
+from tf_impl.heads import Head, Stem
 from tf_impl.layers import BatchNormalization, Block, Conv2D
-from tf_impl.resnet import Stem
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 

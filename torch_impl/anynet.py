@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from torch_impl.googlenet import Head
+from torch_impl.heads import Head
 from torch_impl.layers import BatchNorm2d
 from torch_impl.resnext import ResNeXtStage
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from torch_impl.heads import Stem
 from torch_impl.layers import BatchNorm2d
-from torch_impl.resnet import Stem
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GoogLeNet", "Head", "Inception"]
+from torch_impl.heads import Head
+
+__all__ = ["GoogLeNet", "Inception"]
 
 
 class PointwiseBranch(nn.Sequential):
@@ -103,16 +105,6 @@ class Stage3(nn.Sequential):
         super().__init__()
         self.block1 = Inception(832, 256, (160, 320), (32, 128), 128)
         self.block2 = Inception(832, 384, (192, 384), (48, 128), 128)
-
-
-class Head(nn.Sequential):
-    """Global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
-
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(in_channels, num_classes)
 
 
 class GoogLeNet(nn.Sequential):

@@ -7,21 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from torch_impl.googlenet import Head
+from torch_impl.heads import Head, Stem
 from torch_impl.layers import BatchNorm2d
 
-__all__ = ["ResNet", "Residual", "Stem"]
-
-
-class Stem(nn.Sequential):
-    """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, C, H, W) -> (N, channels, H/4, W/4)."""
-
-    def __init__(self, in_channels: int, channels: int = 64) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, kernel_size=7, stride=2, padding=3)
-        self.bn = BatchNorm2d(channels)
-        self.relu = nn.ReLU()
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+__all__ = ["ResNet", "Residual"]
 
 
 class Projection(nn.Sequential):

@@ -8,9 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from common.catalog import bottleneck_width
-from torch_impl.googlenet import Head
+from torch_impl.heads import Head, Stem
 from torch_impl.layers import BatchNorm2d
-from torch_impl.resnet import Stem
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.reference.googlenet import Head
+from common.reference.heads import Head
 from common.reference.layers import BatchNorm2d, Conv2d, ReLU, Sequential
 from common.reference.resnext import ResNeXtStage
 

@@ -5,6 +5,7 @@ The layers are bn, relu, conv 3x3, without the 1x1 bottleneck of table 1.
 
 from __future__ import annotations
 
+from common.reference.heads import Stem
 from common.reference.layers import (
     AvgPool2d,
     BatchNorm2d,
@@ -18,7 +19,6 @@ from common.reference.layers import (
     Value,
     concatenate,
 )
-from common.reference.resnet import Stem
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from common.reference.heads import Head
 from common.reference.layers import (
     Conv2d,
-    Flatten,
-    GlobalAvgPool2d,
-    Linear,
     MaxPool2d,
     Module,
     ReLU,
@@ -15,7 +13,7 @@ from common.reference.layers import (
     concatenate,
 )
 
-__all__ = ["GoogLeNet", "Head", "Inception"]
+__all__ = ["GoogLeNet", "Inception"]
 
 
 class Branch(Sequential):
@@ -100,15 +98,6 @@ class Stage3(Sequential):
     def __init__(self) -> None:
         self.block1 = Inception(832, 256, (160, 320), (32, 128), 128)
         self.block2 = Inception(832, 384, (192, 384), (48, 128), 128)
-
-
-class Head(Sequential):
-    """Global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
-
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        self.pool = GlobalAvgPool2d()
-        self.flatten = Flatten()
-        self.fc = Linear(in_channels, num_classes)
 
 
 class GoogLeNet(Sequential):

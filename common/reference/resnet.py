@@ -5,20 +5,10 @@ Convolutions keep their bias, and the projection on the shortcut has no batch no
 
 from __future__ import annotations
 
-from common.reference.googlenet import Head
-from common.reference.layers import BatchNorm2d, Conv2d, MaxPool2d, Module, ReLU, Sequential, Value, add
+from common.reference.heads import Head, Stem
+from common.reference.layers import BatchNorm2d, Conv2d, Module, ReLU, Sequential, Value, add
 
-__all__ = ["ResNet", "Residual", "Stem"]
-
-
-class Stem(Sequential):
-    """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, C, H, W) -> (N, channels, H/4, W/4)."""
-
-    def __init__(self, in_channels: int, channels: int = 64) -> None:
-        self.conv = Conv2d(in_channels, channels, 7, stride=2, padding=3)
-        self.bn = BatchNorm2d(channels)
-        self.relu = ReLU()
-        self.pool = MaxPool2d(3, stride=2, padding=1)
+__all__ = ["ResNet", "Residual"]
 
 
 class Projection(Sequential):

@@ -6,9 +6,8 @@ Here `group_width` is the number of channels in a group, and stem and head are t
 from __future__ import annotations
 
 from common.catalog import bottleneck_width
-from common.reference.googlenet import Head
+from common.reference.heads import Head, Stem
 from common.reference.layers import BatchNorm2d, Conv2d, Module, ReLU, Sequential, Value, add
-from common.reference.resnet import Stem
 
 __all__ = ["ResNeXt", "ResNeXtBlock"]
 

@@ -320,7 +320,7 @@ def test_a_folded_line_loses_nothing() -> None:
 
 
 def test_line_numbers_and_shapes_stand_at_the_lines(rosetta) -> None:
-    lines = rosetta("show", "lenet", "--backends", "jax,torch", COLUMNS="160").stdout.splitlines()
+    lines = rosetta("show", "lenet", "--backends", "jax,torch").stdout.splitlines()
     made = [line for line in lines if "self.conv1 = " in line]
     files = {"jax": "(1, 28, 28, 6)", "torch": "(1, 6, 28, 28)"}
     for line, (backend, shape) in zip(made, files.items(), strict=True):

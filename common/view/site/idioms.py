@@ -73,10 +73,10 @@ ACTS: Sequence[Act] = (
         "gradients: where neither word will do, the image is padded first.",
         {
             "numpy": ["layers: _pad", "layers: MaxPool2d"],
-            "torch": ["resnet: Stem"],
+            "torch": ["heads: Stem"],
             "jax": ["layers: Conv", "layers: MaxPool"],
             "tf": ["layers: _pad", "layers: MaxPool2D"],
-            "mxnet": ["resnet: Stem"],
+            "mxnet": ["heads: Stem"],
         },
     ),
     Act(
