@@ -25,6 +25,7 @@ MODULES: Mapping[str, Sequence[Network]] = {
     "nin": (get("nin", input_size=[83, 99]),),
     "googlenet": (get("googlenet", input_size=[70, 97]),),
     "batch_norm": _BATCH_NORM,
+    "heads": (get("resnet", arch=[[1, 8]], input_size=[38, 51]),),
     "resnet": (get("resnet", arch=[[1, 8], [2, 16], [1, 16]], input_size=[38, 51]),),
     "resnext": (get("resnext", arch=[[1, 8, 4, 1.0], [2, 16, 8, 0.5]], input_size=[38, 51]),),
     "densenet": (get("densenet", arch=[2, 1, 2], growth_rate=4, num_channels=8, input_size=[38, 51]),),
