@@ -20,6 +20,7 @@ from common.backends.protocol import Backend
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=list(registry.BACKENDS), default="numpy", help="whose port to test")
     parser.addoption("--in-browser", action="store_true", help="run what needs chromium, and nothing else")
+    parser.addoption("--thorough", action="store_true", help="run the exhaustive tests too")
     parser.addoption("--across", action="store_true", help="run what needs all frameworks, each in its environment")
 
 
@@ -28,6 +29,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         several = [item for item in items if item.get_closest_marker("across")]
         config.hook.pytest_deselected(items=several)
         items[:] = [item for item in items if item not in several]
+    if not config.getoption("--thorough"):
+        exhaustive = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=exhaustive)
+        items[:] = [item for item in items if item not in exhaustive]
     wanted = config.getoption("--in-browser")
     others = [item for item in items if bool(item.get_closest_marker("browser")) != wanted]
     config.hook.pytest_deselected(items=others)
