@@ -1,4 +1,4 @@
-"""The networks in JAX with Flax NNX: `nnx.Module`s in NHWC that train, print, jit and split as any other."""
+"""The networks in JAX with Flax NNX: `nnx.Module`s for images in NHWC."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from common.errors import ConfigError
 from jax_impl.alexnet import AlexNet
 from jax_impl.anynet import AnyNet
 from jax_impl.batch_norm import BatchNorm, BNLeNet, BNLeNetScratch, batch_norm
+from jax_impl.compilation import RUN_ONCE
 from jax_impl.densenet import DenseBlock, DenseNet, Transition
 from jax_impl.googlenet import GoogLeNet, Inception
-from jax_impl.layers import RUN_ONCE
 from jax_impl.lenet import LeNet
 from jax_impl.nin import NiN, NiNStage
 from jax_impl.resnet import Residual, ResNet
@@ -67,31 +67,31 @@ _NETWORKS: dict[str, type[nnx.Module]] = {
 def build(
     name: str, *, dtype: Literal["float32", "float64"] = "float32", seed: int = 0, **config: object
 ) -> nnx.Module:
-    """Return the network `name` of the catalog, with Flax's own initialization, in training mode as usual.
+    """Return the network `name` of the catalog in training mode, with Flax's default initialization.
 
-    `seed` is where the initializers' and dropout's random numbers begin: JAX has no global generator to begin from.
-    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
-    Raises ConfigError for an unknown name, a wrong configuration, an input too small for the network, or float64 where
-    JAX has it turned off.
+    `seed` seeds the initializers and dropout. `config` overrides the catalog's settings: `num_classes`, `in_channels`,
+    `input_size` and those of the network's family.
+    Raises ConfigError for an unknown name, an invalid setting, an input too small for the network, or float64 if JAX's
+    64-bit mode is off.
     """
     network = catalog.get(name, **config)
     graphdef, _ = nnx.split(uninitialized(network, dtype))
-    # Layer by layer XLA would compile a random generator for each shape, with optimizations that pay only in a program
-    # that runs more than once: lenet would take 8 s, googlenet a minute.
+    # One program for all initializers, compiled without optimization: run one by one, XLA would compile a program for
+    # each shape, which takes 8 s for lenet and a minute for googlenet.
     initialize = jax.jit(lambda: nnx.state(_construct(network, dtype, seed)), compiler_options=RUN_ONCE)
     return nnx.merge(graphdef, initialize())
 
 
 def uninitialized(network: Network, dtype: str) -> nnx.Module:
-    """Return the network with shapes in place of its numbers.
+    """Return the network with a `jax.ShapeDtypeStruct` in place of each array.
 
-    Raises ConfigError where the input is too small, or for float64 where JAX has it turned off.
+    Raises ConfigError if the input is too small, or for float64 if JAX's 64-bit mode is off.
     """
-    reference.describe(network)
-    # JAX would quietly make float32 of it.
+    reference.describe(network)  # raises ConfigError
+    # Without 64-bit mode JAX would silently use float32.
     if dtype == "float64" and not jax.config.jax_enable_x64:
         raise ConfigError(
-            '`dtype` (="float64") needs 64-bit numbers, which JAX has turned off; call '
+            '`dtype` (="float64") needs JAX\'s 64-bit mode, which is off; call '
             'jax.config.update("jax_enable_x64", True) first'
         )
     return nnx.eval_shape(lambda: _construct(network, dtype, seed=0))
@@ -99,7 +99,7 @@ def uninitialized(network: Network, dtype: str) -> nnx.Module:
 
 def _construct(network: Network, dtype: str, seed: int) -> nnx.Module:
     model = _NETWORKS[network.family](**network.settings(), rngs=nnx.Rngs(seed))
-    numbers = nnx.state(model, (nnx.Param, nnx.BatchStat))
-    nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), numbers))
+    weights = nnx.state(model, (nnx.Param, nnx.BatchStat))
+    nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), weights))
     model.network = network
     return model

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.layers import Conv, MaxPool, flatten, image_size, relu
+from jax_impl.layers import Conv, MaxPool, image_size
 
 __all__ = ["AlexNet"]
 
@@ -45,11 +45,11 @@ class AlexNet(nnx.Module):
         self.fc3 = nnx.Linear(4096, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = self.pool1(relu(self.conv1(x)))
-        x = self.pool2(relu(self.conv2(x)))
-        x = relu(self.conv3(x))
-        x = relu(self.conv4(x))
-        x = self.pool3(relu(self.conv5(x)))
-        x = self.dropout1(relu(self.fc1(flatten(x))))
-        x = self.dropout2(relu(self.fc2(x)))
+        x = self.pool1(nnx.relu(self.conv1(x)))
+        x = self.pool2(nnx.relu(self.conv2(x)))
+        x = nnx.relu(self.conv3(x))
+        x = nnx.relu(self.conv4(x))
+        x = self.pool3(nnx.relu(self.conv5(x)))
+        x = self.dropout1(nnx.relu(self.fc1(x.reshape(x.shape[0], -1))))
+        x = self.dropout2(nnx.relu(self.fc2(x)))
         return self.fc3(x)

@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from jax_impl.heads import Head
-from jax_impl.layers import BatchNorm, Conv, relu
+from jax_impl.layers import BatchNorm, Conv
 from jax_impl.resnext import ResNeXtStage
 
 __all__ = ["AnyNet"]
@@ -20,7 +20,7 @@ class SmallStem(nnx.Module):
         self.bn = BatchNorm(channels, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return relu(self.bn(self.conv(x)))
+        return nnx.relu(self.bn(self.conv(x)))
 
 
 class AnyNet(nnx.Module):
@@ -39,17 +39,17 @@ class AnyNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_stages = len(arch)
         self.stem = SmallStem(in_channels, stem_channels, rngs=rngs)
+        self.stages = nnx.List()
         channels = stem_channels
-        for i, (depth, stage_channels, group_width, multiplier) in enumerate(arch, start=1):
+        for depth, stage_channels, group_width, multiplier in arch:
             stage = ResNeXtStage(channels, depth, stage_channels, group_width, multiplier, stride=2, rngs=rngs)
-            setattr(self, f"stage{i}", stage)
+            self.stages.append(stage)
             channels = stage_channels
         self.head = Head(channels, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.stem(x)
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x)
+        for stage in self.stages:
+            x = stage(x)
         return self.head(x)

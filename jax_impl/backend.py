@@ -12,93 +12,98 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
 from common import layout, reference
 from common.backends.protocol import Calls, Gradients, check_all_ran, kind_of
 from common.catalog import Network
 from common.errors import no_device
 from common.optimizers import OptimizerConfig
-from common.reference import Call
+from common.reference import Call, ExternalNetwork
 from common.weights import DTypeName
-from jax_impl import build, layers, uninitialized
-from jax_impl.layers import RUN_ONCE
+from jax_impl import build, uninitialized
+from jax_impl.compilation import RUN_ONCE
 from jax_impl.training import Trainer, few_loops_gradients, gradients
-from jax_impl.weights import from_canonical, state_to_canonical, to_canonical
+from jax_impl.weights import from_canonical, modules_by_path, state_to_canonical, to_canonical
 
 __all__ = ["Backend"]
 
-_FEW = 12
-"""Convolutions whose loops are optimized in less time than they then save."""
+_FEW_CONVOLUTIONS = 12
+"""Up to this number of convolutions, optimizing the loops of their gradients takes less time than it saves."""
 
-Observer = Callable[[str, nnx.Module | str, Array | None, Array], Array | None]
+_FUNCTIONS = {"relu": "relu", "logistic": "sigmoid", "reshape": "flatten"}
+"""Functions that the reference has layers for, by what JAX calls them in a traced program."""
+
+_START = ":start"
+"""Suffix of the mark at which a module starts."""
+
+Interceptor = Callable[[str, nnx.Module, Callable[[Array], Array], Array], Array]
+"""Called as `intercept(path, module, call, x)` in place of `module(x)`, which is `call(x)`."""
 
 
 @contextmanager
 def _wrapped(classes: set[type[nnx.Module]], wrap: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Have `wrap(call)` in place of each class's `__call__`; Python looks for it on the class, never on the object."""
+    """Replace `__call__` of each class by `wrap(__call__)`, and restore it on every way out.
+
+    Python looks up `__call__` on the class, and Flax NNX has no hook for it: `nnx.tabulate` and `nnx.capture` replace
+    methods of classes too. `nnx.capture` records no inputs, cannot change outputs, and skips inherited methods.
+    """
     own = {cls: vars(cls).get("__call__") for cls in classes}
     wrappers = {cls: wrap(cls.__call__) for cls in classes}
-    for cls, wrapper in wrappers.items():
-        cls.__call__ = wrapper
     try:
+        for cls, wrapper in wrappers.items():
+            cls.__call__ = wrapper
         yield
     finally:
         for cls, call in own.items():
-            if call is None:
-                del cls.__call__
-            else:
+            if call is not None:
                 cls.__call__ = call
+            elif "__call__" in vars(cls):
+                del cls.__call__
 
 
-def _observed(model: nnx.Module, x: Array, observe: Observer) -> Array:
-    """Run the model and call `observe(path, module, input, output)` after each module below it.
+def _intercepted(model: nnx.Module, x: Array, intercept: Interceptor) -> Array:
+    """Run the model, with each call of a module inside it made by `intercept`.
 
-    What it returns goes on in place of the module's output. An activation is no module: observed is its name. Modules
-    that do not make one array of another are left out.
+    Left out are calls with several arguments.
     """
-    modules = list(nnx.iter_modules(model))
-    paths = {id(module): ".".join(map(str, path)) for path, module in modules}
+    paths = {id(module): path for path, module in modules_by_path(model).items()}
     running: list[str] = []
 
     def wrap(call: Callable) -> Callable:
         @functools.wraps(call)
-        def wrapper(module: nnx.Module, *given: Array, **options: Any) -> Array:
+        def wrapper(module: nnx.Module, *given: Any, **options: Any) -> Any:
             path = paths[id(module)]
-            again = running[-1:] == [path]  # by `super().__call__`
+            by_super = running[-1:] == [path]  # a subclass called `super().__call__`
             running.append(path)
-            y = call(module, *given, **options)
-            running.pop()
-            single = len(given) == 1 and isinstance(y, Array)
-            other = observe(path, module, given[0], y) if path and single and not again else None
-            return y if other is None else other
+            try:
+                if not path or by_super or len(given) != 1 or options:
+                    return call(module, *given, **options)
+                return intercept(path, module, functools.partial(call, module), given[0])
+            finally:
+                running.pop()
 
         return wrapper
 
-    def observe_activation(name: str, y: Array) -> None:
-        observe(f"{running[-1]}.{name}" if running[-1] else name, name, None, y)
-
-    token = layers.observer.set(observe_activation)
-    try:
-        with _wrapped({type(module) for _, module in modules}, wrap):
-            return model(x)
-    finally:
-        layers.observer.reset(token)
+    with _wrapped({type(module) for module in modules_by_path(model).values()}, wrap):
+        return model(x)
 
 
-def _moved(model: nnx.Module) -> nnx.State:
-    """Return what a run in training changes: the running statistics, and where dropout has got to."""
+def _run_state(model: nnx.Module) -> nnx.State:
+    """Return what a run in training mode changes: running statistics and the state of dropout's generators."""
     return nnx.state(model, (nnx.BatchStat, nnx.RngState))
 
 
-# Pure functions of the split model: compiled once for each network, mode, dtype and input shape, whichever model of
-# that network it is. What a run changes in the model inside comes out as a value.
+# These are pure functions of the split model. XLA compiles them once for each network, mode, dtype and input shape, and
+# shares the program between models. They return what a run changes in the model.
 @functools.partial(jax.jit, static_argnums=0)
 def _run(graphdef: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, nnx.State]:
     model = nnx.merge(graphdef, state)
-    return model(x), _moved(model)
+    return model(x), _run_state(model)
 
 
-# A trace is asked for once: optimizing it would take longer than it runs.
+# A trace runs once: optimizing it would take longer than running it.
 @functools.partial(jax.jit, static_argnums=0, compiler_options=RUN_ONCE)
 def _trace(
     graphdef: nnx.GraphDef, state: nnx.State, x: Array, given: dict[str, Array]
@@ -106,13 +111,24 @@ def _trace(
     model = nnx.merge(graphdef, state)
     outputs: dict[str, Array] = {}
 
-    def observe(path: str, _: nnx.Module | str, __: Array | None, output: Array) -> Array | None:
-        outputs[path] = output
-        return given.get(path)
+    def record(path: str, _: nnx.Module, call: Callable[[Array], Array], x: Array) -> Array:
+        y = call(x)
+        if not isinstance(y, Array):
+            return y
+        outputs[path] = y
+        return given.get(path, y)
 
-    outputs["logits"] = _observed(model, x, observe)
-    check_all_ran(model.network, (".".join(map(str, path)) for path, _ in nnx.iter_modules(model) if path), outputs)
-    return [outputs[tap] for tap in reference.describe(model.network).taps], _moved(model)
+    outputs["logits"] = _intercepted(model, x, record)
+    check_all_ran(model.network, (path for path in modules_by_path(model) if path), outputs)
+    return [outputs[tap] for tap in reference.describe(model.network).taps], _run_state(model)
+
+
+def _equations(program: Jaxpr) -> Iterator[JaxprEqn]:
+    """Iterate over the equations of a traced program and of the programs that it calls, in order of execution."""
+    for equation in program.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
 
 
 class Backend:
@@ -122,16 +138,16 @@ class Backend:
 
     def __init__(self, device: str = "cpu") -> None:
         try:
-            found, *_ = jax.devices(device)
+            first, *_ = jax.devices(device)
         except RuntimeError:
             raise no_device("JAX") from None
-        jax.config.update("jax_default_device", found)
+        jax.config.update("jax_default_device", first)
         jax.config.update("jax_enable_x64", True)
         jax.config.update("jax_default_matmul_precision", "highest")
 
     def build(self, network: Network, dtype: DTypeName) -> nnx.Module:
         model = uninitialized(network, dtype)
-        # All of it is shapes without values now, and only the weights get theirs from `load`.
+        # `load` gives values to the weights only; the random generators need theirs here.
         nnx.reseed(model, default=0)
         model.eval()
         return model
@@ -156,36 +172,50 @@ class Backend:
         return {tap: layout.nhwc_to_nchw(np.asarray(output)) for tap, output in zip(taps, outputs, strict=True)}
 
     def calls(self, model: nnx.Module, x: np.ndarray, training: bool = False) -> Calls:
-        found: Calls = {}
-
+        calls: Calls = {}
         manifest = reference.describe(model.network).manifest
 
-        def observe(path: str, _: nnx.Module | str, given: Array | None, output: Array) -> None:
-            if given is not None:
-                x, y = layout.nhwc_to_nchw(np.asarray(given)), layout.nhwc_to_nchw(np.asarray(output))
-                found[path] = layout.canonical_input(manifest.get(f"{path}.weight"), x), y
+        def record(path: str, _: nnx.Module, call: Callable[[Array], Array], x: Array) -> Array:
+            y = call(x)
+            if isinstance(y, Array):
+                given, output = layout.nhwc_to_nchw(np.asarray(x)), layout.nhwc_to_nchw(np.asarray(y))
+                calls[path] = layout.canonical_input(manifest.get(f"{path}.weight"), given), output
+            return y
 
         if training:
             model.train()
         else:
             model.eval()
-        _observed(model, jnp.asarray(self._input(nnx.state(model), x)), observe)
-        return found
+        _intercepted(model, jnp.asarray(self._input(nnx.state(model), x)), record)
+        return calls
 
     def summary(self, model: nnx.Module) -> list[Call]:
-        calls: list[Call] = []
-
-        def observe(path: str, module: nnx.Module | str, _: Array | None, output: Array) -> None:
-            if isinstance(module, str):
-                calls.append(Call(path, module, output.shape))
-            else:
-                kind = kind_of(module, "jax_impl", (nnx.Module,))
-                calls.append(Call(path, kind, output.shape, own=type(module).__name__))
+        def mark(path: str, _: nnx.Module, call: Callable[[Array], Array], x: Array) -> Array:
+            y = call(checkpoint_name(x, f"{path}{_START}"))
+            return checkpoint_name(y, path) if isinstance(y, Array) else y
 
         model.eval()
         graphdef, state = nnx.split(model)
         image = self._input(state, np.zeros((1, *model.network.input_shape)))
-        jax.eval_shape(lambda state, x: _observed(nnx.merge(graphdef, state), x, observe), state, image)
+        # A traced program names functions but no modules, so each module marks where it starts and ends.
+        program = jax.make_jaxpr(lambda state, x: _intercepted(nnx.merge(graphdef, state), x, mark))(state, image)
+        modules = modules_by_path(model)
+        # What a layer's own functions compute is part of the layer. An external model has no names for functions.
+        blocks = set() if isinstance(model.network, ExternalNetwork) else {path.rpartition(".")[0] for path in modules}
+        running = [""]
+        calls: list[Call] = []
+        for equation in _equations(program.jaxpr):
+            operation = equation.primitive.name
+            name = equation.params["name"] if operation in ("name", "jit") else operation
+            if operation == "name" and name.endswith(_START):
+                running.append(name.removesuffix(_START))
+            elif operation == "name":
+                running.pop()
+                own, kind = type(modules[name]).__name__, kind_of(modules[name], "jax_impl", (nnx.Module,))
+                calls.append(Call(name, kind, equation.outvars[0].aval.shape, own=own))
+            elif name in _FUNCTIONS and running[-1] in blocks:
+                path = f"{running[-1]}.{_FUNCTIONS[name]}".lstrip(".")
+                calls.append(Call(path, _FUNCTIONS[name], equation.outvars[0].aval.shape))
         return calls
 
     def gradients(self, model: nnx.Module, x: np.ndarray, labels: np.ndarray) -> Gradients:
@@ -193,9 +223,10 @@ class Backend:
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
         images = self._input(params, x)
         kernels = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(params))
-        differentiate = few_loops_gradients if images.dtype == np.float64 and kernels <= _FEW else gradients
-        loss, by_params, by_images, moved = differentiate(graphdef, params, rest, images, labels)
-        nnx.update(model, moved)
+        few_loops = images.dtype == np.float64 and kernels <= _FEW_CONVOLUTIONS
+        differentiate = few_loops_gradients if few_loops else gradients
+        loss, by_params, by_images, rest = differentiate(graphdef, params, rest, images, labels)
+        nnx.update(model, rest)
         arrays = state_to_canonical(model.network, by_params)
         return Gradients(float(loss), arrays, layout.nhwc_to_nchw(np.asarray(by_images)))
 
@@ -205,15 +236,15 @@ class Backend:
     def _apply(
         self, function: Callable, model: nnx.Module, training: bool, *arrays: np.ndarray | Mapping[str, np.ndarray]
     ) -> Array | list[Array]:
-        """Run a pure function on the model, and leave in the model what moved."""
+        """Run a pure function of the model, and update the model with what a run in training mode changed."""
         if training:
             model.train()
         else:
             model.eval()
         graphdef, state = nnx.split(model)
-        output, moved = function(graphdef, state, *jax.tree.map(functools.partial(self._input, state), arrays))
+        output, changed = function(graphdef, state, *jax.tree.map(functools.partial(self._input, state), arrays))
         if training:
-            nnx.update(model, moved)
+            nnx.update(model, changed)
         return output
 
     @staticmethod

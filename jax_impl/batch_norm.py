@@ -12,9 +12,7 @@ from jax_impl.layers import (
     BATCH_NORM_MOMENTUM,
     AvgPool,
     Conv,
-    flatten,
     image_size,
-    sigmoid,
 )
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
@@ -85,10 +83,10 @@ class BNLeNet(nnx.Module):
         self.fc3 = nnx.Linear(84, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = self.pool1(sigmoid(self.bn1(self.conv1(x))))
-        x = self.pool2(sigmoid(self.bn2(self.conv2(x))))
-        x = sigmoid(self.bn3(self.fc1(flatten(x))))
-        x = sigmoid(self.bn4(self.fc2(x)))
+        x = self.pool1(nnx.sigmoid(self.bn1(self.conv1(x))))
+        x = self.pool2(nnx.sigmoid(self.bn2(self.conv2(x))))
+        x = nnx.sigmoid(self.bn3(self.fc1(x.reshape(x.shape[0], -1))))
+        x = nnx.sigmoid(self.bn4(self.fc2(x)))
         return self.fc3(x)
 
 

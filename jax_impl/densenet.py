@@ -1,6 +1,6 @@
 """DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): every layer reads all the layers before it.
 
-The layers are bn, relu, conv 3x3, without the 1x1 bottleneck of table 1.
+The layers are bn, conv 3x3, without the 1x1 bottleneck of table 1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from jax_impl.heads import Stem
-from jax_impl.layers import AvgPool, BatchNorm, Conv, GlobalAvgPool, flatten, relu
+from jax_impl.layers import AvgPool, BatchNorm, Conv, GlobalAvgPool
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
@@ -23,21 +23,21 @@ class DenseLayer(nnx.Module):
         self.conv = Conv(in_channels, growth_rate, kernel_size=3, padding=1, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return jnp.concatenate([x, self.conv(relu(self.bn(x)))], axis=-1)
+        return jnp.concatenate([x, self.conv(nnx.relu(self.bn(x)))], axis=-1)
 
 
 class DenseBlock(nnx.Module):
     """`num_layers` dense layers: (N, H, W, C) -> (N, H, W, C + num_layers * growth_rate)."""
 
     def __init__(self, in_channels: int, num_layers: int, growth_rate: int, *, rngs: nnx.Rngs) -> None:
-        self.num_layers = num_layers
-        for j in range(1, num_layers + 1):
-            setattr(self, f"block{j}", DenseLayer(in_channels, growth_rate, rngs=rngs))
+        self.blocks = nnx.List()
+        for _ in range(num_layers):
+            self.blocks.append(DenseLayer(in_channels, growth_rate, rngs=rngs))
             in_channels += growth_rate
 
     def __call__(self, x: Array) -> Array:
-        for j in range(1, self.num_layers + 1):
-            x = getattr(self, f"block{j}")(x)
+        for block in self.blocks:
+            x = block(x)
         return x
 
 
@@ -50,7 +50,7 @@ class Transition(nnx.Module):
         self.pool = AvgPool(2)
 
     def __call__(self, x: Array) -> Array:
-        return self.pool(self.conv(relu(self.bn(x))))
+        return self.pool(self.conv(nnx.relu(self.bn(x))))
 
 
 class DenseHead(nnx.Module):
@@ -62,7 +62,8 @@ class DenseHead(nnx.Module):
         self.fc = nnx.Linear(in_channels, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.fc(flatten(self.pool(relu(self.bn(x)))))
+        x = self.pool(nnx.relu(self.bn(x)))
+        return self.fc(x.reshape(x.shape[0], -1))
 
 
 class DenseNet(nnx.Module):
@@ -82,21 +83,21 @@ class DenseNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_stages = len(arch)
         self.stem = Stem(in_channels, num_channels, rngs=rngs)
+        self.stages, self.transitions = nnx.List(), nnx.List()
         channels = num_channels
         for i, num_layers in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", DenseBlock(channels, num_layers, growth_rate, rngs=rngs))
+            self.stages.append(DenseBlock(channels, num_layers, growth_rate, rngs=rngs))
             channels += num_layers * growth_rate
             if i < len(arch):
-                setattr(self, f"transition{i}", Transition(channels, channels // 2, rngs=rngs))
+                self.transitions.append(Transition(channels, channels // 2, rngs=rngs))
                 channels //= 2
         self.head = DenseHead(channels, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.stem(x)
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x)
-            if i < self.num_stages:
-                x = getattr(self, f"transition{i}")(x)
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i < len(self.transitions):
+                x = self.transitions[i](x)
         return self.head(x)

@@ -1,4 +1,4 @@
-"""How JAX runs a network fast: batch norm folded away, weights made constants, compiled by XLA once for each shape."""
+"""Fast inference and training in JAX: batch norm folded, weights as constants, one XLA program per input shape."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from common.optimizers import OptimizerConfig
 from common.randomness import step_seed
 from jax_impl.backend import Backend
 from jax_impl.training import make_optimizer, train_step
-from jax_impl.weights import from_canonical
+from jax_impl.weights import from_canonical, modules_by_path
 
 __all__ = ["deployed", "session", "set_threads", "training_step"]
 
 _PATHS = ("jax-jit", "jax-deploy")
-"""The execution paths that run this package's code."""
+"""Execution paths of this package."""
 
 
 def set_threads(count: int) -> None:
-    """Compute on so many threads: XLA's CPU backend has one for each processor that the process may run on."""
+    """Compute on `count` threads, by limiting the CPUs of the process: XLA's CPU backend uses one thread for each."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> nnx.Module:
-    """Return the port as it is written, with its weights and in their dtype, in evaluation mode."""
+    """Return the model with these weights, in their dtype and in evaluation mode."""
     backend = Backend(device)
     model = backend.build(network, next(iter(tensors.values())).dtype.name)
     backend.load(model, tensors)
@@ -43,28 +43,26 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> nnx.Module:
-    """Return the port's deploy form, in evaluation mode: folded normalizations are gone.
+    """Return the model in evaluation mode with its batch normalization folded into the convolutions.
 
-    Raises BackendError where JAX sees no such device.
+    Raises BackendError if JAX has no such device.
     """
     model = Backend(device).build(network, next(iter(tensors.values())).dtype.name)
+    modules = modules_by_path(model)
     for path in folded_layers(network):
-        *parents, name = path.split(".")
-        parent = model
-        for part in parents:
-            parent = getattr(parent, part)
-        setattr(parent, name, nnx.identity)
+        parent, _, name = path.rpartition(".")
+        setattr(modules[parent], name, nnx.identity)
     from_canonical(model, fold(network, tensors))
     return model
 
 
 def _placed(arrays: Any) -> Any:
-    """Return a tree of arrays on the Backend's device: given from elsewhere, each call would copy them there."""
+    """Copy a tree of arrays to the Backend's device once, so that no call copies them again."""
     return jax.device_put(arrays, jax.config.jax_default_device)
 
 
 class _Session:
-    """A function of images that answers; see `common.backends.sessions.Session`."""
+    """Runs a compiled model on images; see `common.backends.sessions.Session`."""
 
     def __init__(self, dtype: np.dtype, compiled: Callable[[Array], Callable[[Array], Array]]) -> None:
         self._dtype = dtype
@@ -85,9 +83,9 @@ class _Session:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
-    """Return a session; see `common.backends.sessions`.
+    """Return a session for inference; see `common.backends.sessions`.
 
-    Raises ConfigError for a path that is not this package's, BackendError without the device.
+    Raises ConfigError for an execution path of another package, BackendError if JAX has no such device.
     """
     dtype = next(iter(tensors.values())).dtype
     match path:
@@ -97,7 +95,7 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
             run = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))
             return _Session(dtype, lambda images: functools.partial(run.lower(state, images).compile(), state))
         case "jax-deploy":
-            # What a traced function finds outside its arguments is a constant to XLA.
+            # Arrays that a traced function uses without taking them as arguments are constants to XLA.
             model = deployed(network, tensors, device)
             return _Session(dtype, lambda images: jax.jit(model).lower(images).compile())
     raise unknown("execution path of JAX's own", path, _PATHS)
@@ -112,9 +110,9 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Callable[[], float]:
-    """Return a training step; see `common.backends.sessions`. Raises what `session` does.
+    """Return a function that takes a training step; see `common.backends.sessions`. Raises the errors of `session`.
 
-    Both paths take the same: batch norm learns, and weights that change are no constants.
+    Both execution paths take the same step: training changes the weights and needs batch normalization.
     """
     if path not in _PATHS:
         raise unknown("execution path of JAX's own", path, _PATHS)

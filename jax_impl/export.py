@@ -1,4 +1,4 @@
-"""JAX's artifacts, all of the deploy form: StableHLO, and with TensorFlow beside JAX a SavedModel and a LiteRT file."""
+"""Export from JAX: StableHLO, and with TensorFlow installed SavedModel and LiteRT. Batch norm is folded in all."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 _PLATFORMS = ("cpu", "cuda")
-"""What a program runs on, whatever it was exported on; the weights are in it once."""
+"""Platforms that an exported program runs on. The weights are stored once."""
 
 
 def _shape(model: nnx.Module, request: Export) -> str:
-    """Return the shape (N, H, W, C) of images, with letters for what may be any."""
+    """Return the shape (N, H, W, C) of images, with letters for dimensions of any size."""
     height, width = request.size or ("h", "w")
     return f"{request.batch or 'n'}, {height}, {width}, {model.network.config.in_channels}"
 
@@ -40,13 +40,13 @@ def _save_stable_hlo(model: nnx.Module, request: Export) -> tuple[str, str]:
     try:
         serialized = program.serialize()
     except ImportError:
-        raise BackendError("jax.export keeps programs with flatbuffers; install it: pip install flatbuffers") from None
+        raise BackendError("jax.export needs flatbuffers to save programs: pip install flatbuffers") from None
     request.path.write_bytes(serialized)
     return "images", "logits"
 
 
 def _as_tensorflow(model: nnx.Module, request: Export, platforms: tuple[str, ...]) -> Any:
-    """Return the model as a `tf.function` of one operation, which holds its StableHLO and has no gradient."""
+    """Return the model as a `tf.function` of one operation that holds its StableHLO, without gradient."""
     import tensorflow as tf
     from jax.experimental import jax2tf
 
@@ -62,7 +62,7 @@ def _as_tensorflow(model: nnx.Module, request: Export, platforms: tuple[str, ...
 
 
 def _save_model(model: nnx.Module, request: Export) -> tuple[str, str]:
-    """Write a SavedModel whose signature `serving_default` takes images and gives logits."""
+    """Write a SavedModel with a signature `serving_default` from images to logits."""
     import tensorflow as tf
 
     answer = _as_tensorflow(model, request, _PLATFORMS)
@@ -76,11 +76,11 @@ def _save_model(model: nnx.Module, request: Export) -> tuple[str, str]:
 
 
 def _save_lite(model: nnx.Module, request: Export) -> tuple[str, str]:
-    """Write a `.tflite`. Raises ConfigError for whole numbers without images to calibrate on, or of any shape."""
+    """Write a `.tflite` file. Raises ConfigError for int8 without calibration images, or without a fixed shape."""
     import tensorflow as tf
 
     function = _as_tensorflow(model, request, ("cpu",))
-    # TFLite divides no 64-bit integers, which JAX would compute sizes in.
+    # TFLite cannot divide 64-bit integers, with which JAX would compute sizes.
     with jax.enable_x64(False):
         concrete = function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function)
@@ -95,18 +95,18 @@ def _save_lite(model: nnx.Module, request: Export) -> tuple[str, str]:
             yield from ([batch] for batch in batches)
 
         converter.representative_dataset = samples
-        # An operation that would stay in floats is an error. Images and logits do stay: a caller needs no scales.
+        # Operations that stay in floats are errors, but images and logits are floats, so that callers need no scales.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     request.path.write_bytes(converter.convert())
     return "images", "Identity"
 
 
 def _calibration(request: Export) -> np.ndarray:
-    """Return the calibration images as batches, (batches, N, H, W, C), the first images again to fill the last."""
+    """Return the calibration images in batches, (batches, N, H, W, C). The first images also fill up the last batch."""
     if request.calibration is None:
         raise ConfigError("a LiteRT file of int8 takes its scales from images; give some as `calibration`")
     if request.batch is None or request.size is None:
-        # TensorFlow's calibrator dies of an operation that holds StableHLO of unknown shape.
+        # TensorFlow's calibrator crashes on an operation that holds StableHLO of unknown shape.
         raise ConfigError(
             "a LiteRT file of int8 from JAX has one batch and size; give both, or export TensorFlow's port"
         )
@@ -119,10 +119,10 @@ _SAVE = {"stablehlo": _save_stable_hlo, "saved-model": _save_model, "litert": _s
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
+    """Export a network; see `common.deploy.export.formats.Export`.
 
-    Raises ConfigError for a format that is not JAX's, and where the network or the format cannot take what is asked
-    for; BackendError without what the format needs beside JAX.
+    Raises ConfigError if JAX cannot write the format, or if the network or format does not support the request;
+    BackendError if a package that the format needs is missing.
     """
     if request.format not in _SAVE:
         raise unknown("format of JAX's", request.format, _SAVE)

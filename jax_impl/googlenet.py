@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 from jax_impl.heads import Head
-from jax_impl.layers import Conv, MaxPool, relu
+from jax_impl.layers import Conv, MaxPool
 
 __all__ = ["GoogLeNet", "Inception"]
 
@@ -19,7 +19,7 @@ class PointwiseBranch(nnx.Module):
         self.conv = Conv(in_channels, channels, kernel_size=1, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return relu(self.conv(x))
+        return nnx.relu(self.conv(x))
 
 
 class Branch(nnx.Module):
@@ -30,7 +30,7 @@ class Branch(nnx.Module):
         self.conv2 = Conv(channels[0], channels[1], kernel_size, padding=kernel_size // 2, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return relu(self.conv2(relu(self.conv1(x))))
+        return nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
 
 
 class PoolBranch(nnx.Module):
@@ -41,7 +41,7 @@ class PoolBranch(nnx.Module):
         self.conv = Conv(in_channels, channels, kernel_size=1, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return relu(self.conv(self.pool(x)))
+        return nnx.relu(self.conv(self.pool(x)))
 
 
 class Inception(nnx.Module):
@@ -83,9 +83,9 @@ class Stem(nnx.Module):
         self.pool2 = MaxPool(3, stride=2, padding=1)
 
     def __call__(self, x: Array) -> Array:
-        x = self.pool1(relu(self.conv1(x)))
-        x = relu(self.conv2(x))
-        return self.pool2(relu(self.conv3(x)))
+        x = self.pool1(nnx.relu(self.conv1(x)))
+        x = nnx.relu(self.conv2(x))
+        return self.pool2(nnx.relu(self.conv3(x)))
 
 
 class Stage1(nnx.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.layers import BatchNorm, Conv, GlobalAvgPool, MaxPool, flatten, relu
+from jax_impl.layers import BatchNorm, Conv, GlobalAvgPool, MaxPool
 
 __all__ = ["Head", "Stem"]
 
@@ -19,7 +19,7 @@ class Stem(nnx.Module):
         self.pool = MaxPool(3, stride=2, padding=1)
 
     def __call__(self, x: Array) -> Array:
-        return self.pool(relu(self.bn(self.conv(x))))
+        return self.pool(nnx.relu(self.bn(self.conv(x))))
 
 
 class Head(nnx.Module):
@@ -30,4 +30,5 @@ class Head(nnx.Module):
         self.fc = nnx.Linear(in_channels, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.fc(flatten(self.pool(x)))
+        x = self.pool(x)
+        return self.fc(x.reshape(x.shape[0], -1))

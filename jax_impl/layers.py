@@ -1,129 +1,35 @@
-"""What Flax does otherwise than the suite, or has no module for, put right in one place.
+"""Layers that Flax lacks, or whose defaults differ from those of the other ports.
 
-`nnx.Linear` and `nnx.Dropout` already mean what the suite means by them, and models use them as they are. Flax pads
-convolutions with `'SAME'` unless told, which at stride 2 is not symmetric on even sizes; its batch normalization keeps
-0.99 of the old statistics and computes the variance in a way that loses digits. Its pools are functions; here they are
-modules, so that they have a path. XLA has no fast grouped convolution on a processor: `grouped_convolution` is one.
+Models use `nnx.Linear` and `nnx.Dropout` as they are. The others need a class here:
+
+- Convolutions: Flax pads with `'SAME'` by default, which is asymmetric for even sizes at stride 2. XLA has no fast
+  grouped convolution for CPUs, so those are computed by `grouped_convolution`.
+- Batch normalization: Flax keeps 0.99 of the running statistics by default, and its fast variance loses digits.
+- Pooling: Flax has functions; as modules they have a path.
 """
 
 from __future__ import annotations
-
-import functools
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from jax_impl.grouped_convolution import grouped_convolution
+
 __all__ = [
     "BATCH_NORM_EPSILON",
     "BATCH_NORM_MOMENTUM",
-    "RUN_ONCE",
     "AvgPool",
     "BatchNorm",
     "Conv",
     "GlobalAvgPool",
     "MaxPool",
-    "flatten",
-    "grouped_convolution",
     "image_size",
-    "observer",
-    "relu",
-    "sigmoid",
 ]
 
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
-"""Fraction of the old running statistic kept at each training step, which is what Flax means by it too."""
-
-RUN_ONCE: dict[str, str | bool | int | float] = {
-    "xla_backend_optimization_level": "0",
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": "1",
-}
-"""How XLA is to compile what runs once: nothing optimized, and by the quicker of its two generators of CPU code.
-
-Compiling it takes longer than running it: traces of eight networks, each in two dtypes, 5 s in place of 14 s with the
-other generator, their gradients 31 s in place of 62 s.
-"""
-
-observer: ContextVar[Callable[[str, Array], None] | None] = ContextVar("observer", default=None)
-"""What a running trace wants to be told of each activation: its function's name and its output."""
-
-
-def _observed(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Have a running trace told of the function's calls; being no module, it could not be found by its path."""
-
-    @functools.wraps(function)
-    def call(x: Array) -> Array:
-        y = function(x)
-        observe = observer.get()
-        if observe is not None:
-            observe(function.__name__, y)
-        return y
-
-    return call
-
-
-@_observed
-def relu(x: Array) -> Array:
-    """max(x, 0)."""
-    return nnx.relu(x)
-
-
-@_observed
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
-    return nnx.sigmoid(x)
-
-
-@_observed
-def flatten(x: Array) -> Array:
-    """(N, H, W, C) -> (N, H * W * C), in that order."""
-    # `len` is a number, which the batch of an exported program need not be.
-    return x.reshape(x.shape[0], -1)
-
-
-_DENSE_CHANNELS = 32
-"""Input channels that one ungrouped convolution takes: fewer leave the processor's vectors idle, more are mostly 0."""
-
-
-def grouped_convolution(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: object, *, feature_group_count: int, **options: Any
-) -> Array:
-    """`lax.conv_general_dilated` with groups: (N, H, W, C), (h, w, C / groups, D) -> (N, H', W', D).
-
-    On a GPU it is that. XLA's CPU backend computes the gradient by a grouped kernel with plain loops, so there it is
-    ungrouped convolutions of a few groups each, side by side, whose kernels are zero between groups: the same numbers
-    but for rounding, as long as they are finite. Times as fractions of the plain form's, two threads, float32:
-
-                                               batch 8: inference  step    batch 1: inference  step
-        regnetx32, a convolution for each group              0.98  0.18                  1.03  0.25
-        regnetx32, one convolution, zero elsewhere           0.87  0.18                  1.00  0.19
-        regnetx32, this                                      0.69  0.16                  0.82  0.17
-    """
-    plain = functools.partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
-    in_width = kernel.shape[2]
-    together = max(1, _DENSE_CHANNELS // in_width)
-
-    def dense(x: Array, kernel: Array) -> Array:
-        kernels = jnp.split(kernel, feature_group_count, axis=3)
-        parts = []
-        for first in range(0, feature_group_count, together):
-            own = kernels[first : first + together]
-            places = [(i * in_width, (len(own) - 1 - i) * in_width) for i in range(len(own))]
-            block_diagonal = [
-                jnp.pad(each, ((0, 0), (0, 0), place, (0, 0))) for each, place in zip(own, places, strict=True)
-            ]
-            channels = lax.slice_in_dim(x, first * in_width, (first + len(own)) * in_width, axis=3)
-            parts.append(plain(channels, jnp.concatenate(block_diagonal, axis=3)))
-        return jnp.concatenate(parts, axis=3)
-
-    return lax.platform_dependent(
-        x, kernel, cpu=dense, default=functools.partial(plain, feature_group_count=feature_group_count)
-    )
+"""Fraction of the old running statistic that a training step keeps. Flax defines its `momentum` the same way."""
 
 
 class Conv(nnx.Conv):
@@ -169,10 +75,10 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class MaxPool(nnx.Module):
-    """The largest value of each square window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity.
+    """Maximum of each square window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity.
 
-    `repeats_edges` is to be made True where there is no infinity, as in whole numbers: padding then repeats a pixel
-    that each of its windows holds already.
+    Integers have no infinity. Set `repeats_edges` to True for them: padding then repeats the pixels at the border,
+    which are in the same windows already.
     """
 
     def __init__(self, window: int, stride: int | None = None, padding: int = 0) -> None:
@@ -187,7 +93,7 @@ class MaxPool(nnx.Module):
 
 
 class AvgPool(nnx.Module):
-    """The mean of each square window, side by side: (N, H, W, C) -> (N, H/window, W/window, C)."""
+    """Mean of each square window, without overlap: (N, H, W, C) -> (N, H/window, W/window, C)."""
 
     def __init__(self, window: int) -> None:
         self.window, self.stride, self.padding = window, window, 0
@@ -197,14 +103,14 @@ class AvgPool(nnx.Module):
 
 
 class GlobalAvgPool(nnx.Module):
-    """The mean of each channel, at any size: (N, H, W, C) -> (N, 1, 1, C)."""
+    """Mean of each channel, for images of any size: (N, H, W, C) -> (N, 1, 1, C)."""
 
     def __call__(self, x: Array) -> Array:
         return jnp.mean(x, axis=(1, 2), keepdims=True)
 
 
 def image_size(size: tuple[int, int], *layers: Conv | MaxPool | AvgPool) -> tuple[int, int]:
-    """Return the (height, width) that `layers`, square windows all, make of an image of `size`."""
+    """Return the (height, width) of an image of `size` after `layers`, all with square windows."""
     for layer in layers:
         if isinstance(layer, Conv):
             window, stride = layer.kernel_size[0], layer.strides

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.layers import AvgPool, Conv, flatten, image_size, sigmoid
+from jax_impl.layers import AvgPool, Conv, image_size
 
 __all__ = ["LeNet"]
 
@@ -34,8 +34,8 @@ class LeNet(nnx.Module):
         self.fc3 = nnx.Linear(84, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = self.pool1(sigmoid(self.conv1(x)))
-        x = self.pool2(sigmoid(self.conv2(x)))
-        x = sigmoid(self.fc1(flatten(x)))
-        x = sigmoid(self.fc2(x))
+        x = self.pool1(nnx.sigmoid(self.conv1(x)))
+        x = self.pool2(nnx.sigmoid(self.conv2(x)))
+        x = nnx.sigmoid(self.fc1(x.reshape(x.shape[0], -1)))
+        x = nnx.sigmoid(self.fc2(x))
         return self.fc3(x)

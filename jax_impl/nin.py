@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.layers import Conv, GlobalAvgPool, MaxPool, flatten, relu
+from jax_impl.layers import Conv, GlobalAvgPool, MaxPool
 
 __all__ = ["NiN", "NiNStage"]
 
@@ -31,9 +31,9 @@ class NiNStage(nnx.Module):
         self.conv3 = Conv(channels, channels, kernel_size=1, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = relu(self.conv1(x))
-        x = relu(self.conv2(x))
-        return relu(self.conv3(x))
+        x = nnx.relu(self.conv1(x))
+        x = nnx.relu(self.conv2(x))
+        return nnx.relu(self.conv3(x))
 
 
 class NiN(nnx.Module):
@@ -66,4 +66,5 @@ class NiN(nnx.Module):
         x = self.pool2(self.stage2(x))
         x = self.pool3(self.stage3(x))
         x = self.stage4(self.dropout(x))
-        return flatten(self.global_pool(x))
+        x = self.global_pool(x)
+        return x.reshape(x.shape[0], -1)

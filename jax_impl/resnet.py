@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from jax_impl.heads import Head, Stem
-from jax_impl.layers import BatchNorm, Conv, relu
+from jax_impl.layers import BatchNorm, Conv
 
 __all__ = ["ResNet", "Residual"]
 
@@ -46,32 +46,31 @@ class Residual(nnx.Module):
         self.shortcut = Projection(in_channels, channels, stride, rngs=rngs) if projection else nnx.identity
 
     def __call__(self, x: Array) -> Array:
-        y = relu(self.bn1(self.conv1(x)))
+        y = nnx.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return relu(y + self.shortcut(x))
+        return nnx.relu(y + self.shortcut(x))
 
 
 class ResNetStage(nnx.Module):
-    """`blocks` residual blocks, the first with stride s: (N, H, W, C) -> (N, H/s, W/s, channels).
+    """`num_blocks` residual blocks, the first with stride s: (N, H, W, C) -> (N, H/s, W/s, channels).
 
-    Its shortcut is a projection where it changes channels or resolution.
+    The first block's shortcut is a projection where the block changes channels or resolution.
     """
 
-    def __init__(self, in_channels: int, blocks: int, channels: int, stride: int, *, rngs: nnx.Rngs) -> None:
-        self.num_blocks = blocks
+    def __init__(self, in_channels: int, num_blocks: int, channels: int, stride: int, *, rngs: nnx.Rngs) -> None:
         projection = stride > 1 or in_channels != channels
-        self.block1 = Residual(in_channels, channels, stride, projection, rngs=rngs)
-        for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", Residual(channels, channels, rngs=rngs))
+        self.blocks = nnx.List([Residual(in_channels, channels, stride, projection, rngs=rngs)])
+        for _ in range(num_blocks - 1):
+            self.blocks.append(Residual(channels, channels, rngs=rngs))
 
     def __call__(self, x: Array) -> Array:
-        for j in range(1, self.num_blocks + 1):
-            x = getattr(self, f"block{j}")(x)
+        for block in self.blocks:
+            x = block(x)
         return x
 
 
 class ResNet(nnx.Module):
-    """Stem, a stage for each (blocks, channels) of `arch`, head.
+    """Stem, a stage for each (num_blocks, channels) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """
@@ -85,17 +84,17 @@ class ResNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_stages = len(arch)
         self.stem = Stem(in_channels, rngs=rngs)
+        self.stages = nnx.List()
         channels = 64
-        for i, (blocks, stage_channels) in enumerate(arch, start=1):
-            stage = ResNetStage(channels, blocks, stage_channels, stride=1 if i == 1 else 2, rngs=rngs)
-            setattr(self, f"stage{i}", stage)
+        for i, (num_blocks, stage_channels) in enumerate(arch):
+            stride = 1 if i == 0 else 2
+            self.stages.append(ResNetStage(channels, num_blocks, stage_channels, stride, rngs=rngs))
             channels = stage_channels
         self.head = Head(channels, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.stem(x)
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x)
+        for stage in self.stages:
+            x = stage(x)
         return self.head(x)

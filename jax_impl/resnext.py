@@ -10,7 +10,7 @@ from jax import Array
 
 from common.catalog import bottleneck_width
 from jax_impl.heads import Head, Stem
-from jax_impl.layers import BatchNorm, Conv, relu
+from jax_impl.layers import BatchNorm, Conv
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 
@@ -54,19 +54,19 @@ class ResNeXtBlock(nnx.Module):
         self.shortcut = NormedProjection(in_channels, channels, stride, rngs=rngs) if projection else nnx.identity
 
     def __call__(self, x: Array) -> Array:
-        y = relu(self.bn1(self.conv1(x)))
-        y = relu(self.bn2(self.conv2(y)))
+        y = nnx.relu(self.bn1(self.conv1(x)))
+        y = nnx.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return relu(y + self.shortcut(x))
+        return nnx.relu(y + self.shortcut(x))
 
 
 class ResNeXtStage(nnx.Module):
-    """`blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
+    """`num_blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
     def __init__(
         self,
         in_channels: int,
-        blocks: int,
+        num_blocks: int,
         channels: int,
         group_width: int,
         multiplier: float,
@@ -74,19 +74,19 @@ class ResNeXtStage(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_blocks = blocks
-        self.block1 = ResNeXtBlock(in_channels, channels, group_width, multiplier, stride, projection=True, rngs=rngs)
-        for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", ResNeXtBlock(channels, channels, group_width, multiplier, rngs=rngs))
+        first = ResNeXtBlock(in_channels, channels, group_width, multiplier, stride, projection=True, rngs=rngs)
+        self.blocks = nnx.List([first])
+        for _ in range(num_blocks - 1):
+            self.blocks.append(ResNeXtBlock(channels, channels, group_width, multiplier, rngs=rngs))
 
     def __call__(self, x: Array) -> Array:
-        for j in range(1, self.num_blocks + 1):
-            x = getattr(self, f"block{j}")(x)
+        for block in self.blocks:
+            x = block(x)
         return x
 
 
 class ResNeXt(nnx.Module):
-    """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stage for each (num_blocks, channels, group_width, multiplier) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """
@@ -100,18 +100,18 @@ class ResNeXt(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_stages = len(arch)
         self.stem = Stem(in_channels, rngs=rngs)
+        self.stages = nnx.List()
         channels = 64
-        for i, (blocks, stage_channels, group_width, multiplier) in enumerate(arch, start=1):
-            stride = 1 if i == 1 else 2
-            stage = ResNeXtStage(channels, blocks, stage_channels, group_width, multiplier, stride, rngs=rngs)
-            setattr(self, f"stage{i}", stage)
+        for i, (num_blocks, stage_channels, group_width, multiplier) in enumerate(arch):
+            stride = 1 if i == 0 else 2
+            stage = ResNeXtStage(channels, num_blocks, stage_channels, group_width, multiplier, stride, rngs=rngs)
+            self.stages.append(stage)
             channels = stage_channels
         self.head = Head(channels, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.stem(x)
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x)
+        for stage in self.stages:
+            x = stage(x)
         return self.head(x)

@@ -1,10 +1,12 @@
-"""Training in JAX: gradients, optax's transformations of them, and steps that are pure functions of the split model.
+"""Training in JAX: gradients, optimizers from optax, and training steps as pure functions of the split model.
 
-optax's transformations mean what the suite means by them (`common.optimizers`), clipping included; whether
-decay comes before Adam's or after is what tells adam from adamw. Two things differ. optax wants the learning rate, or
-a schedule of its own, when an optimizer is made; here it is an argument of the step, so that one compiled program
-serves every schedule. And optax computes Adam's 1 - b^t in JAX's default precision: where 64-bit numbers are turned
-off, which the Backend turns on, that leaves the first steps of Adam right to 2e-5.
+optax's transformations compute what `common.optimizers` defines, clipping included. Weight decay before Adam's
+transformation gives adam, after it adamw. Two things differ:
+
+- optax takes the learning rate, or a schedule, when an optimizer is made. Here it is an argument of the step, so that
+  one compiled program serves every schedule.
+- optax computes Adam's 1 - beta^t in JAX's default precision. With 64-bit mode off, the first steps of Adam are
+  accurate to 2e-5 only. The Backend turns it on.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ from jax import Array
 from common import layout
 from common.optimizers import OptimizerConfig
 from common.randomness import step_seed
-from jax_impl.layers import RUN_ONCE
+from jax_impl.compilation import RUN_ONCE
 from jax_impl.weights import state_from_canonical, state_to_canonical
 
 __all__ = ["Trainer", "clip_gradients", "few_loops_gradients", "gradients", "make_optimizer", "train_step"]
 
 _SLOTS = {"velocity": "trace", "mean": "mu", "square": "nu"}
-"""What optax calls what an optimizer keeps beside a parameter."""
+"""optax's names for an optimizer's slots."""
 
 
-# `train_step` is compiled anew for each object, and this gives the same one for the same configuration.
+# `train_step` is compiled again for each new object; the cache returns the same one for the same configuration.
 @functools.cache
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return the chain of optax's transformations that makes of gradients what is subtracted, but for the rate."""
+    """Return the optimizer as a chain of optax's transformations, without the learning rate."""
     clip, decay = clip_gradients(config.clip_norm), optax.add_decayed_weights(config.weight_decay)
     match config.name:
         case "sgd":
@@ -47,15 +49,15 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def clip_gradients(norm: float | None) -> optax.GradientTransformation:
-    """Return what scales all gradients down together so that their norm is at most `norm`; None leaves them."""
+    """Return the transformation that scales all gradients to a global norm of at most `norm`; None changes nothing."""
     return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
 
 
 def _loss(
     params: nnx.State, images: Array, graphdef: nnx.GraphDef, rest: nnx.State, labels: Array, seed: int | None = None
 ) -> tuple[Array, tuple[Array, nnx.State]]:
-    """Return the mean cross-entropy in training mode, the logits, and what moved: statistics, random generators."""
-    # JAX lets a function that it differentiates change no variables but its own.
+    """Return the mean cross-entropy in training mode, the logits, and the new statistics and random state."""
+    # A function that JAX differentiates must not change variables made outside it, so it copies them.
     model = nnx.merge(graphdef, params, rest, copy=True)
     if seed is not None:
         nnx.reseed(model, default=jax.random.key(seed))
@@ -64,12 +66,12 @@ def _loss(
     return loss, (logits, nnx.state(model, nnx.Not(nnx.Param)))
 
 
-# Of a program that runs once, optimizing is most of the time: googlenet would take 14 s in place of 4.
+# Optimization takes most of the time of a program that runs once: googlenet would take 14 s in place of 4 s.
 @functools.partial(jax.jit, static_argnums=0, compiler_options=RUN_ONCE)
 def gradients(
     graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, images: Array, labels: Array
 ) -> tuple[Array, nnx.State, Array, nnx.State]:
-    """Return the loss in training mode, its gradients by the parameters and by the images, and what moved."""
+    """Return the loss in training mode, its gradients by parameters and images, and the new non-parameter state."""
     differentiate = jax.value_and_grad(_loss, argnums=(0, 1), has_aux=True)
     (loss, (_, rest)), (by_params, by_images) = differentiate(params, images, graphdef, rest, labels)
     return loss, by_params, by_images, rest
@@ -80,12 +82,12 @@ few_loops_gradients = jax.jit(
 )
 """`gradients` for a few large convolutions in float64.
 
-The gradient of such a kernel XLA computes by loops of its own, not by a library: nin takes 2.3 s in place of 9.3 s,
-compiling included; googlenet, which has many small ones, would take 8.7 s in place of 3.8 s.
+XLA computes the gradient of such a kernel with generated loops, not a library. Compilation included, nin takes 2.3 s in
+place of 9.3 s, but googlenet, which has many small kernels, would take 8.7 s in place of 3.8 s.
 """
 
 
-# What a step replaces is given up to it, memory and all, except where a NumPy array looks at that memory.
+# A step reuses the memory of the arrays that it replaces, except where they share it with a NumPy array.
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
 def train_step(
     graphdef: nnx.GraphDef,
@@ -98,25 +100,26 @@ def train_step(
     learning_rate: float,
     seed: int,
 ) -> tuple[nnx.State, nnx.State, optax.OptState, Array, Array]:
-    """Take one step: (N, H, W, C), (N,) -> the new `params`, `rest` and `slots`, mean cross-entropy and number right.
+    """Take one training step on images (N, H, W, C) and labels (N,).
 
-    The last two are from before the update. `seed` begins the random numbers that dropout draws.
+    Returns the new `params`, `rest` and `slots`, and from before the update the mean cross-entropy and the number of
+    correct predictions. `seed` seeds dropout.
     """
     differentiate = jax.value_and_grad(_loss, has_aux=True)
     (loss, (logits, rest)), grads = differentiate(params, images, graphdef, rest, labels, seed)
-    changes, slots = optimizer.update(grads, slots, params)
-    params = optax.apply_updates(params, optax.tree.scale(-learning_rate, changes))
+    updates, slots = optimizer.update(grads, slots, params)
+    params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
     return params, rest, slots, loss, jnp.sum(logits.argmax(axis=1) == labels)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, images: Array) -> Array:
-    """(N, H, W, C) -> (N, num_classes)."""
+    """Run the model: (N, H, W, C) -> (N, num_classes)."""
     return nnx.merge(graphdef, params, rest)(images)
 
 
 class Trainer:
-    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
+    """Trains a model with an optimizer; see `common.backends.protocol.Trainer`."""
 
     def __init__(self, model: nnx.Module, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model
@@ -125,7 +128,7 @@ class Trainer:
         self.steps = 0
         self._optimizer = make_optimizer(config)
         model.train()
-        # The states are of the model's own variables, and so have the values that it has at the time.
+        # These states hold the model's own variables, so they always have its current values.
         self._training, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         model.eval()
         self._evaluation = nnx.graphdef(model)
@@ -133,7 +136,7 @@ class Trainer:
         self._dtype = jax.tree.leaves(self._params)[0].dtype
 
     def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
-        params, rest, self._slots, loss, right = train_step(
+        params, rest, self._slots, loss, correct = train_step(
             self._training,
             self._optimizer,
             self._params,
@@ -146,7 +149,7 @@ class Trainer:
         )
         nnx.update(self.model, params, rest)
         self.steps += 1
-        return float(loss), int(right)
+        return float(loss), int(correct)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(_logits(self._evaluation, self._params, self._rest, self._input(images)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from jax_impl.layers import Conv, MaxPool, flatten, relu
+from jax_impl.layers import Conv, MaxPool
 
 __all__ = ["VGG", "VGGStage"]
 
@@ -17,15 +17,15 @@ class VGGStage(nnx.Module):
     """
 
     def __init__(self, in_channels: int, num_convs: int, channels: int, *, rngs: nnx.Rngs) -> None:
-        self.num_convs = num_convs
-        for j in range(1, num_convs + 1):
-            setattr(self, f"conv{j}", Conv(in_channels, channels, kernel_size=3, padding=1, rngs=rngs))
+        self.convs = nnx.List()
+        for _ in range(num_convs):
+            self.convs.append(Conv(in_channels, channels, kernel_size=3, padding=1, rngs=rngs))
             in_channels = channels
         self.pool = MaxPool(2)
 
     def __call__(self, x: Array) -> Array:
-        for j in range(1, self.num_convs + 1):
-            x = relu(getattr(self, f"conv{j}")(x))
+        for conv in self.convs:
+            x = nnx.relu(conv(x))
         return self.pool(x)
 
 
@@ -43,8 +43,8 @@ class VGGHead(nnx.Module):
         self.fc3 = nnx.Linear(4096, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = self.dropout1(relu(self.fc1(flatten(x))))
-        x = self.dropout2(relu(self.fc2(x)))
+        x = self.dropout1(nnx.relu(self.fc1(x.reshape(x.shape[0], -1))))
+        x = self.dropout2(nnx.relu(self.fc2(x)))
         return self.fc3(x)
 
 
@@ -64,15 +64,15 @@ class VGG(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_stages = len(arch)
+        self.stages = nnx.List()
         height, width = input_size
         channels = in_channels
-        for i, (num_convs, stage_channels) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", VGGStage(channels, num_convs, stage_channels, rngs=rngs))
+        for num_convs, stage_channels in arch:
+            self.stages.append(VGGStage(channels, num_convs, stage_channels, rngs=rngs))
             channels, height, width = stage_channels, height // 2, width // 2
         self.head = VGGHead(height * width * channels, num_classes, dropout, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x)
+        for stage in self.stages:
+            x = stage(x)
         return self.head(x)

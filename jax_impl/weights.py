@@ -1,4 +1,8 @@
-"""Native parameters <-> canonical names: Flax's own leaves and channels-last layouts, whatever the architecture."""
+"""Canonical names and layouts of the weights of a Flax model, and weights files.
+
+One rule names the modules of every network of the catalog: element 0 of a list `stages` is `stage1`, so that
+`model.stages[1].blocks[0].conv1.kernel` has the canonical name `stage2.block1.conv1.weight`.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +17,74 @@ from flax import nnx
 from common import layout, reference, weights
 from common.catalog import Network
 from common.layout import Tensor
+from common.reference import ExternalNetwork
 
 __all__ = [
-    "canonical_name",
     "from_canonical",
     "load_weights",
+    "module_path",
+    "modules_by_path",
     "save_weights",
     "state_from_canonical",
     "state_to_canonical",
     "to_canonical",
+    "weight_name",
 ]
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+"""Canonical names of Flax's variables."""
+
 _ALIGNMENT = 64
-"""Bytes; JAX on the CPU takes over an array that begins at a multiple of this, and copies any other."""
+"""Bytes. JAX on the CPU uses the memory of an array that starts at a multiple of this, and copies any other array."""
+
 _ROWS = 16
-"""Outputs transposed at a time: as many as fill a line of the processor's cache."""
+"""Output channels transposed at a time: as many as fill a cache line."""
 
 
-def canonical_name(layer: Iterable[str | int], leaf: str) -> str:
-    """Return what is shared of a variable's name, given the parts of its layer's path and what Flax calls it there."""
-    return ".".join([*map(str, layer), _LEAVES.get(leaf, leaf)])
+def module_path(network: Network, path: Iterable[str | int]) -> str:
+    """Return the canonical path of a module: ("stages", 1, "conv") -> "stage2.conv" for a network of the catalog.
+
+    The module of an external network keeps its own path, "stages.1.conv".
+    """
+    if isinstance(network, ExternalNetwork):
+        return ".".join(map(str, path))
+    names: list[str] = []
+    for part in path:
+        if isinstance(part, int):
+            names[-1] = f"{names[-1].removesuffix('s')}{part + 1}"
+        else:
+            names.append(part)
+    return ".".join(names)
+
+
+def modules_by_path(model: nnx.Module) -> dict[str, nnx.Module]:
+    """Return the modules of a model by canonical path, "" for the model itself; for the catalog, without the lists."""
+    network = weights.network_of(model)
+    return {
+        module_path(network, path): module
+        for path, module in nnx.iter_modules(model)
+        if isinstance(network, ExternalNetwork) or not isinstance(module, nnx.List)
+    }
+
+
+def weight_name(path: str, leaf: str) -> str:
+    """Return the canonical name of a variable, given its module's path and Flax's name for the variable."""
+    return f"{path}.{_LEAVES.get(leaf, leaf)}".lstrip(".")
 
 
 def _variables(network: Network, state: nnx.State) -> dict[str, nnx.Variable]:
     """Return a state's variables by canonical name, in network order."""
-    found = {canonical_name(layer, leaf): variable for (*layer, leaf), variable in nnx.to_flat_state(state)}
-    # Flax sorts attributes by name, so that `block10` comes before `block2`.
-    return {name: found[name] for name in reference.describe(network).manifest if name in found}
+    by_name = {
+        weight_name(module_path(network, path), leaf): variable for (*path, leaf), variable in nnx.to_flat_state(state)
+    }
+    # Flax sorts attributes by name, so that `bn1` comes before `conv1`.
+    return {name: by_name[name] for name in reference.describe(network).manifest if name in by_name}
 
 
 def _channels_last(tensor: Tensor, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """Copy a canonical array into a JAX one of the native layout.
+    """Return a canonical array as a JAX array in the layout of Flax.
 
-    In pieces, since to transpose a large matrix in one go is to miss the processor's cache at every number.
+    It is copied in pieces: transposing a large matrix at once misses the processor's cache at every element.
     """
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
@@ -58,7 +96,10 @@ def _channels_last(tensor: Tensor, array: np.ndarray, shape: tuple[int, ...], dt
 
 
 def state_to_canonical(network: Network, state: nnx.State) -> dict[str, np.ndarray]:
-    """Return by canonical name, in network order, what a state has for each parameter: itself, a gradient, a slot."""
+    """Return a state's arrays by canonical name, in network order and canonical layout.
+
+    The state may hold weights, gradients or an optimizer's slots.
+    """
     manifest = reference.describe(network).manifest
     return {
         name: np.ascontiguousarray(layout.to_canonical(manifest[name], np.asarray(variable[...])))
@@ -74,7 +115,7 @@ def state_from_canonical(network: Network, state: nnx.State, tensors: Mapping[st
 
 
 def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Return the weights by canonical name, in network order; read-only where they share the model's memory."""
+    """Return the weights by canonical name, in network order. Arrays that share the model's memory are read-only."""
     return state_to_canonical(weights.network_of(model), nnx.state(model, (nnx.Param, nnx.BatchStat)))
 
 
@@ -84,16 +125,16 @@ def from_canonical(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None
 
 
 def load_weights(model: nnx.Module, path: Path | str) -> None:
-    """Copy the weights of a file into a model that `build` made.
+    """Load a weights file into a model made by `build`.
 
-    Raises WeightsError where the file is not valid or is another network's; the model is then as it was.
+    Raises WeightsError, and leaves the model as it was, if the file is invalid or of another network.
     """
     from_canonical(model, weights.read_for(model, path).tensors)
 
 
 def save_weights(model: nnx.Module, path: Path | str) -> None:
-    """Write the weights of a model that `build` made to a file.
+    """Write the weights of a model made by `build` to a file.
 
-    Raises WeightsError where a weight is not finite, InputError where the file cannot be written.
+    Raises WeightsError if a weight is not finite, InputError if the file cannot be written.
     """
     weights.write(Path(path), weights.network_of(model), to_canonical(model))

@@ -128,7 +128,7 @@ class _Finder(ast.NodeVisitor):
             self.add("constant", node, repr(node.value * 1.25 or 0.25))
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Name) and node.func.id in ("relu", "sigmoid"):
+        if ast.unparse(node.func).removeprefix("nnx.") in ("relu", "sigmoid"):
             self.add("activation", node, f"({self.place(node.args[0])[1]})")
         text = self.place(node)[1]
         for activation, nothing in _ACTIVATIONS.items():

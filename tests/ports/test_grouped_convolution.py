@@ -57,7 +57,8 @@ def test_a_grouped_convolution_and_its_gradients_are_the_definitions(
     import jax
     from flax import nnx
 
-    from jax_impl.layers import RUN_ONCE, Conv
+    from jax_impl.compilation import RUN_ONCE
+    from jax_impl.layers import Conv
 
     numbers = np.random.default_rng(0)
     layer = Conv(groups * given, groups * made, size, stride, padding, feature_group_count=groups, rngs=nnx.Rngs(0))

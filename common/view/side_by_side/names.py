@@ -27,9 +27,14 @@ FRAMEWORKS_OWN = {
     "avg_pool": {"torch": "nn.AvgPool2d", "tf": "keras.layers.AveragePooling2D", "mxnet": "nn.AvgPool2D"},
     "global_avg_pool": {"torch": "nn.AdaptiveAvgPool2d", "mxnet": "nn.GlobalAvgPool2D"},
     "linear": {"torch": "nn.Linear", "jax": "nnx.Linear", "tf": "keras.layers.Dense", "mxnet": "nn.Dense"},
-    "flatten": {"torch": "nn.Flatten", "tf": "keras.layers.Flatten", "mxnet": "nn.Flatten"},
-    "relu": {"torch": "nn.ReLU", "tf": "keras.layers.ReLU", "mxnet": "nn.Activation"},
-    "sigmoid": {"torch": "nn.Sigmoid", "tf": "keras.layers.Activation", "mxnet": "nn.Activation"},
+    "flatten": {"torch": "nn.Flatten", "jax": "reshape", "tf": "keras.layers.Flatten", "mxnet": "nn.Flatten"},
+    "relu": {"torch": "nn.ReLU", "jax": "nnx.relu", "tf": "keras.layers.ReLU", "mxnet": "nn.Activation"},
+    "sigmoid": {
+        "torch": "nn.Sigmoid",
+        "jax": "nnx.sigmoid",
+        "tf": "keras.layers.Activation",
+        "mxnet": "nn.Activation",
+    },
     "dropout": {"torch": "nn.Dropout", "jax": "nnx.Dropout", "tf": "keras.layers.Dropout", "mxnet": "nn.Dropout"},
 }
 """Layers that a framework has in the suite's sense, so that its port needs none of its own."""
@@ -66,7 +71,6 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.block", _all_but("tf"), "only Keras runs the forward pass to build a layer made of layers"),
             ("layers.dtype_policy", _all_but("tf"), "a model is made in, or cast to, the dtype that is asked for"),
             ("layers.undefined_kernels", _all_but("tf"), "no time is lost there on numbers that loading replaces"),
-            ("layers.grouped_convolution", _all_but("jax"), "its own convolution takes groups, or one stands for each"),
             ("layers.exact_statistics", _all_but("mxnet"), "the momentum keeps the precision of its statistics"),
             *((f"training.{name}", ("numpy",), _NO_TRAINING) for name in _TRAINING),
         )
