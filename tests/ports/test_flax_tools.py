@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -42,11 +43,25 @@ class Case(NamedTuple):
     logits: np.ndarray
 
 
+@functools.cache
+def compiled_once():
+    """Return a function that runs a model, compiled quickly; copies of a model share the program."""
+    import jax
+
+    from jax_impl.compilation import RUN_ONCE
+
+    return jax.jit(lambda model, images: model(images), compiler_options=RUN_ONCE)
+
+
+def run(model, x: np.ndarray) -> np.ndarray:
+    return np.asarray(compiled_once()(model, x))
+
+
 def case_of(backend, network: catalog.Network) -> Case:
     model = backend.build(network, "float64")
     backend.load(model, weights.initialize(network, "probe", 3, "float64"))
-    x = images.noise_batch(network, 2, 5)
-    return Case(network, model, x.transpose(0, 2, 3, 1).astype("float64"), backend.run(model, x))
+    x = images.noise_batch(network, 2, 5).transpose(0, 2, 3, 1).astype("float64")
+    return Case(network, model, x, run(model, x))
 
 
 def name_of(network: catalog.Network) -> str:
@@ -64,47 +79,48 @@ def small(request: pytest.FixtureRequest, backend) -> Case:
     return case_of(backend, request.param)
 
 
-def assert_same_logits(backend, case: Case, model: object) -> None:
-    np.testing.assert_array_equal(backend.run(model, case.images.transpose(0, 3, 1, 2)), case.logits)
+def assert_same_logits(case: Case, model: object) -> None:
+    np.testing.assert_array_equal(run(model, case.images), case.logits)
 
 
-def test_split_and_merge_give_the_same_model(backend, case: Case) -> None:
+def test_split_and_merge_give_the_same_model(case: Case) -> None:
     from flax import nnx
 
     graphdef, parameters, statistics, rest = nnx.split(case.model, nnx.Param, nnx.BatchStat, ...)
-    assert_same_logits(backend, case, nnx.merge(graphdef, parameters, statistics, rest))
+    assert_same_logits(case, nnx.merge(graphdef, parameters, statistics, rest))
 
 
 @pytest.mark.parametrize("way", ["nnx.clone", "copy.deepcopy"])
-def test_a_copy_computes_the_same_and_shares_no_weights(backend, small: Case, way: str) -> None:
+def test_a_copy_computes_the_same_and_shares_no_weights(small: Case, way: str) -> None:
     import jax
     from flax import nnx
 
     other = nnx.clone(small.model) if way == "nnx.clone" else copy.deepcopy(small.model)
-    assert_same_logits(backend, small, other)
+    assert_same_logits(small, other)
     nnx.update(other, jax.tree.map(np.zeros_like, nnx.state(other, nnx.Param)))
-    assert not backend.run(other, small.images.transpose(0, 3, 1, 2)).any()
-    assert_same_logits(backend, small, small.model)
+    assert not run(other, small.images).any()
+    assert_same_logits(small, small.model)
 
 
-def test_train_and_eval_switch_every_layer(case: Case) -> None:
+@pytest.mark.parametrize("network", CATALOG, ids=name_of)
+def test_train_and_eval_switch_every_layer(backend, network: catalog.Network) -> None:
     from flax import nnx
 
     from jax_impl.batch_norm import BatchNorm
 
-    layers = [module for _, module in nnx.iter_modules(case.model)]
+    model = backend.build(network, "float64")
+    layers = [module for _, module in nnx.iter_modules(model)]
     norms = [layer for layer in layers if isinstance(layer, nnx.BatchNorm | BatchNorm)]
     dropouts = [layer for layer in layers if isinstance(layer, nnx.Dropout)]
-    assert bool(norms) == any(".running_" in name for name in reference.describe(case.network).manifest)
-    assert bool(dropouts) == hasattr(case.network.config, "dropout")
-    try:
-        case.model.train()
-        assert not any(layer.use_running_average for layer in norms)
-        assert not any(layer.deterministic for layer in dropouts)
-    finally:
-        case.model.eval()
-    assert all(layer.use_running_average for layer in norms)
-    assert all(layer.deterministic for layer in dropouts)
+    assert bool(norms) == any(".running_" in name for name in reference.describe(network).manifest)
+    assert bool(dropouts) == hasattr(network.config, "dropout")
+    for evaluation in (False, True):
+        if evaluation:
+            model.eval()
+        else:
+            model.train()
+        assert all(layer.use_running_average == evaluation for layer in norms)
+        assert all(layer.deterministic == evaluation for layer in dropouts)
 
 
 def test_repeated_stages_and_blocks_are_lists_in_network_order(backend) -> None:
@@ -120,16 +136,18 @@ def test_repeated_stages_and_blocks_are_lists_in_network_order(backend) -> None:
 
 
 def test_display_and_tabulate_show_every_layer(small: Case) -> None:
+    import jax
     import treescope
     from flax import nnx
 
     nnx.display(small.model)
-    shown = treescope.render_to_text(small.model)
-    assert type(small.model).__name__ in shown
-    table = nnx.tabulate(small.model, small.images, console_kwargs={"width": 400})
+    assert type(small.model).__name__ in treescope.render_to_text(small.model)
+    tables: list[str] = []
+    # Tracing is enough; outside a trace `tabulate` would compile each layer.
+    jax.eval_shape(lambda x: tables.append(nnx.tabulate(small.model, x, console_kwargs={"width": 400})), small.images)
     for path, module in nnx.iter_modules(small.model):
         if isinstance(module, nnx.Conv | nnx.Linear | nnx.BatchNorm):
-            assert f" {'/'.join(map(str, path))} " in table
+            assert f" {'/'.join(map(str, path))} " in tables[0]
 
 
 def test_jit_computes_the_same(small: Case) -> None:
@@ -145,36 +163,30 @@ def test_vmap_over_single_images_computes_the_same(small: Case) -> None:
 
     from jax_impl.compilation import RUN_ONCE
 
-    def run(model, image):
-        return model(image[None])[0]
-
-    each = jax.jit(nnx.vmap(run, in_axes=(None, 0)), compiler_options=RUN_ONCE)
+    each = jax.jit(nnx.vmap(lambda model, image: model(image[None])[0], in_axes=(None, 0)), compiler_options=RUN_ONCE)
     np.testing.assert_allclose(each(small.model, small.images), small.logits, rtol=1e-11)
 
 
-def test_grad_gives_the_gradients_of_the_loss(small: Case) -> None:
+def test_grad_gives_the_slope_of_the_loss(small: Case) -> None:
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
     from jax_impl.compilation import RUN_ONCE
 
-    def loss_of(model, images):
-        return jnp.square(model(images)).mean()
-
-    differentiate = jax.jit(nnx.value_and_grad(loss_of), compiler_options=RUN_ONCE)
-    loss, gradients = differentiate(small.model, small.images)
+    differentiate = nnx.value_and_grad(lambda model, images: jnp.square(model(images)).mean())
+    loss, gradients = jax.jit(differentiate, compiler_options=RUN_ONCE)(small.model, small.images)
     np.testing.assert_allclose(loss, np.square(small.logits).mean(), rtol=1e-12)
-    # The difference that a small step along the gradient makes.
-    squares = sum(float(jnp.vdot(leaf, leaf)) for leaf in jax.tree.leaves(gradients))
-    step = 1e-6 * float(loss) / squares
-    losses = []
-    for sign in (1, -1):
+    # The slope along the gradient is its squared norm.
+    slope = sum(float(jnp.vdot(leaf, leaf)) for leaf in jax.tree.leaves(gradients))
+    step = 1e-6 * float(loss) / slope
+
+    def loss_after(step: float) -> float:
         moved = nnx.clone(small.model)
-        parameters = nnx.state(moved, nnx.Param)
-        nnx.update(moved, jax.tree.map(lambda p, g: p + sign * step * g, parameters, gradients))  # noqa: B023
-        losses.append(float(jax.jit(loss_of, compiler_options=RUN_ONCE)(moved, small.images)))
-    np.testing.assert_allclose((losses[0] - losses[1]) / (2 * step), squares, rtol=1e-4)
+        nnx.update(moved, jax.tree.map(lambda p, g: p + step * g, nnx.state(moved, nnx.Param), gradients))
+        return np.square(run(moved, small.images)).mean()
+
+    np.testing.assert_allclose((loss_after(step) - loss_after(-step)) / (2 * step), slope, rtol=1e-4)
 
 
 def test_orbax_saves_and_restores(backend, small: Case, tmp_path: Path) -> None:
@@ -186,4 +198,4 @@ def test_orbax_saves_and_restores(backend, small: Case, tmp_path: Path) -> None:
         checkpointer.wait_until_finished()
         other = backend.build(small.network, "float64")
         nnx.update(other, checkpointer.restore(tmp_path / "checkpoint", nnx.state(other)))
-    assert_same_logits(backend, small, other)
+    assert_same_logits(small, other)
