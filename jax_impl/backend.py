@@ -64,10 +64,7 @@ def _wrapped(classes: set[type[nnx.Module]], wrap: Callable[[Callable], Callable
 
 
 def _intercepted(model: nnx.Module, x: Array, intercept: Interceptor) -> Array:
-    """Run the model, with each call of a module inside it made by `intercept`.
-
-    Left out are calls with several arguments.
-    """
+    """Run the model, and let `intercept` make each call of a module inside it that takes one positional argument."""
     paths = {id(module): path for path, module in modules_by_path(model).items()}
     running: list[str] = []
 
@@ -78,9 +75,9 @@ def _intercepted(model: nnx.Module, x: Array, intercept: Interceptor) -> Array:
             by_super = running[-1:] == [path]  # a subclass called `super().__call__`
             running.append(path)
             try:
-                if not path or by_super or len(given) != 1 or options:
+                if not path or by_super or len(given) != 1:
                     return call(module, *given, **options)
-                return intercept(path, module, functools.partial(call, module), given[0])
+                return intercept(path, module, functools.partial(call, module, **options), given[0])
             finally:
                 running.pop()
 

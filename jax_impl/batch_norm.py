@@ -1,4 +1,4 @@
-"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from Flax's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167): Flax's layer, and one from scratch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def batch_norm(x: Array, mean: Array, variance: Array, weight: Array, bias: Arra
 class BatchNorm(nnx.Module):
     """Batch normalization from its definition: (N, C) or (N, H, W, C) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
+    Statistics are computed over the batch, for images also over height and width. Training normalizes by the batch's
+    mean and biased variance and updates the running statistics; evaluation normalizes by the running statistics.
     """
 
     def __init__(self, num_features: int, *, rngs: nnx.Rngs) -> None:
@@ -39,7 +39,7 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (num_features,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(num_features, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(num_features, jnp.float32))
-        # `eval` and `train` of a model set this on every module that has it.
+        # `nnx.Module.train` and `eval` set this attribute on every module that has it.
         self.use_running_average = False
 
     def __call__(self, x: Array) -> Array:
@@ -91,6 +91,6 @@ class BNLeNet(nnx.Module):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
+    """BNLeNet with the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
 
     norm = BatchNorm

@@ -1,12 +1,12 @@
-"""Cross-correlation, pooling and a kernel learned by gradient descent, from their definitions.
+"""Cross-correlation, pooling, and a kernel learned by gradient descent, from their definitions.
 
-Source: Zhang, Lipton, Li and Smola, Dive into Deep Learning, chapter 7. As there, no array has a batch axis: an image
-is (H, W) or (C, H, W), a kernel (h, w), (C, h, w) or (O, C, h, w). A stride, a padding or a size is one number for
-both axes or a pair, (vertical, horizontal). Whatever is wrong with an argument raises ValueError.
+Source: Zhang, Lipton, Li and Smola, Dive into Deep Learning, chapter 7. As there, arrays have no batch axis: an image
+is (H, W) or (C, H, W), a kernel (h, w), (C, h, w) or (O, C, h, w). Strides, paddings and sizes are one number for both
+axes or a pair, (vertical, horizontal). All functions raise ValueError for an invalid argument.
 
-The operators go over the pixels of a window, not over the windows. The pixels that have one place in their windows
-are an image of the output's size, cut from X. That makes h * w operations on whole images, which `jax.grad` follows
-and `jax.jit` can unroll; sizes, strides and paddings are static there.
+The operators loop over the h * w positions in a window, not over the windows. The pixels at one position of all windows
+form an image of the output's size, a strided slice of X. `jax.grad` differentiates the loop and `jax.jit` unrolls it;
+sizes, strides and paddings must be static.
 """
 
 # ruff: noqa: N803 (X, Y and K are the source's names)
@@ -48,7 +48,7 @@ def _check_axes(name: str, x: Array, *axes: str) -> None:
 
 
 def _cuts(x: Array, size: Pair, stride: Pair, padding: Pair, fill: float) -> Iterator[tuple[int, int, Array]]:
-    """Iterate over the places (i, j) in a window, each with the pixels there of all windows: (..., H', W')."""
+    """Iterate over the positions (i, j) in a window, with the pixels at that position of all windows: (..., H', W')."""
     (height, width), (down, right) = _pair("size", size, 1), _pair("stride", stride, 1)
     above, left = _pair("padding", padding, 0)
     if above or left:
@@ -64,9 +64,9 @@ def _cuts(x: Array, size: Pair, stride: Pair, padding: Pair, fill: float) -> Ite
 
 
 def corr2d(X: Array, K: Array, *, stride: Pair = 1, padding: Pair = 0) -> Array:
-    """Sum the products of the kernel, which is not flipped, and each window of the image, padded with zeros.
+    """Cross-correlate an image, padded with zeros, with a kernel: (H, W), (h, w) -> (H', W').
 
-    (H, W), (h, w) -> (H', W') of H' = floor((H + 2 padding - h) / stride) + 1, W' alike.
+    H' = floor((H + 2 padding - h) / stride) + 1, and W' likewise. The kernel is not flipped.
     """
     _check_axes("X", X, "(H, W)")
     _check_axes("K", K, "(h, w)")
@@ -85,7 +85,7 @@ class Conv2D(nnx.Module):
 
 
 def corr2d_multi_in(X: Array, K: Array, *, stride: Pair = 1, padding: Pair = 0) -> Array:
-    """Correlate each channel with its own kernel and sum over the channels: (C, H, W), (C, h, w) -> (H', W')."""
+    """Cross-correlate each channel with its own kernel and sum the results: (C, H, W), (C, h, w) -> (H', W')."""
     _check_axes("X", X, "(C, H, W)")
     _check_axes("K", K, "(C, h, w)")
     if len(X) != len(K):
@@ -94,13 +94,13 @@ def corr2d_multi_in(X: Array, K: Array, *, stride: Pair = 1, padding: Pair = 0) 
 
 
 def corr2d_multi_in_out(X: Array, K: Array, *, stride: Pair = 1, padding: Pair = 0) -> Array:
-    """Make each output channel with a kernel of its own: (C, H, W), (O, C, h, w) -> (O, H', W')."""
+    """Compute each output channel with its own kernel: (C, H, W), (O, C, h, w) -> (O, H', W')."""
     _check_axes("K", K, "(O, C, h, w)")
     return jnp.stack([corr2d_multi_in(X, k, stride=stride, padding=padding) for k in K])
 
 
 def corr2d_multi_in_out_1x1(X: Array, K: Array) -> Array:
-    """Multiply the channels of every pixel by the matrix K: (C, H, W), (O, C, 1, 1) -> (O, H, W)."""
+    """Multiply the channels of each pixel by the matrix K: (C, H, W), (O, C, 1, 1) -> (O, H, W)."""
     _check_axes("X", X, "(C, H, W)")
     if K.shape[1:] != (len(X), 1, 1):
         raise ValueError(f"`K` must be (O, {len(X)}, 1, 1) for {len(X)} channels, and has shape {K.shape}")
@@ -108,10 +108,9 @@ def corr2d_multi_in_out_1x1(X: Array, K: Array) -> Array:
 
 
 def pool2d(X: Array, size: Pair, mode: Literal["max", "avg"], *, stride: Pair = 1, padding: Pair = 0) -> Array:
-    """Take the largest value or the mean of each window: (H, W) -> (H', W') or (C, H, W) -> (C, H', W').
+    """Compute the maximum or mean of each window: (H, W) -> (H', W') or (C, H, W) -> (C, H', W').
 
-    The stride is 1 unless given, whatever the size. Only 'max' takes padding: minus infinity, for floating-point X, and
-    less of it than the window is long, so that it never wins.
+    Only 'max' takes padding. It must be smaller than the window, and X floating-point: the padding is minus infinity.
     """
     _check_axes("X", X, "(H, W)", "(C, H, W)")
     if mode not in ("max", "avg"):
@@ -126,12 +125,12 @@ def pool2d(X: Array, size: Pair, mode: Literal["max", "avg"], *, stride: Pair = 
 def learn_kernel(
     X: Array, Y: Array, kernel: Array, *, learning_rate: float = 0.03, steps: int = 10
 ) -> tuple[Array, list[Array]]:
-    """Descend from `kernel` along the gradient of the sum of (corr2d(X, kernel) - Y)^2.
+    """Minimize the sum of (corr2d(X, kernel) - Y)^2 by gradient descent, starting at `kernel`.
 
-    (H, W), (H', W'), (h, w) -> (h, w), and the loss before each step.
+    (H, W), (H', W'), (h, w) -> (h, w) and the loss before each step.
     """
-    if Y.shape != (made := corr2d(X, kernel).shape):
-        raise ValueError(f"`Y` must be {made} as corr2d(X, kernel) is, and has shape {Y.shape}")
+    if Y.shape != (expected := corr2d(X, kernel).shape):
+        raise ValueError(f"`Y` must have the shape of corr2d(X, kernel), {expected}; its shape is {Y.shape}")
 
     def squared_error(kernel: Array) -> Array:
         return jnp.sum((corr2d(X, kernel) - Y) ** 2)

@@ -1,4 +1,4 @@
-"""Somebody's network in Flax: a list of layers, and functions between them."""
+"""A user's network in Flax: a list of layers, with functions between them."""
 
 from flax import nnx
 from jax import Array

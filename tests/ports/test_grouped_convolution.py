@@ -1,4 +1,4 @@
-"""Convolutions in groups in JAX: a formulation of its own on processors, held to the definition, forward and back."""
+"""The JAX port's grouped convolution for CPUs, compared with the definition in both directions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def _only_jax(backend_name: str, backend) -> None:
 
 
 CASES = [
-    # groups, channels of a group in and out, kernel, stride, padding, image
-    (5, 16, 16, 3, 1, 1, (7, 10)),  # regnetx32: two groups together, one left over
+    # groups, input and output channels of a group, kernel, stride, padding, image
+    (5, 16, 16, 3, 1, 1, (7, 10)),  # regnetx32: two groups at once, one left over
     (2, 16, 16, 3, 2, 1, (9, 6)),
     (8, 4, 4, 3, 1, 1, (5, 5)),  # resnext
-    (3, 40, 40, 3, 2, 1, (6, 7)),  # wider than what goes together
-    (3, 1, 2, 3, 1, 0, (5, 4)),  # depthwise, each channel making two
+    (3, 40, 40, 3, 2, 1, (6, 7)),  # too wide for several groups at once
+    (3, 1, 2, 3, 1, 0, (5, 4)),  # depthwise, two output channels each
     (4, 6, 3, 1, 2, 0, (5, 8)),
     (3, 2, 5, 5, 3, 2, (11, 8)),
 ]
@@ -30,7 +30,7 @@ CASES = [
 def by_definition(
     x: np.ndarray, kernel: np.ndarray, dy: np.ndarray, groups: int, stride: int, padding: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return y and the gradients of sum(y * dy) by x and kernel, product by product, in float64.
+    """Return y and the gradients of sum(y * dy) by x and kernel, computed window by window in float64.
 
     (N, H, W, C), (h, w, C / groups, D), (N, H', W', D) -> (N, H', W', D), (N, H, W, C), (h, w, C / groups, D).
     """
@@ -51,7 +51,7 @@ def by_definition(
 
 @pytest.mark.port
 @pytest.mark.parametrize(("groups", "given", "made", "size", "stride", "padding", "image"), CASES)
-def test_a_grouped_convolution_and_its_gradients_are_the_definitions(
+def test_a_grouped_convolution_and_its_gradients_match_the_definition(
     groups: int, given: int, made: int, size: int, stride: int, padding: int, image: tuple[int, int]
 ) -> None:
     import jax
@@ -83,7 +83,7 @@ def test_a_grouped_convolution_and_its_gradients_are_the_definitions(
 
 @pytest.mark.port
 @pytest.mark.parametrize("name", ["regnetx32", "resnext"])
-def test_no_grouped_convolution_is_left_to_a_processor(port, backend, name: str) -> None:
+def test_programs_for_cpus_have_no_grouped_convolution(port, backend, name: str) -> None:
     import jax
     from flax import nnx
 
@@ -96,5 +96,5 @@ def test_no_grouped_convolution_is_left_to_a_processor(port, backend, name: str)
     images = np.zeros((2, 33, 38, 1), np.float32)
     program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, images).as_text()
     counts = re.findall(r"(?:batch|feature)_group_count = (\d+)", program)
-    assert len(counts) > 2 * 3 * 9  # of each convolution two, in each block three, forward and by both arguments
+    assert len(counts) > 2 * 3 * 9  # two counts for each convolution, forward and in both gradients
     assert set(counts) == {"1"}
