@@ -35,11 +35,11 @@ _FEW_CONVOLUTIONS = 12
 _FUNCTIONS = {"relu": "relu", "logistic": "sigmoid", "reshape": "flatten"}
 """Functions that the reference has layers for, by what JAX calls them in a traced program."""
 
-_START = ":start"
-"""Suffix of the mark at which a module starts."""
+_START, _END = ":start", ":end"
+"""Suffixes of the names that mark in a traced program where a module starts and ends."""
 
-Interceptor = Callable[[str, nnx.Module, Callable[[Array], Array], Array], Array]
-"""Called as `intercept(path, module, call, x)` in place of `module(x)`, which is `call(x)`."""
+Interceptor = Callable[[str, Callable[[Array], Array], Array], Array]
+"""Called as `intercept(path, module, x)` in place of `module(x)`."""
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _intercepted(model: nnx.Module, x: Array, intercept: Interceptor) -> Array:
             try:
                 if not path or by_super or len(given) != 1:
                     return call(module, *given, **options)
-                return intercept(path, module, functools.partial(call, module, **options), given[0])
+                return intercept(path, functools.partial(call, module, **options), given[0])
             finally:
                 running.pop()
 
@@ -108,8 +108,8 @@ def _trace(
     model = nnx.merge(graphdef, state)
     outputs: dict[str, Array] = {}
 
-    def record(path: str, _: nnx.Module, call: Callable[[Array], Array], x: Array) -> Array:
-        y = call(x)
+    def record(path: str, module: Callable[[Array], Array], x: Array) -> Array:
+        y = module(x)
         if not isinstance(y, Array):
             return y
         outputs[path] = y
@@ -172,8 +172,8 @@ class Backend:
         calls: Calls = {}
         manifest = reference.describe(model.network).manifest
 
-        def record(path: str, _: nnx.Module, call: Callable[[Array], Array], x: Array) -> Array:
-            y = call(x)
+        def record(path: str, module: Callable[[Array], Array], x: Array) -> Array:
+            y = module(x)
             if isinstance(y, Array):
                 given, output = layout.nhwc_to_nchw(np.asarray(x)), layout.nhwc_to_nchw(np.asarray(y))
                 calls[path] = layout.canonical_input(manifest.get(f"{path}.weight"), given), output
@@ -187,9 +187,9 @@ class Backend:
         return calls
 
     def summary(self, model: nnx.Module) -> list[Call]:
-        def mark(path: str, _: nnx.Module, call: Callable[[Array], Array], x: Array) -> Array:
-            y = call(checkpoint_name(x, f"{path}{_START}"))
-            return checkpoint_name(y, path) if isinstance(y, Array) else y
+        def mark(path: str, module: Callable[[Array], Array], x: Array) -> Array:
+            y = module(checkpoint_name(x, path + _START))
+            return checkpoint_name(y, path + _END) if isinstance(y, Array) else y
 
         model.eval()
         graphdef, state = nnx.split(model)
@@ -197,7 +197,7 @@ class Backend:
         # A traced program names functions but no modules, so each module marks where it starts and ends.
         program = jax.make_jaxpr(lambda state, x: _intercepted(nnx.merge(graphdef, state), x, mark))(state, image)
         modules = modules_by_path(model)
-        # What a layer's own functions compute is part of the layer. An external model has no names for functions.
+        # Functions inside a layer are part of the layer. Those of an external model cannot be compared by name.
         blocks = set() if isinstance(model.network, ExternalNetwork) else {path.rpartition(".")[0] for path in modules}
         running = [""]
         calls: list[Call] = []
@@ -206,10 +206,11 @@ class Backend:
             name = equation.params["name"] if operation in ("name", "jit") else operation
             if operation == "name" and name.endswith(_START):
                 running.append(name.removesuffix(_START))
-            elif operation == "name":
+            elif operation == "name" and name.endswith(_END):
                 running.pop()
-                own, kind = type(modules[name]).__name__, kind_of(modules[name], "jax_impl", (nnx.Module,))
-                calls.append(Call(name, kind, equation.outvars[0].aval.shape, own=own))
+                path = name.removesuffix(_END)
+                own, kind = type(modules[path]).__name__, kind_of(modules[path], "jax_impl", (nnx.Module,))
+                calls.append(Call(path, kind, equation.outvars[0].aval.shape, own=own))
             elif name in _FUNCTIONS and running[-1] in blocks:
                 path = f"{running[-1]}.{_FUNCTIONS[name]}".lstrip(".")
                 calls.append(Call(path, _FUNCTIONS[name], equation.outvars[0].aval.shape))

@@ -199,3 +199,26 @@ def test_orbax_saves_and_restores(backend, small: Case, tmp_path: Path) -> None:
         other = backend.build(small.network, "float64")
         nnx.update(other, checkpointer.restore(tmp_path / "checkpoint", nnx.state(other)))
     assert_same_logits(small, other)
+
+
+def test_classes_are_as_before_when_a_trace_fails(backend) -> None:
+    from flax import nnx
+
+    from jax_impl import LeNet
+    from jax_impl.layers import Conv
+
+    class Failing(nnx.Module):
+        def __call__(self, x):
+            raise RuntimeError("this layer fails")
+
+    network = catalog.get("lenet")
+    model = backend.build(network, "float64")
+    backend.load(model, weights.initialize(network, "probe", 3, "float64"))
+    model.fc3 = Failing()
+    before = [vars(cls).get("__call__") for cls in (LeNet, Conv, Failing)]
+    for use in (backend.trace, backend.calls):
+        with pytest.raises(RuntimeError, match="this layer fails"):
+            use(model, images.noise_batch(network, 1, 5))
+    with pytest.raises(RuntimeError, match="this layer fails"):
+        backend.summary(model)
+    assert [vars(cls).get("__call__") for cls in (LeNet, Conv, Failing)] == before
