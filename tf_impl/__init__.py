@@ -12,7 +12,7 @@ from tf_impl.anynet import AnyNet
 from tf_impl.batch_norm import BatchNorm, BNLeNet, BNLeNetScratch, batch_norm
 from tf_impl.densenet import DenseBlock, DenseNet, Transition
 from tf_impl.googlenet import GoogLeNet, Inception
-from tf_impl.layers import dtype_policy
+from tf_impl.layers import Network
 from tf_impl.lenet import LeNet
 from tf_impl.nin import NiN, NiNStage
 from tf_impl.resnet import Residual, ResNet
@@ -46,19 +46,20 @@ __all__ = [
     "save_weights",
 ]
 
-_NETWORKS: dict[str, type[keras.Model]] = {
-    "lenet": LeNet,
-    "alexnet": AlexNet,
-    "vgg": VGG,
-    "nin": NiN,
-    "googlenet": GoogLeNet,
-    "bn_lenet": BNLeNet,
-    "bn_lenet_scratch": BNLeNetScratch,
-    "resnet": ResNet,
-    "resnext": ResNeXt,
-    "densenet": DenseNet,
-    "anynet": AnyNet,
-}
+_NETWORKS: tuple[type[Network], ...] = (
+    LeNet,
+    AlexNet,
+    VGG,
+    NiN,
+    GoogLeNet,
+    BNLeNet,
+    BNLeNetScratch,
+    ResNet,
+    ResNeXt,
+    DenseNet,
+    AnyNet,
+)
+_BY_FAMILY = {network.family: network for network in _NETWORKS}
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> keras.Model:
@@ -69,7 +70,4 @@ def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **conf
     """
     network = catalog.get(name, **config)
     reference.describe(network)
-    with dtype_policy(dtype):
-        model = _NETWORKS[network.family](**network.settings())
-    model.network = network
-    return model
+    return _BY_FAMILY[network.family](**network.settings(), name=network.name, dtype=dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -19,7 +20,6 @@ from common.optimizers import OptimizerConfig
 from common.reference import Call
 from common.weights import DTypeName
 from tf_impl import build
-from tf_impl.layers import undefined_kernels
 from tf_impl.training import Trainer, gradients
 from tf_impl.weights import from_canonical, named_layers, to_canonical, values_to_canonical
 
@@ -34,39 +34,52 @@ _LARGE = 1 << 24
 Observer = Callable[[str, keras.Layer, tf.Tensor, tf.Tensor], tf.Tensor | None]
 
 
-def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
-    """Run the model eagerly and call `observe(path, layer, input, output)` after each layer; what it returns goes on.
+def _uninitialized(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+    """Allocate a weight that is about to be loaded; random numbers for a network of the size of VGG take seconds.
 
-    Layers that do not make one tensor of another are left out.
+    Within a scope of custom objects, it stands in for Keras's default initializer of kernels, `glorot_uniform`.
     """
-    paths = {id(layer): path for path, layer in named_layers(model)}
-    # Keras has no hooks on a layer; every one of them is called through this method.
-    call = keras.Layer.__call__
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype)
 
-    def observed_call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        activation = getattr(layer, "activation", None)
-        fused = isinstance(layer, _WITH_ACTIVATION) and activation is not keras.activations.linear
-        if fused and args and id(layer) in paths:
 
-            def observed_activation(y: tf.Tensor) -> tf.Tensor:
-                other = observe(paths[id(layer)], layer, args[0], y)
-                return activation(y if other is None else other)
+def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
+    """Run the model eagerly and call `observe(path, layer, input, output)` after each layer.
 
-            layer.activation = observed_activation
-            try:
-                return call(layer, *args, **kwargs)
-            finally:
-                layer.activation = activation
-        output = call(layer, *args, **kwargs)
-        single = len(args) == 1 and isinstance(args[0], tf.Tensor) and isinstance(output, tf.Tensor)
-        other = observe(paths[id(layer)], layer, args[0], output) if single and id(layer) in paths else None
-        return output if other is None else other
-
-    keras.Layer.__call__ = observed_call
-    try:
+    A tensor that `observe` returns replaces the output. Layers that have several inputs or outputs are not observed.
+    """
+    layers = {id(layer): (path, layer) for path, layer in named_layers(model)}  # a shared layer has several paths
+    with contextlib.ExitStack() as stack:
+        for path, layer in layers.values():
+            stack.enter_context(_observed_calls(path, layer, observe))
         return model(x, training=training)
+
+
+@contextlib.contextmanager
+def _observed_calls(path: str, layer: keras.Layer, observe: Observer) -> Iterator[None]:
+    """Call `observe` after each call of one layer.
+
+    Keras has no hooks on layers, but a layer's `__call__` runs `self.call`, and so an attribute of that name.
+    """
+    call = layer.call
+    activation = layer.activation if isinstance(layer, _WITH_ACTIVATION) else keras.activations.linear
+
+    def observed_call(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        if len(args) == 1 and isinstance(args[0], tf.Tensor) and isinstance(output, tf.Tensor):
+            replacement = observe(path, layer, args[0], output)
+            output = output if replacement is None else replacement
+        return activation(output)
+
+    before = {name: value for name, value in vars(layer).items() if name in ("call", "activation")}
+    layer.call = observed_call
+    if activation is not keras.activations.linear:
+        layer.activation = keras.activations.linear
+    try:
+        yield
     finally:
-        keras.Layer.__call__ = call
+        del layer.call
+        for name, value in before.items():
+            setattr(layer, name, value)
 
 
 class Backend:
@@ -87,7 +100,7 @@ class Backend:
         if reference.describe(network).parameters > _LARGE:
             # A Keras layer refers to itself, so that earlier models hold their memory until the collector finds them.
             gc.collect()
-        with undefined_kernels():
+        with keras.saving.custom_object_scope({"glorot_uniform": _uninitialized}):
             return build(network.name, dtype=dtype, **network.settings())
 
     def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:

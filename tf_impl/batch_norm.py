@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNormalization, Conv2D
+from tf_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNormalization, Conv2D, Network
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
@@ -19,6 +21,7 @@ def batch_norm(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, weight: tf.Te
     return weight * normalized + bias
 
 
+@keras.saving.register_keras_serializable("rosetta")
 class BatchNorm(keras.layers.Layer):
     """Batch normalization from its definition: (N, C) or (N, H, W, C) -> the same shape.
 
@@ -44,16 +47,20 @@ class BatchNorm(keras.layers.Layer):
         return batch_norm(x, mean, variance, self.gamma, self.beta)
 
 
-class BNLeNet(keras.Model):
+@keras.saving.register_keras_serializable("rosetta")
+class BNLeNet(Network):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
     (N, H, W, C) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.
     """
 
+    family = "bn_lenet"
     norm: type[keras.layers.Layer] = BatchNormalization
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 1, input_size: tuple[int, int] = (28, 28)) -> None:
-        super().__init__()
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 1, input_size: tuple[int, int] = (28, 28), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
         self.conv1 = Conv2D(6, kernel_size=5)
         self.bn1 = self.norm()
         self.sigmoid1 = keras.layers.Activation("sigmoid")
@@ -82,7 +89,9 @@ class BNLeNet(keras.Model):
         return self.fc3(x)
 
 
+@keras.saving.register_keras_serializable("rosetta")
 class BNLeNetScratch(BNLeNet):
     """The same network on the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
 
+    family = "bn_lenet_scratch"
     norm = BatchNorm

@@ -13,7 +13,7 @@ from common import layout
 from common.layout import Tensor, nchw_to_nhwc
 from common.reference.layer_specs import Specification, batch_norm, convolution, dense, pool
 from common.weights import DTypeName
-from tf_impl.layers import Conv2D, MaxPool2D, dtype_policy
+from tf_impl.layers import Conv2D, MaxPool2D
 from tf_impl.weights import all_variables, named_layers
 
 __all__ = ["adopt", "manifest", "specifications"]
@@ -23,7 +23,7 @@ def adopt(make: Callable[[], keras.Model], dtype: DTypeName, image: tuple[int, .
     """Return a new model of `dtype`, built for an image (C, H, W) that comes as (H, W, C), dropout off."""
     # Or a layer that nobody named would have another name each time.
     keras.utils.clear_session(free_memory=False)
-    with dtype_policy(dtype), _inputs_of(dtype):
+    with _default_dtype(dtype):
         model = make()
         model(tf.convert_to_tensor(nchw_to_nhwc(np.zeros((1, *image), dtype))), training=False)
     for _, layer in named_layers(model):
@@ -33,14 +33,16 @@ def adopt(make: Callable[[], keras.Model], dtype: DTypeName, image: tuple[int, .
 
 
 @contextmanager
-def _inputs_of(dtype: DTypeName) -> Iterator[None]:
-    """Make the inputs of functional models created inside `dtype`, whatever the policy: they would round to float32."""
-    before = keras.config.floatx()
+def _default_dtype(dtype: DTypeName) -> Iterator[None]:
+    """Set the dtype of new layers, and of `keras.Input`, which takes it from `floatx` whatever the dtype policy is."""
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(dtype)
     keras.config.set_floatx(dtype)
     try:
         yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def manifest(model: keras.Model) -> dict[str, Tensor]:

@@ -1,20 +1,21 @@
-"""What Keras does otherwise than the suite, put right in one place.
+"""Keras layers with the suite's semantics, and the base classes of its blocks and networks. All is NHWC.
 
-`keras.layers.Dense`, `AveragePooling2D`, `Flatten`, activations and `Dropout` already mean what the suite means by
-them, and models use them as they are. Convolution and max-pooling know only 'valid' and 'same', and 'same' pads
-unevenly where it strides: here padding is a number of pixels, the same on all four sides. Batch normalization differs
-in its constants. All is NHWC.
+`keras.layers.Dense`, `AveragePooling2D`, `Flatten`, `Dropout` and the activations are used as they are. Keras's
+convolution and max-pooling only take the padding 'valid' or 'same', and 'same' pads unevenly where the stride is not 1;
+here `padding` is a number of pixels, the same on all four sides. Batch normalization has other constants.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
+
+from common import catalog
 
 __all__ = [
     "BATCH_NORM_EPSILON",
@@ -24,8 +25,8 @@ __all__ = [
     "Conv2D",
     "GlobalAvgPool2D",
     "MaxPool2D",
-    "dtype_policy",
-    "undefined_kernels",
+    "Network",
+    "named_children",
 ]
 
 BATCH_NORM_EPSILON = 1e-5
@@ -59,16 +60,77 @@ def _padded(shape: Shape, padding: int) -> Shape:
     return (batch, *(None if size is None else size + 2 * padding for size in image), channels)
 
 
-class Block(keras.layers.Layer):
-    """A layer made of layers, which are built as `call` reaches them.
+def named_children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Iterate over (name, layer) of the layers that are attributes of `layer`, elements of its lists, or its graph.
 
-    Without a `build` of its own, Keras would run `call` once more to build it, and so again for each level below.
+    The second element of `stages` is `stage2` in a block or network of this package, `stages.1` in any other layer.
+    """
+    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):  # as a functional model has
+        yield from ((child.name, child) for child in layer.layers)
+        return
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Layer):
+            yield name, value
+        elif isinstance(value, (list, tuple)) and not name.startswith("_"):  # Keras's own lists of the same layers
+            for i, child in enumerate(value):
+                if isinstance(child, keras.Layer):
+                    own = isinstance(layer, Block | Network)
+                    yield f"{name.removesuffix('s')}{i + 1}" if own else f"{name}.{i}", child
+
+
+def _share_dtype_policy(layer: keras.Layer) -> None:
+    """Give the layers of a block or network its own dtype policy; they have the global one until then."""
+    for _, child in named_children(layer):
+        child.dtype_policy = layer.dtype_policy
+
+
+class Block(keras.Layer):
+    """A layer that is composed of layers, in its own dtype.
+
+    A constructor hands `**kwargs` (`name`, `dtype`, `trainable`) to this class. Keras derives `get_config` from the
+    constructor's arguments, which must be numbers, strings, booleans or lists of them.
     """
 
     def build(self, input_shape: Shape) -> None:
-        """Make nothing: a block has no weights but those of its layers."""
+        """Create the weights of all layers in the block."""
+        _share_dtype_policy(self)
+        # Inside a graph, the caller runs `call` next, which builds the layers as it reaches them. To run it here too
+        # would take twice as long on each level of nested blocks.
+        if not tf.inside_function():
+            self.compute_output_shape(input_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape that `call` gives a symbolic input."""
+        return keras.Operation.compute_output_spec(self, keras.KerasTensor(input_shape, self.compute_dtype)).shape
 
 
+class Network(keras.Model):
+    """A network of the catalog, in its own dtype: (N, H, W, C) -> (N, num_classes).
+
+    The constructor takes the fields of the catalog's configuration and hands `**kwargs` to this class, as in a Block.
+    """
+
+    family: str
+    """Name of the network's family in the catalog."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Record the constructor's arguments for `get_config`: `keras.Model.__new__` does not hand them on."""
+        return super(keras.Model, cls).__new__(cls, *args, **kwargs)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        entry = catalog.NETWORKS.get(self.name)
+        if entry is None or entry.family != self.family:
+            entry = catalog.get(self.family)
+        config = self.get_config()
+        self.network = entry.configured(**{each.name: config[each.name] for each in dataclasses.fields(entry.config)})
+
+    def build(self, input_shape: Shape) -> None:
+        """Prepare the layers, which create their weights as `call` reaches them."""
+        _share_dtype_policy(self)
+
+
+@keras.saving.register_keras_serializable("rosetta")
 class Conv2D(keras.layers.Conv2D):
     """Cross-correlation plus bias, padded by `padding` zeros on each side: (N, H, W, C) -> (N, H', W', filters).
 
@@ -112,6 +174,7 @@ class Conv2D(keras.layers.Conv2D):
         return {**super().get_config(), "padding": self.pixels}
 
 
+@keras.saving.register_keras_serializable("rosetta")
 class MaxPool2D(keras.layers.MaxPooling2D):
     """The largest value of each window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity: it never wins.
 
@@ -142,6 +205,7 @@ class MaxPool2D(keras.layers.MaxPooling2D):
         return {**super().get_config(), "padding": self.pixels}
 
 
+@keras.saving.register_keras_serializable("rosetta")
 class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
     """The mean of each channel, at any size: (N, H, W, C) -> (N, 1, 1, C)."""
 
@@ -149,6 +213,7 @@ class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
         super().__init__(keepdims=keepdims, **kwargs)
 
 
+@keras.saving.register_keras_serializable("rosetta")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
 
@@ -174,32 +239,3 @@ class BatchNormalization(keras.layers.BatchNormalization):
         for statistic, now in ((self.moving_mean, mean), (self.moving_variance, variance * ((count - 1) / count))):
             statistic.assign(statistic * self.momentum + now * (1 - self.momentum))
         return y
-
-
-@contextmanager
-def dtype_policy(dtype: str) -> Iterator[None]:
-    """Make the layers created inside hold and compute `dtype`; Keras has no other way to reach nested layers."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-@contextmanager
-def undefined_kernels() -> Iterator[None]:
-    """Leave the kernels of layers built inside undefined, for weights that are about to be loaded.
-
-    Random numbers for a network of the size of VGG take seconds. Every kernel here has Keras's default initializer.
-    """
-
-    def allocate(_: keras.initializers.GlorotUniform, shape: Shape, dtype: str) -> tf.Tensor:
-        return tf.raw_ops.Empty(shape=shape, dtype=dtype)
-
-    keras.initializers.GlorotUniform.__call__ = allocate
-    try:
-        yield
-    finally:
-        # The method is inherited; what is in the way of it here is only `allocate`.
-        del keras.initializers.GlorotUniform.__call__

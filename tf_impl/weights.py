@@ -13,6 +13,7 @@ import tensorflow as tf
 from common import layout, reference, weights
 from common.catalog import Network
 from common.layout import Tensor
+from tf_impl.layers import named_children
 
 __all__ = [
     "all_variables",
@@ -41,21 +42,9 @@ _SLAB = 1 << 19
 """Numbers transposed at a time: as many as a processor's cache holds twice."""
 
 
-def _children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
-    """Iterate over the (name, layer) of what a layer holds: attributes, lists of them, or a graph's own layers."""
-    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):  # as a functional model has
-        yield from ((child.name, child) for child in layer.layers)
-        return
-    for name, value in vars(layer).items():
-        if isinstance(value, keras.Layer):
-            yield name, value
-        elif isinstance(value, (list, tuple)) and not name.startswith("_"):  # those are Keras's own lists of the same
-            yield from ((f"{name}.{i}", child) for i, child in enumerate(value) if isinstance(child, keras.Layer))
-
-
 def named_layers(layer: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
     """Iterate over (attribute path, layer) of all layers below `layer`, in the order of assignment."""
-    for name, child in _children(layer):
+    for name, child in named_children(layer):
         child_path = f"{path}.{name}" if path else name
         yield child_path, child
         yield from named_layers(child, child_path)
