@@ -46,20 +46,19 @@ __all__ = [
     "save_weights",
 ]
 
-_NETWORKS: tuple[type[Network], ...] = (
-    LeNet,
-    AlexNet,
-    VGG,
-    NiN,
-    GoogLeNet,
-    BNLeNet,
-    BNLeNetScratch,
-    ResNet,
-    ResNeXt,
-    DenseNet,
-    AnyNet,
-)
-_BY_FAMILY = {network.family: network for network in _NETWORKS}
+_NETWORKS: dict[str, type[Network]] = {
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg": VGG,
+    "nin": NiN,
+    "googlenet": GoogLeNet,
+    "bn_lenet": BNLeNet,
+    "bn_lenet_scratch": BNLeNetScratch,
+    "resnet": ResNet,
+    "resnext": ResNeXt,
+    "densenet": DenseNet,
+    "anynet": AnyNet,
+}
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> keras.Model:
@@ -70,4 +69,4 @@ def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **conf
     """
     network = catalog.get(name, **config)
     reference.describe(network)
-    return _BY_FAMILY[network.family](**network.settings(), name=network.name, dtype=dtype)
+    return _NETWORKS[network.family](**network.settings(), name=network.name, dtype=dtype)

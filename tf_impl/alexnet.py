@@ -15,7 +15,7 @@ from tf_impl.layers import Conv2D, MaxPool2D, Network
 __all__ = ["AlexNet"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class AlexNet(Network):
     """Five convolutions with three max-pools 3x3/2, dense 4096, 4096, classes.
 

@@ -14,7 +14,7 @@ from tf_impl.resnext import ResNeXtStage
 __all__ = ["AnyNet"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class SmallStem(Block):
     """conv 3x3/2, bn, relu: (N, H, W, C) -> (N, H/2, W/2, channels)."""
 
@@ -28,7 +28,7 @@ class SmallStem(Block):
         return self.relu(self.bn(self.conv(x), training=training))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class AnyNet(Network):
     """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
 
@@ -48,7 +48,10 @@ class AnyNet(Network):
     ) -> None:
         super().__init__(**kwargs)
         self.stem = SmallStem(stem_channels)
-        self.stages = [ResNeXtStage(*stage, stride=2) for stage in arch]
+        self.stages = [
+            ResNeXtStage(depth, channels, group_width, multiplier, stride=2)
+            for depth, channels, group_width, multiplier in arch
+        ]
         self.head = Head(num_classes)
         # Keras makes the weights at the first call.
         self(keras.Input((*input_size, in_channels)))

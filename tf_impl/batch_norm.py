@@ -21,7 +21,7 @@ def batch_norm(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, weight: tf.Te
     return weight * normalized + bias
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class BatchNorm(keras.layers.Layer):
     """Batch normalization from its definition: (N, C) or (N, H, W, C) -> the same shape.
 
@@ -36,6 +36,9 @@ class BatchNorm(keras.layers.Layer):
         self.moving_mean = self.add_weight(name="moving_mean", shape=shape, initializer="zeros", trainable=False)
         self.moving_variance = self.add_weight(name="moving_variance", shape=shape, initializer="ones", trainable=False)
 
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training:
             return batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta)
@@ -47,7 +50,7 @@ class BatchNorm(keras.layers.Layer):
         return batch_norm(x, mean, variance, self.gamma, self.beta)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class BNLeNet(Network):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
@@ -89,7 +92,7 @@ class BNLeNet(Network):
         return self.fc3(x)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class BNLeNetScratch(BNLeNet):
     """The same network on the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
 

@@ -16,7 +16,7 @@ from tf_impl.layers import BatchNormalization, Block, Conv2D, GlobalAvgPool2D, N
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseLayer(Block):
     """bn, relu, conv 3x3, joined behind the input: (N, H, W, C) -> (N, H, W, C + growth_rate)."""
 
@@ -30,7 +30,7 @@ class DenseLayer(Block):
         return tf.concat([x, self.conv(self.relu(self.bn(x, training=training)))], axis=-1)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseBlock(Block):
     """`num_layers` dense layers: (N, H, W, C) -> (N, H, W, C + num_layers * growth_rate)."""
 
@@ -44,7 +44,7 @@ class DenseBlock(Block):
         return x
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Transition(Block):
     """bn, relu, conv 1x1, avg-pool 2x2: (N, H, W, C) -> (N, H/2, W/2, channels)."""
 
@@ -59,7 +59,7 @@ class Transition(Block):
         return self.pool(self.conv(self.relu(self.bn(x, training=training))))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseHead(Block):
     """bn, relu, global average pool, dense: (N, H, W, C) -> (N, num_classes)."""
 
@@ -76,7 +76,7 @@ class DenseHead(Block):
         return self.fc(self.flatten(self.pool(x)))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseNet(Network):
     """Stem, a dense block for each count of `arch` with transitions between, head.
 
@@ -101,8 +101,9 @@ class DenseNet(Network):
         self.transitions = []
         channels = num_channels
         for num_layers in arch[:-1]:
-            channels = (channels + num_layers * growth_rate) // 2
-            self.transitions.append(Transition(channels))
+            channels += num_layers * growth_rate
+            self.transitions.append(Transition(channels // 2))
+            channels //= 2
         self.head = DenseHead(num_classes)
         # Keras makes the weights at the first call.
         self(keras.Input((*input_size, in_channels)))

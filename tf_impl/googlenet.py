@@ -13,7 +13,7 @@ from tf_impl.layers import Block, Conv2D, MaxPool2D, Network
 __all__ = ["GoogLeNet", "Inception"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class PointwiseBranch(Block):
     """conv 1x1, relu: (N, H, W, C) -> (N, H, W, channels)."""
 
@@ -26,7 +26,7 @@ class PointwiseBranch(Block):
         return self.relu(self.conv(x))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Branch(Block):
     """conv 1x1, relu, conv `kernel_size`, relu: (N, H, W, C) -> (N, H, W, channels[1])."""
 
@@ -42,7 +42,7 @@ class Branch(Block):
         return self.relu2(self.conv2(x))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class PoolBranch(Block):
     """max-pool 3x3/1, conv 1x1, relu: (N, H, W, C) -> (N, H, W, channels)."""
 
@@ -56,7 +56,7 @@ class PoolBranch(Block):
         return self.relu(self.conv(self.pool(x)))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Inception(Block):
     """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined.
 
@@ -74,7 +74,7 @@ class Inception(Block):
         return tf.concat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], axis=-1)
 
 
-@keras.saving.register_keras_serializable("rosetta", name="GoogLeNetStem")
+@keras.saving.register_keras_serializable(package="rosetta", name="GoogLeNetStem")
 class Stem(Block):
     """conv 7x7/2, max-pool 3x3/2, conv 1x1, conv 3x3, max-pool 3x3/2, relu after each conv.
 
@@ -98,7 +98,7 @@ class Stem(Block):
         return self.pool2(self.relu3(self.conv3(x)))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Stage1(Block):
     """Two Inception blocks, max-pool 3x3/2: (N, H, W, 192) -> (N, H/2, W/2, 480)."""
 
@@ -112,7 +112,7 @@ class Stage1(Block):
         return self.pool(self.block2(self.block1(x)))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Stage2(Block):
     """Five Inception blocks, max-pool 3x3/2: (N, H, W, 480) -> (N, H/2, W/2, 832)."""
 
@@ -131,7 +131,7 @@ class Stage2(Block):
         return self.pool(self.block5(x))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Stage3(Block):
     """Two Inception blocks: (N, H, W, 832) -> (N, H, W, 1024)."""
 
@@ -144,7 +144,7 @@ class Stage3(Block):
         return self.block2(self.block1(x))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class GoogLeNet(Network):
     """Stem, nine Inception blocks in three stages, head.
 

@@ -12,7 +12,7 @@ from tf_impl.layers import BatchNormalization, Block, Conv2D, GlobalAvgPool2D, M
 __all__ = ["Head", "Stem"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Stem(Block):
     """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, H, W, C) -> (N, H/4, W/4, channels)."""
 
@@ -27,7 +27,7 @@ class Stem(Block):
         return self.pool(self.relu(self.bn(self.conv(x), training=training)))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Head(Block):
     """Global average pool, dense: (N, H, W, C) -> (N, num_classes)."""
 

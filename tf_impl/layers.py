@@ -130,7 +130,7 @@ class Network(keras.Model):
         _share_dtype_policy(self)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Conv2D(keras.layers.Conv2D):
     """Cross-correlation plus bias, padded by `padding` zeros on each side: (N, H, W, C) -> (N, H', W', filters).
 
@@ -174,7 +174,7 @@ class Conv2D(keras.layers.Conv2D):
         return {**super().get_config(), "padding": self.pixels}
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class MaxPool2D(keras.layers.MaxPooling2D):
     """The largest value of each window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity: it never wins.
 
@@ -205,7 +205,7 @@ class MaxPool2D(keras.layers.MaxPooling2D):
         return {**super().get_config(), "padding": self.pixels}
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
     """The mean of each channel, at any size: (N, H, W, C) -> (N, 1, 1, C)."""
 
@@ -213,7 +213,7 @@ class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
         super().__init__(keepdims=keepdims, **kwargs)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
 

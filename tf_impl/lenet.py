@@ -12,7 +12,7 @@ from tf_impl.layers import Conv2D, Network
 __all__ = ["LeNet"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class LeNet(Network):
     """(conv 5x5, sigmoid, avg-pool 2x2) twice, dense 120, 84, classes.
 

@@ -12,7 +12,7 @@ from tf_impl.layers import Block, Conv2D, GlobalAvgPool2D, MaxPool2D, Network
 __all__ = ["NiN", "NiNStage"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class NiNStage(Block):
     """conv, relu, (conv 1x1, relu) twice.
 
@@ -34,7 +34,7 @@ class NiNStage(Block):
         return self.relu3(self.conv3(x))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class NiN(Network):
     """Four stages with max-pools 3x3/2 between, global average pool.
 

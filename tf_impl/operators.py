@@ -73,7 +73,7 @@ def corr2d(X: tf.Tensor, K: tf.Tensor, *, stride: Pair = 1, padding: Pair = 0) -
     return sum(K[i, j] * pixels for i, j, pixels in _cuts(X, K.shape, stride, padding, 0.0))
 
 
-@keras.saving.register_keras_serializable("rosetta", name="SingleKernelConv2D")
+@keras.saving.register_keras_serializable(package="rosetta", name="SingleKernelConv2D")
 class Conv2D(keras.layers.Layer):
     """Cross-correlation with one kernel, plus one bias: (H, W) -> (H - h + 1, W - w + 1)."""
 

@@ -16,7 +16,7 @@ from tf_impl.layers import BatchNormalization, Block, Conv2D, Network
 __all__ = ["ResNet", "Residual"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Projection(Block):
     """conv 1x1/s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
@@ -28,7 +28,7 @@ class Projection(Block):
         return self.conv(x)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class Residual(Block):
     """conv 3x3/s, bn, relu, conv 3x3, bn, add the input or its projection, relu.
 
@@ -51,7 +51,7 @@ class Residual(Block):
         return self.relu2(y + self.shortcut(x))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNetStage(Block):
     """`blocks` residual blocks, the first with stride s: (N, H, W, C) -> (N, H/s, W/s, channels).
 
@@ -69,7 +69,7 @@ class ResNetStage(Block):
         return x
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNet(Network):
     """Stem, a stage for each (blocks, channels) of `arch`, head.
 

@@ -17,7 +17,7 @@ from tf_impl.layers import BatchNormalization, Block, Conv2D, Network
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class NormedProjection(Block):
     """conv 1x1/s, bn: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
@@ -30,7 +30,7 @@ class NormedProjection(Block):
         return self.bn(self.conv(x), training=training)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXtBlock(Block):
     """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
 
@@ -66,7 +66,7 @@ class ResNeXtBlock(Block):
         return self.relu3(y + self.shortcut(x, training=training))
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXtStage(Block):
     """`blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
@@ -85,7 +85,7 @@ class ResNeXtStage(Block):
         return x
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXt(Network):
     """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
 
@@ -104,7 +104,10 @@ class ResNeXt(Network):
     ) -> None:
         super().__init__(**kwargs)
         self.stem = Stem()
-        self.stages = [ResNeXtStage(*stage, stride=2 if i else 1) for i, stage in enumerate(arch)]
+        self.stages = [
+            ResNeXtStage(blocks, channels, group_width, multiplier, stride=2 if i else 1)
+            for i, (blocks, channels, group_width, multiplier) in enumerate(arch)
+        ]
         self.head = Head(num_classes)
         # Keras makes the weights at the first call.
         self(keras.Input((*input_size, in_channels)))

@@ -12,7 +12,7 @@ from tf_impl.layers import Block, Conv2D, MaxPool2D, Network
 __all__ = ["VGG", "VGGStage"]
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class VGGStage(Block):
     """(conv 3x3, relu) `num_convs` times, max-pool 2x2.
 
@@ -31,7 +31,7 @@ class VGGStage(Block):
         return self.pool(x)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class VGGHead(Block):
     """Flatten, (dense 4096, relu, dropout) twice, dense.
 
@@ -56,7 +56,7 @@ class VGGHead(Block):
         return self.fc3(x)
 
 
-@keras.saving.register_keras_serializable("rosetta")
+@keras.saving.register_keras_serializable(package="rosetta")
 class VGG(Network):
     """A stage for each (num_convs, channels) of `arch`, then the head.
 
