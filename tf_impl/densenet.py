@@ -97,20 +97,22 @@ class DenseNet(Network):
     ) -> None:
         super().__init__(**kwargs)
         self.stem = Stem(num_channels)
-        self.stages = [DenseBlock(num_layers, growth_rate) for num_layers in arch]
-        self.transitions = []
+        self.stages, self.transitions = [], []
         channels = num_channels
-        for num_layers in arch[:-1]:
+        for i, num_layers in enumerate(arch, start=1):
+            self.stages.append(DenseBlock(num_layers, growth_rate))
             channels += num_layers * growth_rate
-            self.transitions.append(Transition(channels // 2))
-            channels //= 2
+            if i < len(arch):
+                self.transitions.append(Transition(channels // 2))
+                channels //= 2
         self.head = DenseHead(num_classes)
         # Keras makes the weights at the first call.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         x = self.stem(x, training=training)
-        for stage, transition in zip(self.stages, self.transitions, strict=False):
-            x = transition(stage(x, training=training), training=training)
-        x = self.stages[-1](x, training=training)
+        for i, stage in enumerate(self.stages):
+            x = stage(x, training=training)
+            if i < len(self.transitions):
+                x = self.transitions[i](x, training=training)
         return self.head(x, training=training)

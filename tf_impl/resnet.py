@@ -53,15 +53,17 @@ class Residual(Block):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class ResNetStage(Block):
-    """`blocks` residual blocks, the first with stride s: (N, H, W, C) -> (N, H/s, W/s, channels).
+    """`num_blocks` residual blocks, the first with stride s: (N, H, W, C) -> (N, H/s, W/s, channels).
 
-    Its shortcut is a projection where it changes channels or resolution.
+    The first block's shortcut is a projection where the block changes channels or resolution.
     """
 
-    def __init__(self, in_channels: int, blocks: int, channels: int, stride: int, **kwargs: Any) -> None:
+    def __init__(self, in_channels: int, num_blocks: int, channels: int, stride: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         projection = stride > 1 or in_channels != channels
-        self.blocks = [Residual(channels, stride, projection), *(Residual(channels) for _ in range(blocks - 1))]
+        self.blocks = [Residual(channels, stride, projection)]
+        for _ in range(num_blocks - 1):
+            self.blocks.append(Residual(channels))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         for block in self.blocks:
@@ -71,7 +73,7 @@ class ResNetStage(Block):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class ResNet(Network):
-    """Stem, a stage for each (blocks, channels) of `arch`, head.
+    """Stem, a stage for each (num_blocks, channels) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """
@@ -88,10 +90,11 @@ class ResNet(Network):
     ) -> None:
         super().__init__(**kwargs)
         self.stem = Stem()
-        widths = [64, *(channels for _, channels in arch)]
-        self.stages = [
-            ResNetStage(widths[i], blocks, channels, stride=2 if i else 1) for i, (blocks, channels) in enumerate(arch)
-        ]
+        self.stages = []
+        channels = 64
+        for i, (num_blocks, stage_channels) in enumerate(arch):
+            self.stages.append(ResNetStage(channels, num_blocks, stage_channels, stride=1 if i == 0 else 2))
+            channels = stage_channels
         self.head = Head(num_classes)
         # Keras makes the weights at the first call.
         self(keras.Input((*input_size, in_channels)))

@@ -68,16 +68,15 @@ class ResNeXtBlock(Block):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXtStage(Block):
-    """`blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
+    """`num_blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
     def __init__(
-        self, blocks: int, channels: int, group_width: int, multiplier: float, stride: int, **kwargs: Any
+        self, num_blocks: int, channels: int, group_width: int, multiplier: float, stride: int, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.blocks = [
-            ResNeXtBlock(channels, group_width, multiplier, stride, projection=True),
-            *(ResNeXtBlock(channels, group_width, multiplier) for _ in range(blocks - 1)),
-        ]
+        self.blocks = [ResNeXtBlock(channels, group_width, multiplier, stride, projection=True)]
+        for _ in range(num_blocks - 1):
+            self.blocks.append(ResNeXtBlock(channels, group_width, multiplier))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         for block in self.blocks:
@@ -87,7 +86,7 @@ class ResNeXtStage(Block):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXt(Network):
-    """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stage for each (num_blocks, channels, group_width, multiplier) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """
@@ -104,10 +103,10 @@ class ResNeXt(Network):
     ) -> None:
         super().__init__(**kwargs)
         self.stem = Stem()
-        self.stages = [
-            ResNeXtStage(blocks, channels, group_width, multiplier, stride=2 if i else 1)
-            for i, (blocks, channels, group_width, multiplier) in enumerate(arch)
-        ]
+        self.stages = []
+        for i, (num_blocks, channels, group_width, multiplier) in enumerate(arch):
+            stride = 1 if i == 0 else 2
+            self.stages.append(ResNeXtStage(num_blocks, channels, group_width, multiplier, stride))
         self.head = Head(num_classes)
         # Keras makes the weights at the first call.
         self(keras.Input((*input_size, in_channels)))

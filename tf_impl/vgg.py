@@ -21,8 +21,10 @@ class VGGStage(Block):
 
     def __init__(self, num_convs: int, channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.convs = [Conv2D(channels, kernel_size=3, padding=1) for _ in range(num_convs)]
-        self.relus = [keras.layers.ReLU() for _ in range(num_convs)]
+        self.convs, self.relus = [], []
+        for _ in range(num_convs):
+            self.convs.append(Conv2D(channels, kernel_size=3, padding=1))
+            self.relus.append(keras.layers.ReLU())
         self.pool = MaxPool2D(2)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
