@@ -1,4 +1,4 @@
-"""The networks in TensorFlow: `keras.Model`s in NHWC that train, print, compile and export as any other."""
+"""The networks in TensorFlow: Keras models in NHWC."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ _NETWORKS: dict[str, type[Network]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> keras.Model:
-    """Return the network `name` of the catalog, with Keras's own initialization and all its weights made.
+    """Return the network `name` of the catalog, with Keras's default initialization.
 
-    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
-    Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
+    `config` overrides fields of the catalog's configuration, such as `num_classes`, `in_channels` and `input_size`.
+    Raises ConfigError for an unknown name, an invalid configuration, or an input too small for the network.
     """
     network = catalog.get(name, **config)
     reference.describe(network)

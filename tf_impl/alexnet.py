@@ -54,7 +54,7 @@ class AlexNet(Network):
         self.relu7 = keras.layers.ReLU()
         self.dropout2 = keras.layers.Dropout(dropout)
         self.fc3 = keras.layers.Dense(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -53,7 +53,7 @@ class AnyNet(Network):
             for depth, channels, group_width, multiplier in arch
         ]
         self.head = Head(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

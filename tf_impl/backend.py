@@ -1,4 +1,4 @@
-"""TensorFlow behind the Backend protocol."""
+"""The Backend protocol for TensorFlow."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tf_impl.weights import from_canonical, named_layers, to_canonical, values_t
 __all__ = ["Backend"]
 
 _WITH_ACTIVATION = (keras.layers.Conv2D, keras.layers.Dense)
-"""Layers that may be given an activation, which is no part of what they are seen to do, as in the other frameworks."""
+"""Layers that may apply an activation of their own. They are observed before it, as in the other frameworks."""
 
 _LARGE = 1 << 24
-"""Parameters from which on it is worth tenths of a second to free what earlier models held."""
+"""Number of parameters from which a garbage collection, some tenths of a second, is worth its time."""
 
 Observer = Callable[[str, keras.Layer, tf.Tensor, tf.Tensor], tf.Tensor | None]
 
@@ -92,13 +92,13 @@ class Backend:
         if device == "gpu" and not gpus:
             raise no_device("TensorFlow")
         if device == "cpu" and gpus:
-            # TensorFlow would place all that it can on a GPU that it sees.
+            # TensorFlow would use any visible GPU.
             tf.config.set_visible_devices([], "GPU")
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
     def build(self, network: Network, dtype: DTypeName) -> keras.Model:
         if reference.describe(network).parameters > _LARGE:
-            # A Keras layer refers to itself, so that earlier models hold their memory until the collector finds them.
+            # Keras layers contain reference cycles, so earlier models keep their memory until they are collected.
             gc.collect()
         with keras.saving.custom_object_scope({"glorot_uniform": _uninitialized}):
             return build(network.name, dtype=dtype, **network.settings())
@@ -159,7 +159,7 @@ class Backend:
         return Gradients(float(loss), arrays, np.ascontiguousarray(nhwc_to_nchw(by_images.numpy())))
 
     def trainer(self, model: keras.Model, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
-        # A compiled step computes what the same operations do one by one, to the bit: none is rewritten or moved.
+        # Without Grappler, a compiled step gives the same bits as the same operations run one by one.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         return Trainer(model, optimizer, seed)
 

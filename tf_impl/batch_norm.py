@@ -80,7 +80,7 @@ class BNLeNet(Network):
         self.bn4 = self.norm()
         self.sigmoid4 = keras.layers.Activation("sigmoid")
         self.fc3 = keras.layers.Dense(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -106,7 +106,7 @@ class DenseNet(Network):
                 self.transitions.append(Transition(channels // 2))
                 channels //= 2
         self.head = DenseHead(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Layers that rosetta did not build, made ready for this package's Backend."""
+"""Adapters for user-defined Keras models."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["adopt", "manifest", "specifications"]
 
 
 def adopt(make: Callable[[], keras.Model], dtype: DTypeName, image: tuple[int, ...]) -> keras.Model:
-    """Return a new model of `dtype`, built for an image (C, H, W) that comes as (H, W, C), dropout off."""
-    # Or a layer that nobody named would have another name each time.
+    """Return a new model of `dtype`, built for images of shape (C, H, W) given as (H, W, C), with dropout off."""
+    # Restart the numbering of automatic layer names, so that they are the same in each new model.
     keras.utils.clear_session(free_memory=False)
     with _default_dtype(dtype):
         model = make()
@@ -59,7 +59,7 @@ def manifest(model: keras.Model) -> dict[str, Tensor]:
 
 
 def specifications(model: keras.Model) -> dict[str, Specification]:
-    """Return by path what each layer is in the reference's terms, where the reference has one like it."""
+    """Return the equivalent layer of the reference by path, for the layers that have one."""
     found = {path: _specification(layer) for path, layer in named_layers(model)}
     return {path: specification for path, specification in found.items() if specification is not None}
 
@@ -89,11 +89,11 @@ def _specification(layer: keras.Layer) -> Specification | None:
 
 
 def _padding(layer: keras.Layer, window: tuple[int, int], strides: tuple[int, int]) -> int | None:
-    """Return by how many pixels every side is padded; None where that is not the same on all."""
+    """Return the number of pixels added to each side; None if the sides differ."""
     if isinstance(layer, (Conv2D, MaxPool2D)):
         return layer.pixels
     if layer.padding == "valid":
         return 0
-    # Where it strides, it depends on the image, and is uneven on some.
+    # With a stride, 'same' depends on the size of the image and may be uneven.
     even = set(strides) == {1} and len(set(window)) == 1 and window[0] % 2
     return window[0] // 2 if layer.padding == "same" and even else None

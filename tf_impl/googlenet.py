@@ -162,7 +162,7 @@ class GoogLeNet(Network):
         self.stage2 = Stage2()
         self.stage3 = Stage3()
         self.head = Head(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

@@ -39,10 +39,10 @@ Shape = tuple[int | None, ...]
 def _pad(
     x: tf.Tensor, padding: int, window: tuple[int, int], strides: tuple[int, int], value: float | None = 0
 ) -> tuple[tf.Tensor, str]:
-    """Return an image batch and the padding to ask TensorFlow for, so that all four sides are padded by `padding`.
+    """Pad all four sides of an image batch by `padding` pixels; return it and the padding left to the operation.
 
-    `value` is what to pad with, None for copies of the outermost pixels. TensorFlow's operations take numbers of pixels
-    too, but their gradients are then half as fast or worse, and XLA and LiteRT have no such pooling.
+    `value` fills the padding; None repeats the outermost pixels. TensorFlow's operations also take numbers of pixels,
+    but then their gradients take at least twice as long, and XLA and LiteRT do not support such pooling.
     """
     if not padding:
         return x, "VALID"
@@ -55,7 +55,7 @@ def _pad(
 
 
 def _padded(shape: Shape, padding: int) -> Shape:
-    """Return the shape of an image batch once padded; a size that is not known yet stays unknown."""
+    """Return the shape of a padded image batch; an unknown size stays None."""
     batch, *image, channels = shape
     return (batch, *(None if size is None else size + 2 * padding for size in image), channels)
 
@@ -134,8 +134,8 @@ class Network(keras.Model):
 class Conv2D(keras.layers.Conv2D):
     """Cross-correlation plus bias, padded by `padding` zeros on each side: (N, H, W, C) -> (N, H', W', filters).
 
-    `groups` cuts the channels into groups that do not see one another. `differentiable` is to be made False where no
-    gradient will be asked for: all groups are then one operation, twice as fast.
+    `groups` divides the channels into groups that are convolved separately. Set `differentiable` to False where no
+    gradient is needed: all groups are then one operation, which is twice as fast.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Conv2D(keras.layers.Conv2D):
         x, padding = _pad(inputs, self.pixels, window, self.strides)
         if self.groups == 1 or not self.differentiable:
             return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
-        # TensorFlow has no gradient of a grouped convolution on the CPU: it takes one convolution a group.
+        # TensorFlow has no gradient of a grouped convolution on the CPU, so each group is a convolution of its own.
         groups = zip(tf.split(x, self.groups, axis=-1), tf.split(kernel, self.groups, axis=-1), strict=True)
         convolved = [tf.nn.conv2d(x, k, self.strides, padding, dilations=self.dilation_rate) for x, k in groups]
         return tf.concat(convolved, axis=-1)
@@ -164,7 +164,7 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if self.groups == 1 or self.differentiable:
             return super().call(inputs)
-        # Keras's `BiasAdd` would be fused into an operation that knows no groups where oneDNN is not used.
+        # Without oneDNN, Keras's `BiasAdd` would be fused into an operation that does not support groups.
         return self.activation(tf.add(self.convolution_op(inputs, self.kernel), self.bias))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -176,10 +176,10 @@ class Conv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class MaxPool2D(keras.layers.MaxPooling2D):
-    """The largest value of each window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity: it never wins.
+    """The largest value of each window: (N, H, W, C) -> (N, H', W', C). The padding is minus infinity.
 
-    `repeats_edges` is to be made True where there is no infinity, as in whole numbers: padding then repeats a pixel
-    that each of its windows holds already.
+    Set `repeats_edges` to True for integers, which have no infinity: the padding then repeats the outermost pixels,
+    which the same windows contain anyway.
     """
 
     def __init__(
@@ -217,9 +217,10 @@ class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
 
-    Keras keeps the biased variance (divided by n), as the suite does; its own constants are 1e-3 and 0.99. It writes
-    the formula out. In training, images in float32 go here through the one operation that TensorFlow has for it, which
-    gives the unbiased variance: a step of ResNet-18 takes a sixth less time. In evaluation the formula is the faster.
+    Like the suite, Keras keeps the biased variance (divided by n); its default constants are 1e-3 and 0.99. Keras
+    composes the formula from several operations. For training on float32 images this class uses TensorFlow's fused
+    operation, which saves a sixth of a ResNet-18 step; the unbiased variance that it returns is converted. In
+    evaluation the formula is faster.
     """
 
     def __init__(
@@ -228,14 +229,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        learns = training and self.trainable
-        if not learns or inputs.shape.rank != 4 or inputs.dtype == tf.float64:
+        if not (training and self.trainable) or inputs.shape.rank != 4 or inputs.dtype == tf.float64:
             return super().call(inputs, training=training)
-        # `tf.compat.v1.nn.fused_batch_norm`, which wraps it, silently takes 1.001e-5 for a smaller epsilon.
+        # The wrapper `tf.compat.v1.nn.fused_batch_norm` silently raises a smaller epsilon to 1.001e-5.
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-        for statistic, now in ((self.moving_mean, mean), (self.moving_variance, variance * ((count - 1) / count))):
-            statistic.assign(statistic * self.momentum + now * (1 - self.momentum))
+        biased_variance = variance * ((count - 1) / count)
+        for running, current in ((self.moving_mean, mean), (self.moving_variance, biased_variance)):
+            running.assign(running * self.momentum + current * (1 - self.momentum))
         return y

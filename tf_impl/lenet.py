@@ -37,7 +37,7 @@ class LeNet(Network):
         self.fc2 = keras.layers.Dense(84)
         self.sigmoid4 = keras.layers.Activation("sigmoid")
         self.fc3 = keras.layers.Dense(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

@@ -62,7 +62,7 @@ class NiN(Network):
         self.stage4 = NiNStage(num_classes, kernel_size=3, padding=1)
         self.global_pool = GlobalAvgPool2D()
         self.flatten = keras.layers.Flatten()
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -96,7 +96,7 @@ class ResNet(Network):
             self.stages.append(ResNetStage(channels, num_blocks, stage_channels, stride=1 if i == 0 else 2))
             channels = stage_channels
         self.head = Head(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -108,7 +108,7 @@ class ResNeXt(Network):
             stride = 1 if i == 0 else 2
             self.stages.append(ResNeXtStage(num_blocks, channels, group_width, multiplier, stride))
         self.head = Head(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

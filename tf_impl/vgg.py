@@ -79,7 +79,7 @@ class VGG(Network):
         super().__init__(**kwargs)
         self.stages = [VGGStage(num_convs, channels) for num_convs, channels in arch]
         self.head = VGGHead(num_classes, dropout)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
