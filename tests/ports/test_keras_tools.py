@@ -369,3 +369,24 @@ def test_each_layer_of_a_stage_has_its_canonical_name_and_other_models_keep_thei
             self.stages = [keras.layers.Dense(2), keras.layers.ReLU()]
 
     assert [path for path, _ in named_layers(Own())] == ["stages.0", "stages.1"]
+
+
+def test_tracing_leaves_the_model_and_keras_as_they_were(backend) -> None:
+    import keras
+
+    from tf_impl.weights import named_layers
+
+    call, initializer = keras.Layer.__call__, keras.initializers.GlorotUniform.__call__
+    network = network_of("resnet")
+    model = backend.build(network, "float32")
+    backend.load(model, weights.initialize(network, "probe", 3, "float32"))
+    x = images.noise_batch(network, 2, 5)
+    logits = backend.run(model, x)
+    np.testing.assert_array_equal(backend.trace(model, x)["logits"], logits)
+    with pytest.raises(ValueError, match="expected"):
+        backend.trace(model, x[:, :1])
+    assert not [path for path, layer in named_layers(model) if "call" in vars(layer)]
+    np.testing.assert_array_equal(backend.run(model, x), logits)
+    assert keras.Layer.__call__ is call
+    assert keras.initializers.GlorotUniform.__call__ is initializer
+    assert isinstance(keras.layers.Dense(2).kernel_initializer, keras.initializers.GlorotUniform)
