@@ -1,4 +1,4 @@
-"""The networks in TensorFlow: `keras.Model`s in NHWC that train, print, compile and export as any other."""
+"""The networks in TensorFlow: Keras models in NHWC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tf_impl.anynet import AnyNet
 from tf_impl.batch_norm import BatchNorm, BNLeNet, BNLeNetScratch, batch_norm
 from tf_impl.densenet import DenseBlock, DenseNet, Transition
 from tf_impl.googlenet import GoogLeNet, Inception
-from tf_impl.layers import dtype_policy
+from tf_impl.layers import Network
 from tf_impl.lenet import LeNet
 from tf_impl.nin import NiN, NiNStage
 from tf_impl.resnet import Residual, ResNet
@@ -46,7 +46,7 @@ __all__ = [
     "save_weights",
 ]
 
-_NETWORKS: dict[str, type[keras.Model]] = {
+_NETWORKS: dict[str, type[Network]] = {
     "lenet": LeNet,
     "alexnet": AlexNet,
     "vgg": VGG,
@@ -62,14 +62,11 @@ _NETWORKS: dict[str, type[keras.Model]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> keras.Model:
-    """Return the network `name` of the catalog, with Keras's own initialization and all its weights made.
+    """Return the network `name` of the catalog, with Keras's default initialization.
 
-    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
-    Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
+    `config` overrides fields of the catalog's configuration, such as `num_classes`, `in_channels` and `input_size`.
+    Raises ConfigError for an unknown name, an invalid configuration, or an input too small for the network.
     """
     network = catalog.get(name, **config)
     reference.describe(network)
-    with dtype_policy(dtype):
-        model = _NETWORKS[network.family](**network.settings())
-    model.network = network
-    return model
+    return _NETWORKS[network.family](**network.settings(), name=network.name, dtype=dtype)

@@ -5,19 +5,24 @@ The first convolution is padded by 1, and the widths are those of the one-column
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import Conv2D, MaxPool2D
+from tf_impl.layers import Conv2D, MaxPool2D, Network
 
 __all__ = ["AlexNet"]
 
 
-class AlexNet(keras.Model):
+@keras.saving.register_keras_serializable(package="rosetta")
+class AlexNet(Network):
     """Five convolutions with three max-pools 3x3/2, dense 4096, 4096, classes.
 
     (N, H, W, C) -> (N, num_classes).
     """
+
+    family = "alexnet"
 
     def __init__(
         self,
@@ -25,8 +30,9 @@ class AlexNet(keras.Model):
         in_channels: int = 1,
         input_size: tuple[int, int] = (224, 224),
         dropout: float = 0.5,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         self.conv1 = Conv2D(96, kernel_size=11, strides=4, padding=1)
         self.relu1 = keras.layers.ReLU()
         self.pool1 = MaxPool2D(3, strides=2)
@@ -48,7 +54,7 @@ class AlexNet(keras.Model):
         self.relu7 = keras.layers.ReLU()
         self.dropout2 = keras.layers.Dropout(dropout)
         self.fc3 = keras.layers.Dense(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

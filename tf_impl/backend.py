@@ -1,9 +1,10 @@
-"""TensorFlow behind the Backend protocol."""
+"""The Backend protocol for TensorFlow."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -19,54 +20,66 @@ from common.optimizers import OptimizerConfig
 from common.reference import Call
 from common.weights import DTypeName
 from tf_impl import build
-from tf_impl.layers import undefined_kernels
 from tf_impl.training import Trainer, gradients
 from tf_impl.weights import from_canonical, named_layers, to_canonical, values_to_canonical
 
 __all__ = ["Backend"]
 
 _WITH_ACTIVATION = (keras.layers.Conv2D, keras.layers.Dense)
-"""Layers that may be given an activation, which is no part of what they are seen to do, as in the other frameworks."""
+"""Layers that may apply an activation of their own. They are observed before it, as in the other frameworks."""
 
 _LARGE = 1 << 24
-"""Parameters from which on it is worth tenths of a second to free what earlier models held."""
+"""Number of parameters from which a garbage collection, some tenths of a second, is worth its time."""
 
 Observer = Callable[[str, keras.Layer, tf.Tensor, tf.Tensor], tf.Tensor | None]
 
 
-def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
-    """Run the model eagerly and call `observe(path, layer, input, output)` after each layer; what it returns goes on.
+def _uninitialized(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+    """Allocate a weight that is about to be loaded; random numbers for a network of the size of VGG take seconds.
 
-    Layers that do not make one tensor of another are left out.
+    Within a scope of custom objects, it stands in for Keras's default initializer of kernels, `glorot_uniform`.
     """
-    paths = {id(layer): path for path, layer in named_layers(model)}
-    # Keras has no hooks on a layer; every one of them is called through this method.
-    call = keras.Layer.__call__
+    return tf.raw_ops.Empty(shape=shape, dtype=dtype)
 
-    def observed_call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        activation = getattr(layer, "activation", None)
-        fused = isinstance(layer, _WITH_ACTIVATION) and activation is not keras.activations.linear
-        if fused and args and id(layer) in paths:
 
-            def observed_activation(y: tf.Tensor) -> tf.Tensor:
-                other = observe(paths[id(layer)], layer, args[0], y)
-                return activation(y if other is None else other)
+def _observed(model: keras.Model, x: tf.Tensor, training: bool, observe: Observer) -> tf.Tensor:
+    """Run the model eagerly and call `observe(path, layer, input, output)` after each layer.
 
-            layer.activation = observed_activation
-            try:
-                return call(layer, *args, **kwargs)
-            finally:
-                layer.activation = activation
-        output = call(layer, *args, **kwargs)
-        single = len(args) == 1 and isinstance(args[0], tf.Tensor) and isinstance(output, tf.Tensor)
-        other = observe(paths[id(layer)], layer, args[0], output) if single and id(layer) in paths else None
-        return output if other is None else other
-
-    keras.Layer.__call__ = observed_call
-    try:
+    A tensor that `observe` returns replaces the output. Layers that have several inputs or outputs are not observed.
+    """
+    layers = {id(layer): (path, layer) for path, layer in named_layers(model)}  # a shared layer has several paths
+    with contextlib.ExitStack() as stack:
+        for path, layer in layers.values():
+            stack.enter_context(_observed_calls(path, layer, observe))
         return model(x, training=training)
+
+
+@contextlib.contextmanager
+def _observed_calls(path: str, layer: keras.Layer, observe: Observer) -> Iterator[None]:
+    """Call `observe` after each call of one layer.
+
+    Keras has no hooks on layers, but a layer's `__call__` runs `self.call`, and so an attribute of that name.
+    """
+    call = layer.call
+    activation = layer.activation if isinstance(layer, _WITH_ACTIVATION) else keras.activations.linear
+
+    def observed_call(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        if len(args) == 1 and isinstance(args[0], tf.Tensor) and isinstance(output, tf.Tensor):
+            replacement = observe(path, layer, args[0], output)
+            output = output if replacement is None else replacement
+        return activation(output)
+
+    before = {name: value for name, value in vars(layer).items() if name in ("call", "activation")}
+    layer.call = observed_call
+    if activation is not keras.activations.linear:
+        layer.activation = keras.activations.linear
+    try:
+        yield
     finally:
-        keras.Layer.__call__ = call
+        del layer.call
+        for name, value in before.items():
+            setattr(layer, name, value)
 
 
 class Backend:
@@ -79,15 +92,15 @@ class Backend:
         if device == "gpu" and not gpus:
             raise no_device("TensorFlow")
         if device == "cpu" and gpus:
-            # TensorFlow would place all that it can on a GPU that it sees.
+            # TensorFlow would use any visible GPU.
             tf.config.set_visible_devices([], "GPU")
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
     def build(self, network: Network, dtype: DTypeName) -> keras.Model:
         if reference.describe(network).parameters > _LARGE:
-            # A Keras layer refers to itself, so that earlier models hold their memory until the collector finds them.
+            # Keras layers contain reference cycles, so earlier models keep their memory until they are collected.
             gc.collect()
-        with undefined_kernels():
+        with keras.saving.custom_object_scope({"glorot_uniform": _uninitialized}):
             return build(network.name, dtype=dtype, **network.settings())
 
     def initial(self, network: Network, dtype: DTypeName, seed: int) -> dict[str, np.ndarray]:
@@ -146,7 +159,7 @@ class Backend:
         return Gradients(float(loss), arrays, np.ascontiguousarray(nhwc_to_nchw(by_images.numpy())))
 
     def trainer(self, model: keras.Model, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
-        # A compiled step computes what the same operations do one by one, to the bit: none is rewritten or moved.
+        # Without Grappler, a compiled step gives the same bits as the same operations run one by one.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         return Trainer(model, optimizer, seed)
 

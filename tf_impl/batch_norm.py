@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNormalization, Conv2D
+from tf_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNormalization, Conv2D, Network
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
@@ -19,6 +21,7 @@ def batch_norm(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, weight: tf.Te
     return weight * normalized + bias
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class BatchNorm(keras.layers.Layer):
     """Batch normalization from its definition: (N, C) or (N, H, W, C) -> the same shape.
 
@@ -33,6 +36,9 @@ class BatchNorm(keras.layers.Layer):
         self.moving_mean = self.add_weight(name="moving_mean", shape=shape, initializer="zeros", trainable=False)
         self.moving_variance = self.add_weight(name="moving_variance", shape=shape, initializer="ones", trainable=False)
 
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training:
             return batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta)
@@ -44,16 +50,20 @@ class BatchNorm(keras.layers.Layer):
         return batch_norm(x, mean, variance, self.gamma, self.beta)
 
 
-class BNLeNet(keras.Model):
+@keras.saving.register_keras_serializable(package="rosetta")
+class BNLeNet(Network):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
     (N, H, W, C) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.
     """
 
+    family = "bn_lenet"
     norm: type[keras.layers.Layer] = BatchNormalization
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 1, input_size: tuple[int, int] = (28, 28)) -> None:
-        super().__init__()
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 1, input_size: tuple[int, int] = (28, 28), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
         self.conv1 = Conv2D(6, kernel_size=5)
         self.bn1 = self.norm()
         self.sigmoid1 = keras.layers.Activation("sigmoid")
@@ -70,7 +80,7 @@ class BNLeNet(keras.Model):
         self.bn4 = self.norm()
         self.sigmoid4 = keras.layers.Activation("sigmoid")
         self.fc3 = keras.layers.Dense(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -82,7 +92,9 @@ class BNLeNet(keras.Model):
         return self.fc3(x)
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class BNLeNetScratch(BNLeNet):
     """The same network on the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
 
+    family = "bn_lenet_scratch"
     norm = BatchNorm

@@ -5,20 +5,23 @@ The layers are bn, relu, conv 3x3, without the 1x1 bottleneck of table 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tf_impl.heads import Stem
-from tf_impl.layers import BatchNormalization, Block, Conv2D, GlobalAvgPool2D
+from tf_impl.layers import BatchNormalization, Block, Conv2D, GlobalAvgPool2D, Network
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseLayer(Block):
     """bn, relu, conv 3x3, joined behind the input: (N, H, W, C) -> (N, H, W, C + growth_rate)."""
 
-    def __init__(self, growth_rate: int) -> None:
-        super().__init__()
+    def __init__(self, growth_rate: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.bn = BatchNormalization()
         self.relu = keras.layers.ReLU()
         self.conv = Conv2D(growth_rate, kernel_size=3, padding=1)
@@ -27,26 +30,26 @@ class DenseLayer(Block):
         return tf.concat([x, self.conv(self.relu(self.bn(x, training=training)))], axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseBlock(Block):
     """`num_layers` dense layers: (N, H, W, C) -> (N, H, W, C + num_layers * growth_rate)."""
 
-    def __init__(self, num_layers: int, growth_rate: int) -> None:
-        super().__init__()
-        self.num_layers = num_layers
-        for j in range(1, num_layers + 1):
-            setattr(self, f"block{j}", DenseLayer(growth_rate))
+    def __init__(self, num_layers: int, growth_rate: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.blocks = [DenseLayer(growth_rate) for _ in range(num_layers)]
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        for j in range(1, self.num_layers + 1):
-            x = getattr(self, f"block{j}")(x, training=training)
+        for block in self.blocks:
+            x = block(x, training=training)
         return x
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class Transition(Block):
     """bn, relu, conv 1x1, avg-pool 2x2: (N, H, W, C) -> (N, H/2, W/2, channels)."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def __init__(self, channels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.bn = BatchNormalization()
         self.relu = keras.layers.ReLU()
         self.conv = Conv2D(channels, kernel_size=1)
@@ -56,11 +59,12 @@ class Transition(Block):
         return self.pool(self.conv(self.relu(self.bn(x, training=training))))
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class DenseHead(Block):
     """bn, relu, global average pool, dense: (N, H, W, C) -> (N, num_classes)."""
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.bn = BatchNormalization()
         self.relu = keras.layers.ReLU()
         self.pool = GlobalAvgPool2D()
@@ -72,11 +76,14 @@ class DenseHead(Block):
         return self.fc(self.flatten(self.pool(x)))
 
 
-class DenseNet(keras.Model):
+@keras.saving.register_keras_serializable(package="rosetta")
+class DenseNet(Network):
     """Stem, a dense block for each count of `arch` with transitions between, head.
 
     (N, H, W, C) -> (N, num_classes). Each transition halves the channels (rounding down) and the image.
     """
+
+    family = "densenet"
 
     def __init__(
         self,
@@ -86,25 +93,26 @@ class DenseNet(keras.Model):
         num_classes: int = 10,
         in_channels: int = 1,
         input_size: tuple[int, int] = (96, 96),
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.num_stages = len(arch)
+        super().__init__(**kwargs)
         self.stem = Stem(num_channels)
+        self.stages, self.transitions = [], []
         channels = num_channels
         for i, num_layers in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", DenseBlock(num_layers, growth_rate))
+            self.stages.append(DenseBlock(num_layers, growth_rate))
             channels += num_layers * growth_rate
             if i < len(arch):
-                setattr(self, f"transition{i}", Transition(channels // 2))
+                self.transitions.append(Transition(channels // 2))
                 channels //= 2
         self.head = DenseHead(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         x = self.stem(x, training=training)
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x, training=training)
-            if i < self.num_stages:
-                x = getattr(self, f"transition{i}")(x, training=training)
+        for i, stage in enumerate(self.stages):
+            x = stage(x, training=training)
+            if i < len(self.transitions):
+                x = self.transitions[i](x, training=training)
         return self.head(x, training=training)

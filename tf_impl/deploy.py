@@ -1,4 +1,4 @@
-"""How TensorFlow runs a network fast: batch norm folded away, weights made constants, rewritten by Grappler or XLA."""
+"""Inference and training sessions for benchmarks: batch norm folded, weights frozen, optimized by Grappler or XLA."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ _PATHS = ("tf-eager", "tf-function", "tf-xla")
 """The execution paths that run this package's code."""
 
 _LARGEST_GRAPH = 2**31
-"""Bytes that a message of protobuf, which a graph with its constants is, stays below."""
+"""Limit in bytes of a protobuf message, and so of a graph with its constants."""
 
 
 def set_threads(count: int) -> None:
-    """Compute on so many threads, one operation after another. Raises RuntimeError once TensorFlow has begun."""
+    """Use `count` threads, one operation at a time. Raises RuntimeError after TensorFlow was initialized."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> keras.Model:
-    """Return the port as it is written, with its weights and in their dtype; let Grappler rewrite what is compiled."""
+    """Return the port's model with these weights, in their dtype, and turn Grappler on for compiled functions."""
     backend = Backend(device)
     model = backend.build(network, next(iter(tensors.values())).dtype.name)
     backend.load(model, tensors)
-    # A Backend's trainer turns it off, to be compared to the bit.
+    # The trainer of a Backend turns it off.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
     return model
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> keras.Model:
-    """Return the port's deploy form, in evaluation mode alone: folded normalizations do nothing, no gradient is taken.
+    """Return the port's model for evaluation, without gradients; folded normalizations return their input unchanged.
 
-    Raises BackendError where TensorFlow sees no such device.
+    Raises BackendError if TensorFlow does not see the device.
     """
     model = _built(network, fold(network, tensors), device)
     folded = folded_layers(network)
     for path, layer in named_layers(model):
         if path in folded:
-            # A built model lets no layer be replaced, but what a layer does is an attribute like any other.
+            # Keras does not let a built model replace a layer, but an attribute of a layer can replace its `call`.
             layer.call = lambda inputs, **_: inputs
         if isinstance(layer, Conv2D):
             layer.differentiable = False
@@ -66,8 +66,9 @@ def frozen(
 ) -> Callable[..., list[tf.Tensor]]:
     """Return a function (N, H, W, C) -> [(N, num_classes)] whose weights are constants.
 
-    So Grappler fuses each convolution with its bias and rectifier, and oneDNN reorders its kernel only once. The
-    function is a `ConcreteFunction` whose input is called `images`. Raises ConfigError where a graph cannot hold them.
+    With constants, Grappler fuses each convolution with its bias and ReLU, and oneDNN reorders its kernel only once.
+    The function is a `ConcreteFunction` whose input is named `images`. Raises ConfigError if the weights are too large
+    for a graph.
     """
     nbytes = model.count_params() * tf.as_dtype(model.compute_dtype).size
     if nbytes >= _LARGEST_GRAPH:
@@ -76,13 +77,13 @@ def frozen(
             f"weights have {nbytes:,}; take fewer channels, or float32 for float64"
         )
     spec = tf.TensorSpec((batch, *size, model.network.config.in_channels), model.compute_dtype, "images")
-    # No Python here depends on a tensor's value, for AutoGraph to rewrite.
+    # There is no Python control flow on tensors, for which AutoGraph would be needed.
     function = tf.function(functools.partial(model, training=False), input_signature=[spec], autograph=False)
     return convert_variables_to_constants_v2(function.get_concrete_function())
 
 
 class _Session:
-    """A function that answers; see `common.backends.sessions.Session`."""
+    """A compiled function as a `common.backends.sessions.Session`."""
 
     def __init__(self, dtype: str, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
         self._dtype = dtype
@@ -92,7 +93,7 @@ class _Session:
         return tf.convert_to_tensor(nchw_to_nhwc(x).astype(self._dtype, copy=False))
 
     def run(self, prepared: tf.Tensor) -> np.ndarray:
-        # Copying the logits waits for a GPU; on a CPU it copies nothing.
+        # On a GPU, `numpy` waits for the result and copies it; on a CPU it copies nothing.
         return self._function(prepared).numpy()
 
     def logits(self, answer: np.ndarray) -> np.ndarray:
@@ -102,7 +103,7 @@ class _Session:
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
     """Return a session; see `common.backends.sessions`.
 
-    Raises ConfigError for a path that is not this package's, BackendError without the device.
+    Raises ConfigError for a path of another package, BackendError without the device.
     """
     if path not in _PATHS:
         raise unknown("execution path of TensorFlow's own", path, _PATHS)
@@ -128,7 +129,7 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Callable[[], float]:
-    """Return a training step; see `common.backends.sessions`. Raises what `session` does."""
+    """Return a training step; see `common.backends.sessions`. Raises the errors of `session`."""
     if path not in _PATHS:
         raise unknown("execution path of TensorFlow's own", path, _PATHS)
     model = _built(network, tensors, device)

@@ -1,4 +1,4 @@
-"""TensorFlow's artifacts: a SavedModel and a LiteRT (TFLite) file, both of the deploy form."""
+"""Export as SavedModel and as LiteRT (TFLite), with batch normalization folded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Function = Callable[[tf.Tensor], list[tf.Tensor]]
 
 
 def _save_model(function: Function, request: Export) -> tuple[str, str]:
-    """Write a SavedModel whose signature `serving_default` takes images and gives logits."""
+    """Write a SavedModel whose signature `serving_default` maps images to logits."""
 
     @tf.function(input_signature=[tf.TensorSpec.from_tensor(images) for images in function.inputs])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -32,7 +32,7 @@ def _save_model(function: Function, request: Export) -> tuple[str, str]:
 
 
 def _save_lite(function: Function, request: Export) -> tuple[str, str]:
-    """Write a `.tflite`. Raises ConfigError without images to calibrate whole numbers on."""
+    """Write a `.tflite` file. Raises ConfigError for int8 without calibration images."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], function)
     if request.dtype != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -45,14 +45,14 @@ def _save_lite(function: Function, request: Export) -> tuple[str, str]:
             yield from ([batch] for batch in batches)
 
         converter.representative_dataset = samples
-        # An operation that would stay in floats is an error. Images and logits do stay: a caller needs no scales.
+        # Only int8 operations are allowed. Images and logits stay float32, so that callers need no scales.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     request.path.write_bytes(converter.convert())
     return "images", "Identity"
 
 
 def _calibration(request: Export) -> np.ndarray:
-    """Return the calibration images as batches, (batches, N, H, W, C), the first images again to fill the last."""
+    """Return the calibration images in batches, (batches, N, H, W, C); the first images also fill the last batch."""
     if request.calibration is None:
         raise ConfigError("a LiteRT file of int8 takes its scales from images; give some as `calibration`")
     images = nchw_to_nhwc(request.calibration).astype("float32")
@@ -64,9 +64,9 @@ _SAVE = {"saved-model": _save_model, "litert": _save_lite}
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
+    """Write a network as an artifact; see `common.deploy.export.formats.Export`.
 
-    Raises ConfigError for a format that is not TensorFlow's, and where the network cannot take what is asked for.
+    Raises ConfigError for a format of another framework, and if the network does not support the request.
     """
     if request.format not in _SAVE:
         raise unknown("format of TensorFlow's", request.format, _SAVE)

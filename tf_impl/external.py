@@ -1,4 +1,4 @@
-"""Layers that rosetta did not build, made ready for this package's Backend."""
+"""Adapters for user-defined Keras models."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from common import layout
 from common.layout import Tensor, nchw_to_nhwc
 from common.reference.layer_specs import Specification, batch_norm, convolution, dense, pool
 from common.weights import DTypeName
-from tf_impl.layers import Conv2D, MaxPool2D, dtype_policy
+from tf_impl.layers import Conv2D, MaxPool2D
 from tf_impl.weights import all_variables, named_layers
 
 __all__ = ["adopt", "manifest", "specifications"]
 
 
 def adopt(make: Callable[[], keras.Model], dtype: DTypeName, image: tuple[int, ...]) -> keras.Model:
-    """Return a new model of `dtype`, built for an image (C, H, W) that comes as (H, W, C), dropout off."""
-    # Or a layer that nobody named would have another name each time.
+    """Return a new model of `dtype`, built for images of shape (C, H, W) given as (H, W, C), with dropout off."""
+    # Restart the numbering of automatic layer names, so that they are the same in each new model.
     keras.utils.clear_session(free_memory=False)
-    with dtype_policy(dtype), _inputs_of(dtype):
+    with _default_dtype(dtype):
         model = make()
         model(tf.convert_to_tensor(nchw_to_nhwc(np.zeros((1, *image), dtype))), training=False)
     for _, layer in named_layers(model):
@@ -33,14 +33,16 @@ def adopt(make: Callable[[], keras.Model], dtype: DTypeName, image: tuple[int, .
 
 
 @contextmanager
-def _inputs_of(dtype: DTypeName) -> Iterator[None]:
-    """Make the inputs of functional models created inside `dtype`, whatever the policy: they would round to float32."""
-    before = keras.config.floatx()
+def _default_dtype(dtype: DTypeName) -> Iterator[None]:
+    """Set the dtype of new layers, and of `keras.Input`, which takes it from `floatx` whatever the dtype policy is."""
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(dtype)
     keras.config.set_floatx(dtype)
     try:
         yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def manifest(model: keras.Model) -> dict[str, Tensor]:
@@ -57,7 +59,7 @@ def manifest(model: keras.Model) -> dict[str, Tensor]:
 
 
 def specifications(model: keras.Model) -> dict[str, Specification]:
-    """Return by path what each layer is in the reference's terms, where the reference has one like it."""
+    """Return the equivalent layer of the reference by path, for the layers that have one."""
     found = {path: _specification(layer) for path, layer in named_layers(model)}
     return {path: specification for path, specification in found.items() if specification is not None}
 
@@ -87,11 +89,11 @@ def _specification(layer: keras.Layer) -> Specification | None:
 
 
 def _padding(layer: keras.Layer, window: tuple[int, int], strides: tuple[int, int]) -> int | None:
-    """Return by how many pixels every side is padded; None where that is not the same on all."""
+    """Return the number of pixels added to each side; None if the sides differ."""
     if isinstance(layer, (Conv2D, MaxPool2D)):
         return layer.pixels
     if layer.padding == "valid":
         return 0
-    # Where it strides, it depends on the image, and is uneven on some.
+    # With a stride, 'same' depends on the size of the image and may be uneven.
     even = set(strides) == {1} and len(set(window)) == 1 and window[0] % 2
     return window[0] // 2 if layer.padding == "same" and even else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -10,11 +12,12 @@ from tf_impl.layers import BatchNormalization, Block, Conv2D, GlobalAvgPool2D, M
 __all__ = ["Head", "Stem"]
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class Stem(Block):
     """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, H, W, C) -> (N, H/4, W/4, channels)."""
 
-    def __init__(self, channels: int = 64) -> None:
-        super().__init__()
+    def __init__(self, channels: int = 64, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.conv = Conv2D(channels, kernel_size=7, strides=2, padding=3)
         self.bn = BatchNormalization()
         self.relu = keras.layers.ReLU()
@@ -24,11 +27,12 @@ class Stem(Block):
         return self.pool(self.relu(self.bn(self.conv(x), training=training)))
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class Head(Block):
     """Global average pool, dense: (N, H, W, C) -> (N, num_classes)."""
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.pool = GlobalAvgPool2D()
         self.flatten = keras.layers.Flatten()
         self.fc = keras.layers.Dense(num_classes)

@@ -1,20 +1,21 @@
-"""What Keras does otherwise than the suite, put right in one place.
+"""Keras layers with the suite's semantics, and the base classes of its blocks and networks. All is NHWC.
 
-`keras.layers.Dense`, `AveragePooling2D`, `Flatten`, activations and `Dropout` already mean what the suite means by
-them, and models use them as they are. Convolution and max-pooling know only 'valid' and 'same', and 'same' pads
-unevenly where it strides: here padding is a number of pixels, the same on all four sides. Batch normalization differs
-in its constants. All is NHWC.
+`keras.layers.Dense`, `AveragePooling2D`, `Flatten`, `Dropout` and the activations are used as they are. Keras's
+convolution and max-pooling only take the padding 'valid' or 'same', and 'same' pads unevenly where the stride is not 1;
+here `padding` is a number of pixels, the same on all four sides. Batch normalization has other constants.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
+
+from common import catalog
 
 __all__ = [
     "BATCH_NORM_EPSILON",
@@ -24,8 +25,8 @@ __all__ = [
     "Conv2D",
     "GlobalAvgPool2D",
     "MaxPool2D",
-    "dtype_policy",
-    "undefined_kernels",
+    "Network",
+    "named_children",
 ]
 
 BATCH_NORM_EPSILON = 1e-5
@@ -38,10 +39,10 @@ Shape = tuple[int | None, ...]
 def _pad(
     x: tf.Tensor, padding: int, window: tuple[int, int], strides: tuple[int, int], value: float | None = 0
 ) -> tuple[tf.Tensor, str]:
-    """Return an image batch and the padding to ask TensorFlow for, so that all four sides are padded by `padding`.
+    """Pad all four sides of an image batch by `padding` pixels; return it and the padding left to the operation.
 
-    `value` is what to pad with, None for copies of the outermost pixels. TensorFlow's operations take numbers of pixels
-    too, but their gradients are then half as fast or worse, and XLA and LiteRT have no such pooling.
+    `value` fills the padding; None repeats the outermost pixels. TensorFlow's operations also take numbers of pixels,
+    but then their gradients take at least twice as long, and XLA and LiteRT do not support such pooling.
     """
     if not padding:
         return x, "VALID"
@@ -54,26 +55,87 @@ def _pad(
 
 
 def _padded(shape: Shape, padding: int) -> Shape:
-    """Return the shape of an image batch once padded; a size that is not known yet stays unknown."""
+    """Return the shape of a padded image batch; an unknown size stays None."""
     batch, *image, channels = shape
     return (batch, *(None if size is None else size + 2 * padding for size in image), channels)
 
 
-class Block(keras.layers.Layer):
-    """A layer made of layers, which are built as `call` reaches them.
+def named_children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Iterate over (name, layer) of the layers that are attributes of `layer`, elements of its lists, or its graph.
 
-    Without a `build` of its own, Keras would run `call` once more to build it, and so again for each level below.
+    The second element of `stages` is `stage2` in a block or network of this package, `stages.1` in any other layer.
+    """
+    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):  # as a functional model has
+        yield from ((child.name, child) for child in layer.layers)
+        return
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Layer):
+            yield name, value
+        elif isinstance(value, (list, tuple)) and not name.startswith("_"):  # Keras's own lists of the same layers
+            for i, child in enumerate(value):
+                if isinstance(child, keras.Layer):
+                    own = isinstance(layer, Block | Network)
+                    yield f"{name.removesuffix('s')}{i + 1}" if own else f"{name}.{i}", child
+
+
+def _share_dtype_policy(layer: keras.Layer) -> None:
+    """Give the layers of a block or network its own dtype policy; they have the global one until then."""
+    for _, child in named_children(layer):
+        child.dtype_policy = layer.dtype_policy
+
+
+class Block(keras.Layer):
+    """A layer that is composed of layers, in its own dtype.
+
+    A constructor hands `**kwargs` (`name`, `dtype`, `trainable`) to this class. Keras derives `get_config` from the
+    constructor's arguments, which must be numbers, strings, booleans or lists of them.
     """
 
     def build(self, input_shape: Shape) -> None:
-        """Make nothing: a block has no weights but those of its layers."""
+        """Create the weights of all layers in the block."""
+        _share_dtype_policy(self)
+        # Inside a graph, the caller runs `call` next, which builds the layers as it reaches them. To run it here too
+        # would take twice as long on each level of nested blocks.
+        if not tf.inside_function():
+            self.compute_output_shape(input_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape that `call` gives a symbolic input."""
+        return keras.Operation.compute_output_spec(self, keras.KerasTensor(input_shape, self.compute_dtype)).shape
 
 
+class Network(keras.Model):
+    """A network of the catalog, in its own dtype: (N, H, W, C) -> (N, num_classes).
+
+    The constructor takes the fields of the catalog's configuration and hands `**kwargs` to this class, as in a Block.
+    """
+
+    family: str
+    """Name of the network's family in the catalog."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Record the constructor's arguments for `get_config`: `keras.Model.__new__` does not hand them on."""
+        return super(keras.Model, cls).__new__(cls, *args, **kwargs)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        entry = catalog.NETWORKS.get(self.name)
+        if entry is None or entry.family != self.family:
+            entry = catalog.get(self.family)
+        config = self.get_config()
+        self.network = entry.configured(**{each.name: config[each.name] for each in dataclasses.fields(entry.config)})
+
+    def build(self, input_shape: Shape) -> None:
+        """Prepare the layers, which create their weights as `call` reaches them."""
+        _share_dtype_policy(self)
+
+
+@keras.saving.register_keras_serializable(package="rosetta")
 class Conv2D(keras.layers.Conv2D):
     """Cross-correlation plus bias, padded by `padding` zeros on each side: (N, H, W, C) -> (N, H', W', filters).
 
-    `groups` cuts the channels into groups that do not see one another. `differentiable` is to be made False where no
-    gradient will be asked for: all groups are then one operation, twice as fast.
+    `groups` divides the channels into groups that are convolved separately. Set `differentiable` to False where no
+    gradient is needed: all groups are then one operation, which is twice as fast.
     """
 
     def __init__(
@@ -94,7 +156,7 @@ class Conv2D(keras.layers.Conv2D):
         x, padding = _pad(inputs, self.pixels, window, self.strides)
         if self.groups == 1 or not self.differentiable:
             return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
-        # TensorFlow has no gradient of a grouped convolution on the CPU: it takes one convolution a group.
+        # TensorFlow has no gradient of a grouped convolution on the CPU, so each group is a convolution of its own.
         groups = zip(tf.split(x, self.groups, axis=-1), tf.split(kernel, self.groups, axis=-1), strict=True)
         convolved = [tf.nn.conv2d(x, k, self.strides, padding, dilations=self.dilation_rate) for x, k in groups]
         return tf.concat(convolved, axis=-1)
@@ -102,7 +164,7 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if self.groups == 1 or self.differentiable:
             return super().call(inputs)
-        # Keras's `BiasAdd` would be fused into an operation that knows no groups where oneDNN is not used.
+        # Without oneDNN, Keras's `BiasAdd` would be fused into an operation that does not support groups.
         return self.activation(tf.add(self.convolution_op(inputs, self.kernel), self.bias))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -112,11 +174,12 @@ class Conv2D(keras.layers.Conv2D):
         return {**super().get_config(), "padding": self.pixels}
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class MaxPool2D(keras.layers.MaxPooling2D):
-    """The largest value of each window: (N, H, W, C) -> (N, H', W', C). Padding is minus infinity: it never wins.
+    """The largest value of each window: (N, H, W, C) -> (N, H', W', C). The padding is minus infinity.
 
-    `repeats_edges` is to be made True where there is no infinity, as in whole numbers: padding then repeats a pixel
-    that each of its windows holds already.
+    Set `repeats_edges` to True for integers, which have no infinity: the padding then repeats the outermost pixels,
+    which the same windows contain anyway.
     """
 
     def __init__(
@@ -142,6 +205,7 @@ class MaxPool2D(keras.layers.MaxPooling2D):
         return {**super().get_config(), "padding": self.pixels}
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
     """The mean of each channel, at any size: (N, H, W, C) -> (N, 1, 1, C)."""
 
@@ -149,12 +213,14 @@ class GlobalAvgPool2D(keras.layers.GlobalAveragePooling2D):
         super().__init__(keepdims=keepdims, **kwargs)
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization of (N, C) over the batch, of (N, H, W, C) over batch, height and width.
 
-    Keras keeps the biased variance (divided by n), as the suite does; its own constants are 1e-3 and 0.99. It writes
-    the formula out. In training, images in float32 go here through the one operation that TensorFlow has for it, which
-    gives the unbiased variance: a step of ResNet-18 takes a sixth less time. In evaluation the formula is the faster.
+    Like the suite, Keras keeps the biased variance (divided by n); its default constants are 1e-3 and 0.99. Keras
+    composes the formula from several operations. For training on float32 images this class uses TensorFlow's fused
+    operation, which saves a sixth of a ResNet-18 step; the unbiased variance that it returns is converted. In
+    evaluation the formula is faster.
     """
 
     def __init__(
@@ -163,43 +229,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        learns = training and self.trainable
-        if not learns or inputs.shape.rank != 4 or inputs.dtype == tf.float64:
+        if not (training and self.trainable) or inputs.shape.rank != 4 or inputs.dtype == tf.float64:
             return super().call(inputs, training=training)
-        # `tf.compat.v1.nn.fused_batch_norm`, which wraps it, silently takes 1.001e-5 for a smaller epsilon.
+        # The wrapper `tf.compat.v1.nn.fused_batch_norm` silently raises a smaller epsilon to 1.001e-5.
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-        for statistic, now in ((self.moving_mean, mean), (self.moving_variance, variance * ((count - 1) / count))):
-            statistic.assign(statistic * self.momentum + now * (1 - self.momentum))
+        biased_variance = variance * ((count - 1) / count)
+        for running, current in ((self.moving_mean, mean), (self.moving_variance, biased_variance)):
+            running.assign(running * self.momentum + current * (1 - self.momentum))
         return y
-
-
-@contextmanager
-def dtype_policy(dtype: str) -> Iterator[None]:
-    """Make the layers created inside hold and compute `dtype`; Keras has no other way to reach nested layers."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-@contextmanager
-def undefined_kernels() -> Iterator[None]:
-    """Leave the kernels of layers built inside undefined, for weights that are about to be loaded.
-
-    Random numbers for a network of the size of VGG take seconds. Every kernel here has Keras's default initializer.
-    """
-
-    def allocate(_: keras.initializers.GlorotUniform, shape: Shape, dtype: str) -> tf.Tensor:
-        return tf.raw_ops.Empty(shape=shape, dtype=dtype)
-
-    keras.initializers.GlorotUniform.__call__ = allocate
-    try:
-        yield
-    finally:
-        # The method is inherited; what is in the way of it here is only `allocate`.
-        del keras.initializers.GlorotUniform.__call__

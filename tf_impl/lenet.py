@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import Conv2D
+from tf_impl.layers import Conv2D, Network
 
 __all__ = ["LeNet"]
 
 
-class LeNet(keras.Model):
+@keras.saving.register_keras_serializable(package="rosetta")
+class LeNet(Network):
     """(conv 5x5, sigmoid, avg-pool 2x2) twice, dense 120, 84, classes.
 
     (N, H, W, C) -> (N, num_classes).
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 1, input_size: tuple[int, int] = (28, 28)) -> None:
-        super().__init__()
+    family = "lenet"
+
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 1, input_size: tuple[int, int] = (28, 28), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
         self.conv1 = Conv2D(6, kernel_size=5, padding=2)
         self.sigmoid1 = keras.layers.Activation("sigmoid")
         self.pool1 = keras.layers.AveragePooling2D(2)
@@ -30,7 +37,7 @@ class LeNet(keras.Model):
         self.fc2 = keras.layers.Dense(84)
         self.sigmoid4 = keras.layers.Activation("sigmoid")
         self.fc3 = keras.layers.Dense(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

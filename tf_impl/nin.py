@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import Block, Conv2D, GlobalAvgPool2D, MaxPool2D
+from tf_impl.layers import Block, Conv2D, GlobalAvgPool2D, MaxPool2D, Network
 
 __all__ = ["NiN", "NiNStage"]
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class NiNStage(Block):
     """conv, relu, (conv 1x1, relu) twice.
 
     (N, H, W, C) -> (N, H', W', channels).
     """
 
-    def __init__(self, channels: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
-        super().__init__()
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1, padding: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.conv1 = Conv2D(channels, kernel_size, stride, padding)
         self.relu1 = keras.layers.ReLU()
         self.conv2 = Conv2D(channels, kernel_size=1)
@@ -31,11 +34,14 @@ class NiNStage(Block):
         return self.relu3(self.conv3(x))
 
 
-class NiN(keras.Model):
+@keras.saving.register_keras_serializable(package="rosetta")
+class NiN(Network):
     """Four stages with max-pools 3x3/2 between, global average pool.
 
     (N, H, W, C) -> (N, num_classes).
     """
+
+    family = "nin"
 
     def __init__(
         self,
@@ -43,8 +49,9 @@ class NiN(keras.Model):
         in_channels: int = 1,
         input_size: tuple[int, int] = (224, 224),
         dropout: float = 0.5,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         self.stage1 = NiNStage(96, kernel_size=11, stride=4)
         self.pool1 = MaxPool2D(3, strides=2)
         self.stage2 = NiNStage(256, kernel_size=5, padding=2)
@@ -55,7 +62,7 @@ class NiN(keras.Model):
         self.stage4 = NiNStage(num_classes, kernel_size=3, padding=1)
         self.global_pool = GlobalAvgPool2D()
         self.flatten = keras.layers.Flatten()
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

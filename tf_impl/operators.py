@@ -2,11 +2,11 @@
 
 Source: Zhang, Lipton, Li and Smola, Dive into Deep Learning, chapter 7. As there, no array has a batch axis: an image
 is (H, W) or (C, H, W), a kernel (h, w), (C, h, w) or (O, C, h, w). A stride, a padding or a size is one number for
-both axes or a pair, (vertical, horizontal). Whatever is wrong with an argument raises ValueError.
+both axes or a pair, (vertical, horizontal). An invalid argument raises ValueError.
 
-The operators go over the pixels of a window, not over the windows. The pixels that have one place in their windows
-are an image of the output's size, cut from X. That makes h * w operations on whole images, which `tf.GradientTape`
-follows and `tf.function` unrolls; shapes must be known when it traces.
+The operators loop over the h * w positions of a window, not over the windows: the pixels at one position of all
+windows are a strided slice of X of the output's size. `tf.GradientTape` can differentiate the loop and `tf.function`
+unrolls it; shapes must be known when it traces.
 """
 
 # ruff: noqa: N803 (X, Y and K are the source's names)
@@ -73,6 +73,7 @@ def corr2d(X: tf.Tensor, K: tf.Tensor, *, stride: Pair = 1, padding: Pair = 0) -
     return sum(K[i, j] * pixels for i, j, pixels in _cuts(X, K.shape, stride, padding, 0.0))
 
 
+@keras.saving.register_keras_serializable(package="rosetta", name="SingleKernelConv2D")
 class Conv2D(keras.layers.Layer):
     """Cross-correlation with one kernel, plus one bias: (H, W) -> (H - h + 1, W - w + 1)."""
 

@@ -5,21 +5,24 @@ Here `group_width` is the number of channels in a group, and stem and head are t
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from common.catalog import bottleneck_width
 from tf_impl.heads import Head, Stem
-from tf_impl.layers import BatchNormalization, Block, Conv2D
+from tf_impl.layers import BatchNormalization, Block, Conv2D, Network
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class NormedProjection(Block):
     """conv 1x1/s, bn: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
-    def __init__(self, channels: int, stride: int) -> None:
-        super().__init__()
+    def __init__(self, channels: int, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.conv = Conv2D(channels, kernel_size=1, strides=stride)
         self.bn = BatchNormalization()
 
@@ -27,6 +30,7 @@ class NormedProjection(Block):
         return self.bn(self.conv(x), training=training)
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXtBlock(Block):
     """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
 
@@ -40,8 +44,9 @@ class ResNeXtBlock(Block):
         multiplier: float,
         stride: int = 1,
         projection: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         width = bottleneck_width(channels, group_width, multiplier)
         self.conv1 = Conv2D(width, kernel_size=1)
         self.bn1 = BatchNormalization()
@@ -61,27 +66,32 @@ class ResNeXtBlock(Block):
         return self.relu3(y + self.shortcut(x, training=training))
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class ResNeXtStage(Block):
-    """`blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
+    """`num_blocks` ResNeXt blocks, the first projecting with stride s: (N, H, W, C) -> (N, H/s, W/s, channels)."""
 
-    def __init__(self, blocks: int, channels: int, group_width: int, multiplier: float, stride: int) -> None:
-        super().__init__()
-        self.blocks = blocks
-        self.block1 = ResNeXtBlock(channels, group_width, multiplier, stride, projection=True)
-        for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", ResNeXtBlock(channels, group_width, multiplier))
+    def __init__(
+        self, num_blocks: int, channels: int, group_width: int, multiplier: float, stride: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.blocks = [ResNeXtBlock(channels, group_width, multiplier, stride, projection=True)]
+        for _ in range(num_blocks - 1):
+            self.blocks.append(ResNeXtBlock(channels, group_width, multiplier))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        for j in range(1, self.blocks + 1):
-            x = getattr(self, f"block{j}")(x, training=training)
+        for block in self.blocks:
+            x = block(x, training=training)
         return x
 
 
-class ResNeXt(keras.Model):
-    """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
+@keras.saving.register_keras_serializable(package="rosetta")
+class ResNeXt(Network):
+    """Stem, a stage for each (num_blocks, channels, group_width, multiplier) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """
+
+    family = "resnext"
 
     def __init__(
         self,
@@ -89,19 +99,20 @@ class ResNeXt(keras.Model):
         num_classes: int = 10,
         in_channels: int = 1,
         input_size: tuple[int, int] = (96, 96),
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.num_stages = len(arch)
+        super().__init__(**kwargs)
         self.stem = Stem()
-        for i, (blocks, channels, group_width, multiplier) in enumerate(arch, start=1):
-            stage = ResNeXtStage(blocks, channels, group_width, multiplier, stride=1 if i == 1 else 2)
-            setattr(self, f"stage{i}", stage)
+        self.stages = []
+        for i, (num_blocks, channels, group_width, multiplier) in enumerate(arch):
+            stride = 1 if i == 0 else 2
+            self.stages.append(ResNeXtStage(num_blocks, channels, group_width, multiplier, stride))
         self.head = Head(num_classes)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         x = self.stem(x, training=training)
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x, training=training)
+        for stage in self.stages:
+            x = stage(x, training=training)
         return self.head(x)

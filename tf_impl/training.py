@@ -1,9 +1,9 @@
 """Training in TensorFlow: a gradient tape and a Keras optimizer in one `tf.function`.
 
-Of Keras's optimizers only SGD without momentum and decay means what the suite means by it
-(`common.optimizers`). Keras's velocity contains the learning rate, so that a change of the rate reaches it
-late; its Adam adds epsilon to the root of the square before that is corrected ("epsilon hat" in the paper); its
-`weight_decay` is decoupled in all of them. What differs is below, as optimizers of Keras's own kind.
+Only Keras's SGD without momentum and weight decay follows the suite's definitions (`common.optimizers`). Keras's
+velocity contains the learning rate, so a change of the rate takes effect late; its Adam adds epsilon before the bias
+correction ("epsilon hat" in the paper); and its `weight_decay` is always decoupled. The others are defined here as
+subclasses of `keras.optimizers.Optimizer`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Trainer", "clip_gradients", "gradients", "make_optimizer", "train_st
 
 
 class Optimizer(keras.optimizers.Optimizer):
-    """w <- w - r `change`, which is here the gradient with weight decay in it; `slots` holds what else it takes."""
+    """SGD with weight decay: w <- w - learning_rate * `change`, here the gradient. `slots` are the state variables."""
 
     def __init__(self, learning_rate: keras.Variable, config: OptimizerConfig) -> None:
         super().__init__(lambda: learning_rate)
@@ -41,17 +41,17 @@ class Optimizer(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         change = self.change(gradient, *(of_slot[index] for of_slot in self.slots.values()))
         if decay and decoupled:
-            # Keras's own `weight_decay` is a float32 number whatever the variable is.
+            # Keras's own `weight_decay` is float32 whatever the dtype of the variable.
             change += decay * variable
         self.assign_sub(variable, learning_rate * change)
 
     def change(self, gradient: tf.Tensor, *slots: keras.Variable) -> tf.Tensor:
-        """Return what of a parameter is taken off it, by its gradient and its slots; move the slots."""
+        """Return the update before it is scaled by the learning rate, and update the slots."""
         return gradient
 
 
 class Momentum(Optimizer):
-    """Momentum, Polyak's or Nesterov's, whose velocity does not contain the learning rate."""
+    """Polyak or Nesterov momentum; the velocity does not contain the learning rate."""
 
     def change(self, gradient: tf.Tensor, velocity: keras.Variable) -> tf.Tensor:
         moved = self.config.momentum * velocity + gradient
@@ -60,7 +60,7 @@ class Momentum(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam whose epsilon is added to the root of the corrected square."""
+    """Adam; epsilon is added to the square root of the bias-corrected second moment."""
 
     def change(self, gradient: tf.Tensor, mean: keras.Variable, square: keras.Variable) -> tf.Tensor:
         beta1, beta2 = self.config.beta1, self.config.beta2
@@ -68,7 +68,7 @@ class Adam(Optimizer):
         moved_square = beta2 * square + (1 - beta2) * tf.square(gradient)
         self.assign(mean, moved_mean)
         self.assign(square, moved_square)
-        # 1 - 0.999 has lost four digits in float32.
+        # In float32, 1 - 0.999 would lose four digits.
         step = tf.cast(self.iterations + 1, "float64")
         mean_share, square_share = (tf.cast(1 - beta**step, gradient.dtype) for beta in (beta1, beta2))
         return (moved_mean / mean_share) / (tf.sqrt(moved_square / square_share) + self.config.epsilon)
@@ -76,7 +76,7 @@ class Adam(Optimizer):
 
 def make_optimizer(config: OptimizerConfig, model: keras.Model) -> keras.optimizers.Optimizer:
     """Return an optimizer of the model's parameters, in network order; its `learning_rate` is a variable to assign."""
-    # The one that Keras makes is float32.
+    # Keras would create a float32 variable.
     learning_rate = keras.Variable(0.0, dtype=model.dtype, trainable=False, name="learning_rate")
     match config.name:
         case "sgd":
@@ -92,7 +92,7 @@ def make_optimizer(config: OptimizerConfig, model: keras.Model) -> keras.optimiz
 
 def clip_gradients(grads: list[tf.Tensor], norm: float) -> list[tf.Tensor]:
     """Scale all gradients down together so that their norm is at most `norm`."""
-    # TensorFlow's and Keras's own scale by norm * (1 / norm), which may not be 1, where there is nothing to clip.
+    # TensorFlow and Keras scale by norm * (1 / norm), which may differ from 1, even if nothing is to be clipped.
     scale = tf.minimum(norm / tf.linalg.global_norm(grads), 1)
     return [gradient * scale for gradient in grads]
 
@@ -127,8 +127,8 @@ def train_step(
     grads = tape.gradient(loss, learned)
     if clip_norm is not None:
         grads = clip_gradients(grads, clip_norm)
-    # `optimizer.apply` would first add up the gradients of all replicas, by an operation whose own gradient TensorFlow
-    # registers for good, and with it the graph and the memory of every model that was ever trained.
+    # `optimizer.apply` first sums the gradients of all replicas, by an operation with a custom gradient. TensorFlow
+    # never frees that gradient, nor the graph and the memory of the model that it refers to.
     for gradient, parameter in zip(grads, learned, strict=True):
         optimizer.update_step(gradient, parameter, optimizer.learning_rate)
     optimizer.iterations.assign_add(1)
@@ -147,8 +147,8 @@ class Trainer:
         self._dropouts = [
             layer for _, layer in named_layers(model) if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
         ]
-        # Functions of this trainer's own: what is compiled keeps the variables that it changes. AutoGraph would look
-        # in all that they call, for half a second, for Python that depends on a tensor's value; there is none.
+        # Each trainer compiles its own functions, since a compiled function keeps the variables that it changes.
+        # AutoGraph would take half a second to look for Python control flow on tensors; there is none.
         step = functools.partial(train_step, model, self._optimizer, clip_norm=config.clip_norm)
         self._step = tf.function(step, autograph=False)
         self._logits = tf.function(functools.partial(model, training=False), autograph=False)

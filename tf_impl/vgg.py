@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tf_impl.layers import Block, Conv2D, MaxPool2D
+from tf_impl.layers import Block, Conv2D, MaxPool2D, Network
 
 __all__ = ["VGG", "VGGStage"]
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class VGGStage(Block):
     """(conv 3x3, relu) `num_convs` times, max-pool 2x2.
 
     (N, H, W, C) -> (N, H/2, W/2, channels).
     """
 
-    def __init__(self, num_convs: int, channels: int) -> None:
-        super().__init__()
-        self.num_convs = num_convs
-        for j in range(1, num_convs + 1):
-            setattr(self, f"conv{j}", Conv2D(channels, kernel_size=3, padding=1))
-            setattr(self, f"relu{j}", keras.layers.ReLU())
+    def __init__(self, num_convs: int, channels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.convs, self.relus = [], []
+        for _ in range(num_convs):
+            self.convs.append(Conv2D(channels, kernel_size=3, padding=1))
+            self.relus.append(keras.layers.ReLU())
         self.pool = MaxPool2D(2)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        for j in range(1, self.num_convs + 1):
-            x = getattr(self, f"conv{j}")(x)
-            x = getattr(self, f"relu{j}")(x)
+        for conv, relu in zip(self.convs, self.relus, strict=True):
+            x = relu(conv(x))
         return self.pool(x)
 
 
+@keras.saving.register_keras_serializable(package="rosetta")
 class VGGHead(Block):
     """Flatten, (dense 4096, relu, dropout) twice, dense.
 
     (N, H, W, C) -> (N, num_classes).
     """
 
-    def __init__(self, num_classes: int, dropout: float) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.flatten = keras.layers.Flatten()
         self.fc1 = keras.layers.Dense(4096)
         self.relu1 = keras.layers.ReLU()
@@ -55,11 +58,14 @@ class VGGHead(Block):
         return self.fc3(x)
 
 
-class VGG(keras.Model):
+@keras.saving.register_keras_serializable(package="rosetta")
+class VGG(Network):
     """A stage for each (num_convs, channels) of `arch`, then the head.
 
     (N, H, W, C) -> (N, num_classes).
     """
+
+    family = "vgg"
 
     def __init__(
         self,
@@ -68,16 +74,15 @@ class VGG(keras.Model):
         in_channels: int = 1,
         input_size: tuple[int, int] = (224, 224),
         dropout: float = 0.5,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.num_stages = len(arch)
-        for i, (num_convs, channels) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", VGGStage(num_convs, channels))
+        super().__init__(**kwargs)
+        self.stages = [VGGStage(num_convs, channels) for num_convs, channels in arch]
         self.head = VGGHead(num_classes, dropout)
-        # Keras makes the weights at the first call.
+        # The first call creates the weights.
         self(keras.Input((*input_size, in_channels)))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        for i in range(1, self.num_stages + 1):
-            x = getattr(self, f"stage{i}")(x)
+        for stage in self.stages:
+            x = stage(x)
         return self.head(x, training=training)

@@ -1,4 +1,4 @@
-"""Native parameters <-> canonical names: a walk over the attributes of Keras layers, and TensorFlow's layouts."""
+"""Conversion between Keras variables and canonical weights: names and layouts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from common import layout, reference, weights
 from common.catalog import Network
 from common.layout import Tensor
+from tf_impl.layers import named_children
 
 __all__ = [
     "all_variables",
@@ -35,34 +36,22 @@ _LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-"""Canonical leaf by the name that Keras gives it."""
+"""Canonical names of variables, by Keras's names."""
 
 _SLAB = 1 << 19
-"""Numbers transposed at a time: as many as a processor's cache holds twice."""
-
-
-def _children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
-    """Iterate over the (name, layer) of what a layer holds: attributes, lists of them, or a graph's own layers."""
-    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):  # as a functional model has
-        yield from ((child.name, child) for child in layer.layers)
-        return
-    for name, value in vars(layer).items():
-        if isinstance(value, keras.Layer):
-            yield name, value
-        elif isinstance(value, (list, tuple)) and not name.startswith("_"):  # those are Keras's own lists of the same
-            yield from ((f"{name}.{i}", child) for i, child in enumerate(value) if isinstance(child, keras.Layer))
+"""How many numbers are transposed at a time; a processor's cache holds two such slabs."""
 
 
 def named_layers(layer: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
     """Iterate over (attribute path, layer) of all layers below `layer`, in the order of assignment."""
-    for name, child in _children(layer):
+    for name, child in named_children(layer):
         child_path = f"{path}.{name}" if path else name
         yield child_path, child
         yield from named_layers(child, child_path)
 
 
 def all_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Return every layer's variables by canonical name; those of random generators belong to no layer."""
+    """Return the variables of all layers by canonical name, without the state of random generators."""
     return {
         f"{path}.{_LEAVES.get(name, name)}": value
         for path, layer in named_layers(model)
@@ -78,19 +67,19 @@ def variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def parameters(model: keras.Model) -> dict[str, keras.Variable]:
-    """Return those of the model's variables that are learned, by canonical name, in network order."""
+    """Return the model's trainable variables by canonical name, in network order."""
     return {name: variable for name, variable in variables(model).items() if variable.trainable}
 
 
 def _slabs(tensor: Tensor) -> list[slice]:
-    """Cut a tensor's outputs, its first axis and the last one here, into slabs: a large one transposes faster so."""
+    """Cut the output axis, the first in the canonical layout and the last here, into slabs, which transpose faster."""
     outputs, *rest = tensor.shape
     step = max(_SLAB // math.prod(rest), 1)
     return [slice(start, start + step) for start in range(0, outputs, step)]
 
 
 def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Return a new array at a multiple of 64 bytes, where TensorFlow's own memory begins: it aborts on any other."""
+    """Return a new array aligned to 64 bytes: TensorFlow aborts if DLPack hands it any other memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -98,7 +87,7 @@ def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def values_to_canonical(network: Network, values: Mapping[str, keras.Variable | tf.Tensor]) -> dict[str, np.ndarray]:
-    """Return canonical copies of what has the shape of a weight, by that weight's name: itself, a gradient, a slot."""
+    """Return canonical copies of weights, gradients or optimizer slots, by the name of the weight they belong to."""
     manifest = reference.describe(network).manifest
     tensors = {}
     for name, variable in values.items():
@@ -113,13 +102,13 @@ def values_to_canonical(network: Network, values: Mapping[str, keras.Variable | 
 def assign_canonical(
     network: Network, targets: Mapping[str, keras.Variable], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Copy canonical tensors into variables of the shapes of the weights of the same names, in the variables' dtype."""
+    """Copy canonical tensors into weights or optimizer slots of the same names, in the variables' dtype."""
     manifest = reference.describe(network).manifest
     for name, variable in targets.items():
         tensor, array = manifest[name], _aligned(tuple(variable.shape), variable.dtype)
         for slab in _slabs(tensor):
             array[..., slab] = layout.to_channels_last(tensor, tensors[name][slab])
-        # Assigning the array itself would copy it twice; this hands it over, and nothing else keeps it.
+        # Assigning the array would copy it twice. DLPack shares its memory, which is not used again here.
         variable.assign(tf.experimental.dlpack.from_dlpack(array.__dlpack__()))
 
 
@@ -134,16 +123,16 @@ def from_canonical(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> Non
 
 
 def load_weights(model: keras.Model, path: Path | str) -> None:
-    """Copy the weights of a file into a model that `build` made.
+    """Load a weights file into a network of the catalog.
 
-    Raises WeightsError where the file is not valid or is another network's; the model is then as it was.
+    Raises WeightsError if the file is invalid or of another network; the model is then unchanged.
     """
     from_canonical(model, weights.read_for(model, path).tensors)
 
 
 def save_weights(model: keras.Model, path: Path | str) -> None:
-    """Write the weights of a model that `build` made to a file.
+    """Write the weights of a network of the catalog to a file.
 
-    Raises WeightsError where a weight is not finite, InputError where the file cannot be written.
+    Raises WeightsError if a weight is not finite, InputError if the file cannot be written.
     """
     weights.write(Path(path), weights.network_of(model), to_canonical(model))

@@ -1,4 +1,4 @@
-"""Somebody's network in Keras: a Sequential in a subclass, layers in a list, an activation in a layer."""
+"""A user's Keras model: a Sequential in a subclass, layers in a list, and a layer with its own activation."""
 
 import keras
 import tensorflow as tf

@@ -68,9 +68,9 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.concatenate", _PORTS, "the framework has a function for it; the reference joins shapes too"),
             ("layers.image_size", ("numpy",), "a network there is run on a shape to learn its features"),
             ("layers.image_size", ("tf", "mxnet"), "the framework learns a layer's input size from its first input"),
-            ("layers.block", _all_but("tf"), "only Keras runs the forward pass to build a layer made of layers"),
-            ("layers.dtype_policy", _all_but("tf"), "a model is made in, or cast to, the dtype that is asked for"),
-            ("layers.undefined_kernels", _all_but("tf"), "no time is lost there on numbers that loading replaces"),
+            ("layers.block", _all_but("tf"), "only Keras needs a base class to build and save a layer made of layers"),
+            ("layers.network", _all_but("tf"), "only Keras needs a base class to save and load a whole model"),
+            ("layers.named_children", _all_but("tf"), "the framework names a layer's layers itself"),
             ("layers.exact_statistics", _all_but("mxnet"), "the momentum keeps the precision of its statistics"),
             *((f"training.{name}", ("numpy",), _NO_TRAINING) for name in _TRAINING),
         )
