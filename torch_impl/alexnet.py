@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from torch_impl.layers import image_size
+from torch_impl.layers import Sequential, image_size
 
 __all__ = ["AlexNet"]
 
 
-class AlexNet(nn.Sequential):
+class AlexNet(Sequential):
     """Five convolutions with three max-pools 3x3/2, dense 4096, 4096, classes.
 
     (N, C, H, W) -> (N, num_classes).

@@ -55,7 +55,7 @@ def _allocate(model: nn.Module, device: str) -> nn.Module:
             empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             module.register_parameter(name, nn.Parameter(empty))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+            module.register_buffer(name, torch.zeros(buffer.shape, dtype=buffer.dtype, device=device))
     return model
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torch_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm1d, BatchNorm2d, image_size
+from torch_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm1d, BatchNorm2d, Sequential, image_size
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
 
+@torch.fx.wrap  # One call in a symbolic trace, which would otherwise hold the root of the variance as a constant.
 def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Normalize by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
 
@@ -37,16 +38,15 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
-        axes = (0, *range(2, x.dim()))
-        mean = x.mean(axes)
-        variance = x.var(axes, correction=0)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, 1 - BATCH_NORM_MOMENTUM)
-            self.running_var.lerp_(variance, 1 - BATCH_NORM_MOMENTUM)
+        # (C, N) or (C, N * H * W): each row holds all values of one channel.
+        values = x.transpose(0, 1).flatten(1)
+        mean, variance = values.mean(1), values.var(1, correction=0)
+        self.running_mean.lerp_(mean.detach(), 1 - BATCH_NORM_MOMENTUM)
+        self.running_var.lerp_(variance.detach(), 1 - BATCH_NORM_MOMENTUM)
         return batch_norm(x, mean, variance, self.weight, self.bias)
 
 
-class BNLeNet(nn.Sequential):
+class BNLeNet(Sequential):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
     (N, C, H, W) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from torch_impl.layers import image_size
+from torch_impl.layers import Sequential, image_size
 
 __all__ = ["LeNet"]
 
 
-class LeNet(nn.Sequential):
+class LeNet(Sequential):
     """(conv 5x5, sigmoid, avg-pool 2x2) twice, dense 120, 84, classes.
 
     (N, C, H, W) -> (N, num_classes).

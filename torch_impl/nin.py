@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from torch_impl.layers import Sequential
+
 __all__ = ["NiN", "NiNStage"]
 
 
-class NiNStage(nn.Sequential):
+class NiNStage(Sequential):
     """conv, relu, (conv 1x1, relu) twice.
 
     (N, C, H, W) -> (N, channels, H', W').
@@ -23,7 +25,7 @@ class NiNStage(nn.Sequential):
         self.relu3 = nn.ReLU()
 
 
-class NiN(nn.Sequential):
+class NiN(Sequential):
     """Four stages with max-pools 3x3/2 between, global average pool.
 
     (N, C, H, W) -> (N, num_classes).

@@ -8,12 +8,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from torch_impl.heads import Head, Stem
-from torch_impl.layers import BatchNorm2d
+from torch_impl.layers import BatchNorm2d, Sequential
 
 __all__ = ["ResNet", "Residual"]
 
 
-class Projection(nn.Sequential):
+class Projection(Sequential):
     """conv 1x1/s: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -43,7 +43,7 @@ class Residual(nn.Module):
         return self.relu2(y + self.shortcut(x))
 
 
-class ResNetStage(nn.Sequential):
+class ResNetStage(Sequential):
     """`blocks` residual blocks, the first with stride s: (N, C, H, W) -> (N, channels, H/s, W/s).
 
     Its shortcut is a projection where it changes channels or resolution.
@@ -56,7 +56,7 @@ class ResNetStage(nn.Sequential):
             self.add_module(f"block{j}", Residual(channels, channels))
 
 
-class ResNet(nn.Sequential):
+class ResNet(Sequential):
     """Stem, a stage for each (blocks, channels) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
