@@ -1,4 +1,7 @@
-"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space in which RegNetX lies."""
+"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space that contains RegNetX.
+
+Convolutions keep their bias.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class SmallStem(Sequential):
 
 
 class AnyNet(Sequential):
-    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stage with stride 2 for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
     """

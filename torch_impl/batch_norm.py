@@ -1,4 +1,7 @@
-"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from torch's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), torch's layer and one from scratch.
+
+Unlike LeNet's, the first convolution is not padded.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from torch_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
 
-@torch.fx.wrap  # One call in a symbolic trace, which would otherwise hold the root of the variance as a constant.
+@torch.fx.wrap  # A symbolic trace would otherwise compute the root of `variance` once and keep it as a constant.
 def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalize by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
+    """Normalize by `mean` and `variance`, scale by `weight` and shift by `bias`, each of shape (C,).
 
     (N, C) or (N, C, H, W) -> the same shape.
     """
@@ -24,8 +27,9 @@ def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: 
 class BatchNorm(nn.Module):
     """Batch normalization from its definition: (N, C) or (N, C, H, W) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
+    The statistics of a channel are over the batch and, for images, over height and width. Training normalizes by the
+    batch's mean and biased variance, and moves the running statistics toward them. Evaluation normalizes by the
+    running statistics.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -49,7 +53,7 @@ class BatchNorm(nn.Module):
 class BNLeNet(Sequential):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
-    (N, C, H, W) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.
+    (N, C, H, W) -> (N, num_classes).
     """
 
     norm1d: type[nn.Module] = BatchNorm1d
@@ -77,7 +81,7 @@ class BNLeNet(Sequential):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalization of this file: (N, C, H, W) -> (N, num_classes)."""
+    """The same network with `BatchNorm` of this file: (N, C, H, W) -> (N, num_classes)."""
 
     norm1d = BatchNorm
     norm2d = BatchNorm

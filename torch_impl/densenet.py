@@ -1,6 +1,6 @@
-"""DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): every layer reads all the layers before it.
+"""DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): each layer takes the outputs of all earlier ones.
 
-The layers are bn, relu, conv 3x3, without the 1x1 bottleneck of table 1.
+A layer is bn, relu, conv 3x3, without the 1x1 bottleneck of table 1. Convolutions keep their bias.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
 class DenseLayer(nn.Module):
-    """bn, relu, conv 3x3, joined behind the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
+    """bn, relu, conv 3x3, concatenated to the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
 
     def __init__(self, in_channels: int, growth_rate: int) -> None:
         super().__init__()
@@ -61,9 +61,9 @@ class DenseHead(Sequential):
 
 
 class DenseNet(Sequential):
-    """Stem, a dense block for each count of `arch` with transitions between, head.
+    """Stem, a dense block of each number of layers in `arch`, a transition between two blocks, head.
 
-    (N, C, H, W) -> (N, num_classes). Each transition halves the channels (rounding down) and the image.
+    (N, C, H, W) -> (N, num_classes). Each transition halves the channels (rounded down), the height and the width.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalization."""
+"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1).
+
+Without auxiliary classifiers, local response normalization and dropout.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class PoolBranch(Sequential):
 
 
 class Inception(nn.Module):
-    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined.
+    """Branches 1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1; their outputs concatenated.
 
     (N, C, H, W) -> (N, c1 + c2[1] + c3[1] + c4, H, W).
     """

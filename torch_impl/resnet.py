@@ -1,4 +1,4 @@
-"""ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): blocks that add their input to their output.
+"""ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): each block adds its input to its output.
 
 Convolutions keep their bias, and the projection on the shortcut has no batch normalization.
 """
@@ -46,7 +46,7 @@ class Residual(nn.Module):
 class ResNetStage(Sequential):
     """`blocks` residual blocks, the first with stride s: (N, C, H, W) -> (N, channels, H/s, W/s).
 
-    Its shortcut is a projection where it changes channels or resolution.
+    The first block has a projection if it changes the channels or the resolution.
     """
 
     def __init__(self, in_channels: int, blocks: int, channels: int, stride: int) -> None:

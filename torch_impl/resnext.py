@@ -1,6 +1,6 @@
 """ResNeXt (Xie et al., 2017, arXiv:1611.05431, figure 3c): bottleneck blocks with a grouped convolution.
 
-Here `group_width` is the number of channels in a group, and stem and head are those of ResNet.
+`group_width` is the number of channels in a group. Convolutions keep their bias.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class NormedProjection(Sequential):
 class ResNeXtBlock(nn.Module):
     """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
 
-    (N, C, H, W) -> (N, channels, H/s, W/s). Raises ConfigError where the bottleneck does not divide into groups.
+    (N, C, H, W) -> (N, channels, H/s, W/s). Raises ConfigError if the groups do not divide the bottleneck.
     """
 
     def __init__(
