@@ -74,9 +74,7 @@ def check_compiler() -> None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        raise BackendError(
-            "torch finds no C++ compiler; install g++, or set the environment variable CXX to one"
-        ) from None
+        raise BackendError("torch finds no C++ compiler; install g++ or set the variable CXX to one") from None
 
 
 def _compiled(model: nn.Module) -> nn.Module:
