@@ -1,4 +1,4 @@
-"""The PyTorch port under PyTorch's own tools: slicing, copying, saving, exporting, compiling and tracing."""
+"""PyTorch's own tools on the PyTorch port: slicing, copying, saving, exporting, compiling and tracing."""
 
 from __future__ import annotations
 
@@ -57,15 +57,16 @@ def model(request: pytest.FixtureRequest, port: ModuleType) -> Any:
 
 @pytest.fixture
 def x(model) -> Any:
-    """Two images."""
     return batch(model)
 
 
 def batch(model: Any) -> Any:
+    """Return two images."""
     return torch_tensor(images.noise_batch(model.network, 2, 5))
 
 
 def run(function: Any, x: Any) -> Any:
+    """Call a model, or a function of images, without gradients."""
     import torch
 
     with torch.no_grad():
@@ -87,7 +88,7 @@ def test_a_slice_computes_what_its_layers_compute(model, x, index: slice) -> Non
     from torch import nn
 
     part = model[index]
-    # As a slice of a plain nn.Sequential does, it holds the same layers by the same names.
+    # The same layers under the same names, as in a slice of a plain nn.Sequential.
     assert type(part) is nn.Sequential
     assert list(part.named_children()) == list(model.named_children())[index]
     x = run(model[: index.start or 0], x)
@@ -97,18 +98,10 @@ def test_a_slice_computes_what_its_layers_compute(model, x, index: slice) -> Non
     assert_equal(run(part, x), expected)
 
 
-def test_two_slices_make_the_network(model, x) -> None:
+def test_two_slices_together_compute_what_the_network_computes(model, x) -> None:
     assert_equal(run(model[2:], run(model[:2], x)), run(model, x))
     assert_equal(run(model[:2] + model[2:], x), run(model, x))
-    assert list(model[:-1].state_dict()) == [
-        name
-        for name in model.state_dict()
-        if not name.startswith(tuple(f"{last}." for last in list(names(model))[-1:]))
-    ]
-
-
-def names(module: Any) -> list[str]:
-    return [name for name, _ in module.named_children()]
+    assert [*model[:2].state_dict(), *model[2:].state_dict()] == list(model.state_dict())
 
 
 def test_layers_stages_and_blocks_are_indexed_and_iterated_over(model) -> None:
@@ -205,6 +198,15 @@ def test_a_model_moves_between_dtypes_and_modes(port) -> None:
         assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
         torch.testing.assert_close(run(model, x.float()).double(), expected, rtol=1e-4, atol=1e-4)
         assert run(model.to(torch.bfloat16), x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_image_without_a_batch_is_refused_by_batch_normalization(port, training: bool) -> None:
+    import torch
+
+    model = built(port, "resnet_small").train(training)
+    with pytest.raises(ValueError, match="expected 4D input"):
+        model(torch.zeros(model.network.input_shape, dtype=torch.float64))
 
 
 def test_a_printed_model_shows_each_layer_by_its_name(model) -> None:
