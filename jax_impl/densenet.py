@@ -1,6 +1,6 @@
-"""DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): every layer reads all the layers before it.
+"""DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): each layer takes the outputs of all earlier ones.
 
-The layers are bn, conv 3x3, without the 1x1 bottleneck of table 1.
+A layer is bn, relu, conv 3x3, without the 1x1 bottleneck of table 1. Convolutions keep their bias.
 """
 
 from __future__ import annotations

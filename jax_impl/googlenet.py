@@ -1,4 +1,7 @@
-"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalization."""
+"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1).
+
+Without auxiliary classifiers, local response normalization and dropout.
+"""
 
 from __future__ import annotations
 

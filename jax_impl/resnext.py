@@ -1,6 +1,6 @@
 """ResNeXt (Xie et al., 2017, arXiv:1611.05431, figure 3c): bottleneck blocks with a grouped convolution.
 
-Here `group_width` is the number of channels in a group, and stem and head are those of ResNet.
+`group_width` is the number of channels in a group. Convolutions keep their bias.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""That freed memory stays with the process where that is asked for, by the pages that the system has to map."""
+"""`keep_freed_memory`: the process keeps what it frees, seen in the number of pages that the system has to map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import ROOT
 
 from common import system
 
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has what is set")
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these settings")
 
 FAULTS = """
 import resource
@@ -26,15 +26,15 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 """
 FEW, MANY = 8, 8 * 32
-"""Pages, of 2 MB at most, that the system maps for eight blocks where the last one lay, and for eight new ones."""
+"""Page faults of eight allocations of 64 MB: in memory that was kept, and in new memory with pages of at most 2 MB."""
 
 KEEP = f"""
 {FAULTS}
 from common.system import keep_freed_memory
-as_it_is = faults()
+before = faults()
 keep_freed_memory()
-faults()  # the first block is new
-print(as_it_is, faults())
+faults()  # the first block is still new
+print(before, faults())
 """
 
 TORCH = f"""
@@ -52,22 +52,22 @@ network = catalog.get("bn_lenet")
 tensors = weights.initialize(network, "xavier", 0, "float32")
 images, labels = np.zeros((2, *network.input_shape), np.float32), np.zeros(2, np.int64)
 torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), sys.argv[1])
-tried = {{"nothing": lambda: None}}
-tried |= {{f"session {{path}}": lambda path=path: deploy.session(network, tensors, path, "cpu")
+calls = {{"nothing": lambda: None}}
+calls |= {{f"session {{path}}": lambda path=path: deploy.session(network, tensors, path, "cpu")
           for path in ("torch-eager", "torch-channels-last", "torch-compile", "torch-winograd")}}
-tried |= {{f"step {{path}}": lambda path=path: deploy.training_step(network, tensors, path, "cpu", images, labels, 0.1)
+calls |= {{f"step {{path}}": lambda path=path: deploy.training_step(network, tensors, path, "cpu", images, labels, 0.1)
           for path in ("torch-eager", "torch-channels-last", "torch-compile")}}
-tried["trainer"] = lambda: Backend().trainer(Backend().build(network, "float32"), OptimizerConfig("sgd"))
-tried["serving"] = lambda: exported_program.load(sys.argv[1], {{"input": {{"dtype": "float32"}}}}, 1)
-found = {{}}
-for name, make in tried.items():
-    # As glibc begins: 128 KiB, from which blocks are given back.
+calls["trainer"] = lambda: Backend().trainer(Backend().build(network, "float32"), OptimizerConfig("sgd"))
+calls["serving"] = lambda: exported_program.load(sys.argv[1], {{"input": {{"dtype": "float32"}}}}, 1)
+page_faults = {{}}
+for name, make in calls.items():
+    # glibc's default: it returns blocks of 128 KiB and more to the system.
     ctypes.CDLL(None).mallopt(-1, 1 << 17)
     ctypes.CDLL(None).mallopt(-3, 1 << 17)
-    made = make()
+    kept = make()
     faults()
-    found[name] = faults()
-print(json.dumps(found))
+    page_faults[name] = faults()
+print(json.dumps(page_faults))
 """
 
 
@@ -83,24 +83,24 @@ def run(code: str, *arguments: object) -> str:
 
 
 @glibc
-def test_what_was_freed_is_used_again_without_the_system() -> None:
-    as_it_is, kept = map(int, run(KEEP).split())
-    assert as_it_is > MANY
-    assert kept < FEW
+def test_freed_memory_is_used_again_without_new_pages() -> None:
+    before, after = map(int, run(KEEP).split())
+    assert before > MANY
+    assert after < FEW
 
 
-def test_other_systems_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_set_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("it looked for glibc"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("it loaded the C library"))
     system.keep_freed_memory()
 
 
 @glibc
 @pytest.mark.port
-def test_torchs_paths_and_its_training_keep_what_they_free(backend_name: str, tmp_path: Path) -> None:
+def test_torchs_execution_paths_and_training_keep_what_they_free(backend_name: str, tmp_path: Path) -> None:
     if backend_name != "torch":
-        pytest.skip("only torch asks the C library for what each layer makes")
-    found = json.loads(run(TORCH, tmp_path / "linear.pt2"))
-    assert found.pop("nothing") > MANY
-    assert {name: faults for name, faults in found.items() if faults >= FEW} == {}
-    assert len(found) == 9
+        pytest.skip("only torch allocates with the C library for each layer")
+    page_faults = json.loads(run(TORCH, tmp_path / "linear.pt2"))
+    assert page_faults.pop("nothing") > MANY
+    assert {name: count for name, count in page_faults.items() if count >= FEW} == {}
+    assert len(page_faults) == 9

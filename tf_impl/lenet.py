@@ -1,4 +1,8 @@
-"""LeNet-5 (LeCun et al., 1998, figure 2), with average pooling and ten plain outputs in place of Gaussian ones."""
+"""LeNet-5 (LeCun et al., 1998, figure 2).
+
+Activations are sigmoids, pools are plain averages, the second convolution reads all maps of the first pool, and the
+last layer is dense. The paper has scaled tanh, trained pools, a sparse second convolution and Gaussian outputs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Network in network (Lin, Chen and Yan, 2013, arXiv:1312.4400, section 3): 1x1 convolutions after each larger one."""
+"""Network in network (Lin, Chen and Yan, 2013, arXiv:1312.4400, section 3): two 1x1 convolutions after each larger one.
+
+The larger convolutions have AlexNet's kernel sizes and channels. Dropout is applied once, before the last stage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): blocks that add their input to their output.
+"""ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): each block adds its input to its output.
 
 Convolutions keep their bias, and the projection on the shortcut has no batch normalization.
 """

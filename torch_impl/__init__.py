@@ -1,4 +1,4 @@
-"""The networks in PyTorch: `nn.Module`s in NCHW that train, print, compile and export as any other."""
+"""The networks in PyTorch: `nn.Module`s that take images (N, C, H, W) and return logits (N, num_classes)."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ _NETWORKS: dict[str, type[nn.Module]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> nn.Module:
-    """Return the network `name` of the catalog, with torch's own initialization, in training mode as usual.
+    """Return the network `name` of the catalog, initialized by torch and in training mode, as torch's modules are.
 
-    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
-    Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
+    `config` overrides the network's settings: `num_classes`, `in_channels`, `input_size` and those of its own, such as
+    `arch`. Raises ConfigError for an unknown name, an invalid setting, or an input too small for the network.
     """
     network = catalog.get(name, **config)
     reference.describe(network)

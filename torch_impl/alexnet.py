@@ -1,18 +1,18 @@
-"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012, section 3.5) on one device, without local response normalization.
+"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012, section 3.5) without local response normalization.
 
-The first convolution is padded by 1, and the widths are those of the one-column variant.
+No convolution is grouped, since the network is not split over two GPUs. The first convolution is padded by 1.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from torch_impl.layers import image_size
+from torch_impl.layers import Sequential, image_size
 
 __all__ = ["AlexNet"]
 
 
-class AlexNet(nn.Sequential):
+class AlexNet(Sequential):
     """Five convolutions with three max-pools 3x3/2, dense 4096, 4096, classes.
 
     (N, C, H, W) -> (N, num_classes).
@@ -39,7 +39,7 @@ class AlexNet(nn.Sequential):
         self.conv5 = nn.Conv2d(384, 256, kernel_size=3, padding=1)
         self.relu5 = nn.ReLU()
         self.pool3 = nn.MaxPool2d(3, stride=2)
-        # The convolutions without a stride keep the size.
+        # The other convolutions keep the size.
         height, width = image_size(input_size, self.conv1, self.pool1, self.pool2, self.pool3)
         self.flatten = nn.Flatten()
         self.fc1 = nn.Linear(256 * height * width, 4096)

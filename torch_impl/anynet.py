@@ -1,17 +1,20 @@
-"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space in which RegNetX lies."""
+"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space that contains RegNetX.
+
+Convolutions keep their bias.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
 from torch_impl.heads import Head
-from torch_impl.layers import BatchNorm2d
+from torch_impl.layers import BatchNorm2d, Sequential
 from torch_impl.resnext import ResNeXtStage
 
 __all__ = ["AnyNet"]
 
 
-class SmallStem(nn.Sequential):
+class SmallStem(Sequential):
     """conv 3x3/2, bn, relu: (N, C, H, W) -> (N, channels, H/2, W/2)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -21,8 +24,8 @@ class SmallStem(nn.Sequential):
         self.relu = nn.ReLU()
 
 
-class AnyNet(nn.Sequential):
-    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+class AnyNet(Sequential):
+    """Stem, a stage with stride 2 for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
     """

@@ -1,4 +1,4 @@
-"""PyTorch behind the Backend protocol."""
+"""The PyTorch implementation of `common.backends.protocol.Backend`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Backend"]
 Observer = Callable[[str, nn.Module, Tensor, Tensor], Tensor | None]
 
 
-def _observed(model: nn.Module, x: Tensor, observe: Observer) -> Tensor:
-    """Run the model and call `observe(path, module, input, output)` after each module below it.
+def _run_observed(model: nn.Module, x: Tensor, observe: Observer) -> Tensor:
+    """Run the model, and call `observe(path, module, input, output)` after each of its modules.
 
-    What it returns goes on in place of the output. Modules that do not make one tensor of another are left out.
+    A tensor that `observe` returns replaces the output. Modules whose input or output is not one tensor are skipped.
     """
 
     def hook(path: str) -> Callable[[nn.Module, tuple, Tensor], Tensor | None]:
-        def call(module: nn.Module, given: tuple, output: Tensor) -> Tensor | None:
-            single = len(given) == 1 and isinstance(given[0], Tensor) and isinstance(output, Tensor)
-            return observe(path, module, given[0], output) if single else None
+        def call(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+            single = len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
+            return observe(path, module, inputs[0], output) if single else None
 
         return call
 
@@ -46,21 +46,21 @@ def _observed(model: nn.Module, x: Tensor, observe: Observer) -> Tensor:
 
 
 def _allocate(model: nn.Module, device: str) -> nn.Module:
-    """Give a model that was made on the meta device memory on another, its values undefined; and return it.
+    """Replace the tensors of a model on the meta device by tensors on `device`; the weights are undefined.
 
-    `to_empty` is Python on a meta tensor: what it imports takes half a second, a quarter of a process's start.
+    This is `nn.Module.to_empty` without its imports, which take a quarter of a process's start.
     """
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             module.register_parameter(name, nn.Parameter(empty))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+            module.register_buffer(name, torch.zeros(buffer.shape, dtype=buffer.dtype, device=device))
     return model
 
 
 class Backend:
-    """torch; see `common.backends.protocol.Backend`."""
+    """PyTorch on the CPU or a GPU; see `common.backends.protocol.Backend`."""
 
     container = "Sequential"
 
@@ -101,37 +101,38 @@ class Backend:
         def observe(path: str, _: nn.Module, __: Tensor, output: Tensor) -> Tensor | None:
             ran.add(path)
             if path in taps:
-                # A copy: an activation may be computed in place.
+                # A copy, since an in-place activation may overwrite the output.
                 outputs[path] = output.numpy(force=True).copy()
             return torch.from_numpy(given[path]).to(output) if given and path in given else None
 
-        outputs["logits"] = _observed(model.train(training), self._input(model, x), observe).numpy(force=True)
+        logits = _run_observed(model.train(training), self._input(model, x), observe)
+        outputs["logits"] = logits.numpy(force=True)
         check_all_ran(model.network, (path for path, _ in model.named_modules() if path), ran)
         return {tap: outputs[tap] for tap in taps}
 
     @torch.no_grad()
     def calls(self, model: nn.Module, x: np.ndarray, training: bool = False) -> Calls:
         inputs: dict[str, np.ndarray] = {}
-        found: Calls = {}
+        calls: Calls = {}
 
-        def remember(path: str) -> Callable[[nn.Module, tuple], None]:
-            def hook(_: nn.Module, given: tuple) -> None:
-                if given and isinstance(given[0], Tensor):
-                    # An activation in place leaves nothing of what it was given.
-                    inputs[path] = given[0].numpy(force=True).copy()
+        def copy_input(path: str) -> Callable[[nn.Module, tuple], None]:
+            def hook(_: nn.Module, args: tuple) -> None:
+                if args and isinstance(args[0], Tensor):
+                    # Copied before the module runs, since an in-place activation overwrites its input.
+                    inputs[path] = args[0].numpy(force=True).copy()
 
             return hook
 
         def observe(path: str, _: nn.Module, __: Tensor, output: Tensor) -> None:
-            found[path] = inputs[path], output.numpy(force=True).copy()
+            calls[path] = inputs[path], output.numpy(force=True).copy()
 
-        handles = [module.register_forward_pre_hook(remember(path)) for path, module in model.named_modules()]
+        handles = [module.register_forward_pre_hook(copy_input(path)) for path, module in model.named_modules()]
         try:
-            _observed(model.train(training), self._input(model, x), observe)
+            _run_observed(model.train(training), self._input(model, x), observe)
         finally:
             for handle in handles:
                 handle.remove()
-        return found
+        return calls
 
     @torch.no_grad()
     def summary(self, model: nn.Module) -> list[Call]:
@@ -142,18 +143,19 @@ class Backend:
             calls.append(Call(path, kind, tuple(output.shape), own=type(module).__name__))
 
         image = np.zeros((1, *model.network.input_shape))
-        _observed(model.eval(), self._input(model, image), observe)
+        _run_observed(model.eval(), self._input(model, image), observe)
         return calls
 
     def gradients(self, model: nn.Module, x: np.ndarray, labels: np.ndarray) -> Gradients:
         y = torch.from_numpy(labels).to(self._device)
-        loss, by_parameter, by_images = gradients(model, self._input(model, x), y)
-        arrays = {name: gradient.numpy(force=True) for name, gradient in by_parameter.items()}
-        return Gradients(loss.item(), arrays, by_images.numpy(force=True))
+        loss, of_parameters, of_images = gradients(model, self._input(model, x), y)
+        arrays = {name: gradient.numpy(force=True) for name, gradient in of_parameters.items()}
+        return Gradients(loss.item(), arrays, of_images.numpy(force=True))
 
     def trainer(self, model: nn.Module, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
         return Trainer(model, optimizer, seed)
 
     @staticmethod
     def _input(model: nn.Module, x: np.ndarray) -> Tensor:
+        """Return images in the model's dtype and on its device."""
         return torch.from_numpy(np.ascontiguousarray(x)).to(next(model.parameters()))

@@ -1,17 +1,21 @@
-"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from torch's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), torch's layer and one from scratch.
+
+Unlike LeNet's, the first convolution is not padded.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from torch_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm1d, BatchNorm2d, image_size
+from torch_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm1d, BatchNorm2d, Sequential, image_size
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
 
+@torch.fx.wrap  # A symbolic trace would otherwise compute the root of `variance` once and keep it as a constant.
 def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Normalize by `mean` and `variance`, scale by `weight`, shift by `bias`, all of shape (C,).
+    """Normalize by `mean` and `variance`, scale by `weight` and shift by `bias`, each of shape (C,).
 
     (N, C) or (N, C, H, W) -> the same shape.
     """
@@ -23,8 +27,9 @@ def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: 
 class BatchNorm(nn.Module):
     """Batch normalization from its definition: (N, C) or (N, C, H, W) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
+    The statistics of a channel are over the batch and, for images, over height and width. Training normalizes by the
+    batch's mean and biased variance, and moves the running statistics toward them. Evaluation normalizes by the
+    running statistics.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -37,19 +42,18 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
-        axes = (0, *range(2, x.dim()))
-        mean = x.mean(axes)
-        variance = x.var(axes, correction=0)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, 1 - BATCH_NORM_MOMENTUM)
-            self.running_var.lerp_(variance, 1 - BATCH_NORM_MOMENTUM)
+        # (C, N) or (C, N * H * W): each row holds all values of one channel.
+        values = x.transpose(0, 1).flatten(1)
+        mean, variance = values.mean(1), values.var(1, correction=0)
+        self.running_mean.lerp_(mean.detach(), 1 - BATCH_NORM_MOMENTUM)
+        self.running_var.lerp_(variance.detach(), 1 - BATCH_NORM_MOMENTUM)
         return batch_norm(x, mean, variance, self.weight, self.bias)
 
 
-class BNLeNet(nn.Sequential):
+class BNLeNet(Sequential):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
-    (N, C, H, W) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.
+    (N, C, H, W) -> (N, num_classes).
     """
 
     norm1d: type[nn.Module] = BatchNorm1d
@@ -77,7 +81,7 @@ class BNLeNet(nn.Sequential):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalization of this file: (N, C, H, W) -> (N, num_classes)."""
+    """The same network with `BatchNorm` of this file: (N, C, H, W) -> (N, num_classes)."""
 
     norm1d = BatchNorm
     norm2d = BatchNorm

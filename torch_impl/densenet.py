@@ -1,6 +1,6 @@
-"""DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): every layer reads all the layers before it.
+"""DenseNet (Huang et al., 2017, arXiv:1608.06993, figure 2): each layer takes the outputs of all earlier ones.
 
-The layers are bn, relu, conv 3x3, without the 1x1 bottleneck of table 1.
+A layer is bn, relu, conv 3x3, without the 1x1 bottleneck of table 1. Convolutions keep their bias.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from torch_impl.heads import Stem
-from torch_impl.layers import BatchNorm2d
+from torch_impl.layers import BatchNorm2d, Sequential
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
 class DenseLayer(nn.Module):
-    """bn, relu, conv 3x3, joined behind the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
+    """bn, relu, conv 3x3, concatenated to the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
 
     def __init__(self, in_channels: int, growth_rate: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv(self.relu(self.bn(x)))], dim=1)
 
 
-class DenseBlock(nn.Module):
+class DenseBlock(Sequential):
     """`num_layers` dense layers: (N, C, H, W) -> (N, C + num_layers * growth_rate, H, W)."""
 
     def __init__(self, in_channels: int, num_layers: int, growth_rate: int) -> None:
@@ -36,13 +36,8 @@ class DenseBlock(nn.Module):
             self.add_module(f"block{j}", DenseLayer(in_channels, growth_rate))
             in_channels += growth_rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.children():
-            x = block(x)
-        return x
 
-
-class Transition(nn.Sequential):
+class Transition(Sequential):
     """bn, relu, conv 1x1, avg-pool 2x2: (N, C, H, W) -> (N, channels, H/2, W/2)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -53,7 +48,7 @@ class Transition(nn.Sequential):
         self.pool = nn.AvgPool2d(2)
 
 
-class DenseHead(nn.Sequential):
+class DenseHead(Sequential):
     """bn, relu, global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -65,10 +60,10 @@ class DenseHead(nn.Sequential):
         self.fc = nn.Linear(in_channels, num_classes)
 
 
-class DenseNet(nn.Sequential):
-    """Stem, a dense block for each count of `arch` with transitions between, head.
+class DenseNet(Sequential):
+    """Stem, a dense block of each number of layers in `arch`, a transition between two blocks, head.
 
-    (N, C, H, W) -> (N, num_classes). Each transition halves the channels (rounding down) and the image.
+    (N, C, H, W) -> (N, num_classes). Each transition halves the channels (rounded down), the height and the width.
     """
 
     def __init__(

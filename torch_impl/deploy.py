@@ -1,6 +1,6 @@
-"""How PyTorch runs a network fast: batch norm folded away, channels last in memory, compiled and frozen.
+"""PyTorch's execution paths: eager, and with folded batch norm, channels-last memory, compiled and frozen.
 
-torch allocates what each layer makes and frees it within the pass; every path keeps that memory from pass to pass.
+torch allocates and frees the output of each layer within a pass. All paths keep the freed memory for the next pass.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from torch_impl.training import make_optimizer, train_step
 from torch_impl.weights import from_canonical
 from torch_impl.winograd import WinogradConv2d
 
-__all__ = ["by_winograd", "check_compiler", "deployed", "session", "set_threads", "training_step"]
+__all__ = ["check_compiler", "deployed", "session", "set_threads", "training_step", "with_winograd"]
 
-_PATHS = ("torch-eager", "torch-channels-last", "torch-compile", "torch-winograd")
-"""The execution paths that run this package's code; the last does not learn."""
+_TRAINING_PATHS = ("torch-eager", "torch-channels-last", "torch-compile")
+
+_PATHS = (*_TRAINING_PATHS, "torch-winograd")
+"""The execution paths that run this package's code."""
 
 
 def set_threads(count: int) -> None:
-    """Compute on so many threads."""
+    """Set the number of threads that torch computes on."""
     torch.set_num_threads(count)
 
 
-def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> nn.Module:
-    """Return the port as it is written, with its weights and in their dtype, in evaluation mode."""
+def _loaded(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> nn.Module:
+    """Return the model with these weights, in their dtype and in evaluation mode."""
     backend = Backend(device)
     model = backend.build(network, next(iter(tensors.values())).dtype.name)
     backend.load(model, tensors)
@@ -44,9 +46,9 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> nn.Module:
-    """Return the port's deploy form: folded normalizations do nothing, and activations overwrite what they are given.
+    """Return the model for deployment: batch norm folded into convolutions, activations in place, no gradients.
 
-    Raises BackendError where torch sees no such device.
+    Folded batch norms become `nn.Identity`. Raises BackendError if torch has no such device.
     """
     model = Backend(device).build(network, next(iter(tensors.values())).dtype.name)
     for path in folded_layers(network):
@@ -54,58 +56,59 @@ def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = 
     from_canonical(model, fold(network, tensors))
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            # What comes before is a convolution, a dense layer, a normalization or a sum, and nothing else reads it.
+            # Its input is the output of a convolution, dense layer, normalization or sum, which nothing else reads.
             module.inplace = True
     return model.requires_grad_(False)
 
 
-def by_winograd(model: nn.Module) -> nn.Module:
-    """Have a deploy form's wide 3x3 convolutions take fewer products."""
+def with_winograd(model: nn.Module) -> nn.Module:
+    """Replace the 3x3 convolutions of a deployed model that have enough channels by `WinogradConv2d`, in place."""
     for path, module in list(model.named_modules()):
-        if isinstance(module, nn.Conv2d) and WinogradConv2d.suits(module):
+        if isinstance(module, nn.Conv2d) and WinogradConv2d.applies_to(module):
             model.set_submodule(path, WinogradConv2d(module).requires_grad_(False))
     return model
 
 
 def check_compiler() -> None:
-    """Raise BackendError where torch finds nothing to compile with."""
+    """Raise BackendError if torch finds no C++ compiler."""
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        raise BackendError("torch finds no C++ compiler; install g++, or name one in the variable CXX") from None
+        raise BackendError("torch finds no C++ compiler; install g++ or set the variable CXX to one") from None
 
 
 def _compiled(model: nn.Module) -> nn.Module:
-    """Compile a model, whole, for each shape of image that comes.
+    """Compile a model to one graph for each shape of its input.
 
-    Without isolation torch counts all models of a class together, and silently runs the ninth as it is written.
+    Without `isolate_recompiles`, torch counts the compilations of all models of a class together, and silently runs
+    the ninth model without compiling it.
     """
     check_compiler()
     return torch.compile(model, fullgraph=True, dynamic=False, isolate_recompiles=True)
 
 
 def _frozen(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Compile a model for each shape when images of it first come, its weights being constants and packed.
+    """Compile a model for each shape of its input, with weights as constants that oneDNN may repack.
 
-    In float64, in which oneDNN does not compute and so cannot pack, weights stay as they are.
+    In float64, which oneDNN does not support, the weights stay parameters.
     """
     compiled = _compiled(model)
-    frozen = next(model.parameters()).dtype == torch.float32
-    known: set[torch.Size] = set()
+    freezing = next(model.parameters()).dtype == torch.float32
+    compiled_shapes: set[torch.Size] = set()
 
     def run(x: Tensor) -> Tensor:
-        if x.shape in known:
+        if x.shape in compiled_shapes:
             return compiled(x)
-        known.add(x.shape)
-        # As an option of `compile` it would not be seen by what traces the model, and have no effect.
-        with inductor.patch(freezing=frozen):
+        compiled_shapes.add(x.shape)
+        # As an option of `torch.compile`, freezing has no effect, since the tracing of the model does not see it.
+        with inductor.patch(freezing=freezing):
             return compiled(x)
 
     return run
 
 
 class _Session:
-    """A model that answers; see `common.backends.sessions.Session`."""
+    """A model, or its compiled function, ready to run; see `common.backends.sessions.Session`."""
 
     def __init__(self, model: nn.Module, function: Callable[[Tensor], Tensor], memory_format: torch.memory_format):
         self._parameter = next(model.parameters())
@@ -129,12 +132,12 @@ class _Session:
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
     """Return a session; see `common.backends.sessions`.
 
-    Raises ConfigError for a path that is not this package's, BackendError without the device or a compiler.
+    Raises ConfigError for an unknown path, BackendError if the device or a needed compiler is missing.
     """
     keep_freed_memory()
     match path:
         case "torch-eager":
-            model = _built(network, tensors, device)
+            model = _loaded(network, tensors, device)
             return _Session(model, model, torch.contiguous_format)
         case "torch-channels-last":
             model = deployed(network, tensors, device).to(memory_format=torch.channels_last)
@@ -143,9 +146,9 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
             model = deployed(network, tensors, device)
             return _Session(model, _frozen(model), torch.channels_last)
         case "torch-winograd":
-            model = by_winograd(deployed(network, tensors, device))
+            model = with_winograd(deployed(network, tensors, device))
             return _Session(model, _frozen(model), torch.channels_last)
-    raise unknown("execution path of torch's own", path, _PATHS)
+    raise unknown("PyTorch execution path", path, _PATHS)
 
 
 def training_step(
@@ -158,10 +161,10 @@ def training_step(
     learning_rate: float,
 ) -> Callable[[], float]:
     """Return a training step; see `common.backends.sessions`. Raises what `session` does."""
-    if path not in _PATHS[:3]:
-        raise unknown("execution path of torch's own that trains", path, _PATHS[:3])
+    if path not in _TRAINING_PATHS:
+        raise unknown("PyTorch execution path that trains", path, _TRAINING_PATHS)
     keep_freed_memory()
-    model = _built(network, tensors, device).train()
+    model = _loaded(network, tensors, device).train()
     memory_format = torch.contiguous_format if path == "torch-eager" else torch.channels_last
     model = model.to(memory_format=memory_format)
     optimizer = make_optimizer(OptimizerConfig("sgd"), model)

@@ -1,4 +1,4 @@
-"""PyTorch's artifacts, all of the deploy form: a `torch.export` program, the same compiled by AOTInductor, and ONNX."""
+"""PyTorch's export formats: a `torch.export` program, AOTInductor packages and ONNX, all of the deployed model."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from torch.export import Dim, ExportedProgram
 from common.catalog import Network
 from common.deploy.export.formats import Export, Signature, check_any_size
 from common.errors import ConfigError, unknown
-from torch_impl.deploy import by_winograd, check_compiler, deployed
+from torch_impl.deploy import check_compiler, deployed, with_winograd
 
 __all__ = ["export"]
 
 _AXES = ("batch", "channels", "height", "width")
-_LARGEST_ONNX = 2**31
-"""Bytes that a message of protobuf, which an ONNX file is, stays below."""
+
+_MAX_ONNX_BYTES = 2**31
+"""A protobuf message, and so an ONNX file, must be smaller."""
 
 
-def _any_axes(request: Export) -> list[int]:
+def _dynamic_axes(request: Export) -> list[int]:
     return [0] * (request.batch is None) + [2, 3] * (request.size is None)
 
 
 def _program(model: nn.Module, example: Tensor, request: Export) -> ExportedProgram:
-    """Return the graph that `torch.export` finds, without where in which file of this machine it came from."""
-    axes = dict.fromkeys(_any_axes(request), Dim.DYNAMIC)
+    """Return the program of `torch.export`, without the stack traces that name files of this machine."""
+    axes = dict.fromkeys(_dynamic_axes(request), Dim.DYNAMIC)
     program = torch.export.export(model, (example,), dynamic_shapes=(axes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
@@ -47,39 +48,39 @@ def _signature(program: ExportedProgram, **processor: str) -> Signature:
 
 
 def _save_program(model: nn.Module, example: Tensor, request: Export) -> Signature:
-    """Write a `.pt2`: the graph, its weights beside it.
+    """Write a `.pt2` with the graph and its weights.
 
-    A program's weights lie in memory as the model's did, so each convolution finds them channels last, as its images.
+    The file keeps the strides of the weights. In channels-last memory, as here, convolutions read them directly.
     """
     model = model.to(memory_format=torch.channels_last)
     program = _program(model, example.to(memory_format=torch.channels_last), request)
     with warnings.catch_warnings():
-        # That such weights are not contiguous: their strides are saved with them.
+        # torch warns of weights that are not contiguous, although it saves their strides.
         warnings.filterwarnings("ignore", "No complete tensor found in the group")
         torch.export.save(program, request.path)
     return _signature(program)
 
 
 def _save_package(model: nn.Module, example: Tensor, request: Export) -> Signature:
-    """Write a `.pt2`: a library compiled for processors with the vectors of this one, its weights packed within it.
+    """Write a `.pt2` with a compiled library, for processors with the vector instructions of this one.
 
-    As in `torch_impl.deploy`, weights are packed in float32 alone. Raises BackendError where there is no compiler.
+    As in `torch_impl.deploy`, weights are packed in float32 only. Raises BackendError if there is no C++ compiler.
     """
     check_compiler()
     program = _program(model, example, request)
+    # inductor freezes weights only where no gradients are recorded.
     with tempfile.TemporaryDirectory(prefix="rosetta-") as folder, torch.no_grad(), warnings.catch_warnings():
         options = {
-            # Which inductor does only without gradients.
             "freezing": request.dtype == "float32",
-            # Whoever serves it says on how many threads.
+            # The number of threads is chosen where the package runs.
             "cpp.dynamic_threads": True,
-            # Of the processor at hand nothing but its vectors, so that other kinds with the same can run it. What torch
-            # permits beside AVX-512 (VNNI, AMX, bfloat16) is not for float32 or float64, and is not in what it makes.
+            # Compile for any processor with these vector instructions, not for this very model. What torch may use
+            # beside AVX-512 (VNNI, AMX, bfloat16) serves neither float32 nor float64.
             "cpp.march": "",
-            # In torch's cache all weights would stay.
+            # Otherwise all weights would stay in torch's cache.
             "aot_inductor.output_path": folder,
         }
-        # Of torch about itself.
+        # torch warns of its own code.
         warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
         with inductor.patch(options):
             aoti_compile_and_package(program, package_path=str(request.path))
@@ -87,42 +88,47 @@ def _save_package(model: nn.Module, example: Tensor, request: Export) -> Signatu
 
 
 def _save_winograd_package(model: nn.Module, example: Tensor, request: Export) -> Signature:
-    """Write the same, wide 3x3 convolutions by Winograd's algorithm. Raises ConfigError for a batch or size of any."""
-    if _any_axes(request):
+    """Write the same with Winograd's convolutions. Raises ConfigError unless batch and size are fixed."""
+    if _dynamic_axes(request):
         raise ConfigError(
-            "which layers are computed in tiles depends on how many images there are and how large they are; give "
-            "--batch and --size, or export to torch-aot"
+            "Winograd's algorithm chooses its tiles by the number and the size of the images; "
+            "give --batch and --size, or export to torch-aot"
         )
-    return _save_package(by_winograd(model), example, request)
+    return _save_package(with_winograd(model), example, request)
 
 
 def _save_onnx(model: nn.Module, example: Tensor, request: Export) -> Signature:
-    """Write a single `.onnx`. Raises ConfigError where its weights do not fit into one."""
+    """Write a single `.onnx`. Raises ConfigError if the weights are too large for one file."""
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
-    if size >= _LARGEST_ONNX:
+    if size >= _MAX_ONNX_BYTES:
         raise ConfigError(
-            f"ONNX keeps at most {_LARGEST_ONNX:,} bytes in a file, and these weights have {size:,}; "
-            "export to torch-export in its place"
+            f"the weights have {size:,} bytes, and an ONNX file has less than {_MAX_ONNX_BYTES:,}; "
+            "export to torch-export instead"
         )
-    # It warns of torchvision, which is not needed, and of what torch itself does.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({axis: _AXES[axis] for axis in _any_axes(request)},),
-            verbose=False,
-        )
+    # The exporter logs that torchvision is missing, which is not needed, and warns of torch's own code.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({axis: _AXES[axis] for axis in _dynamic_axes(request)},),
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
     for node in program.model.graph:
-        # Where in which file of this machine it came from.
+        # It names files of this machine.
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     program.save(request.path, external_data=False)
-    makers = ("torch", "onnx", "onnxscript")
-    return Signature("images", "logits", "NCHW", {maker: importlib.metadata.version(maker) for maker in makers})
+    packages = ("torch", "onnx", "onnxscript")
+    return Signature("images", "logits", "NCHW", {name: importlib.metadata.version(name) for name in packages})
 
 
 _SAVE = {
@@ -134,16 +140,16 @@ _SAVE = {
 
 
 def export(network: Network, tensors: Mapping[str, np.ndarray], request: Export) -> Signature:
-    """Write a network's deploy form as an artifact; see `common.deploy.export.formats.Export`.
+    """Export a network's deployed model; see `common.deploy.export.formats.Export`.
 
-    Raises ConfigError for a format that is not torch's, and where the network cannot take what is asked for;
-    BackendError where a compiler is needed and there is none.
+    Raises ConfigError for a format that PyTorch does not have, or a request that the network cannot meet; BackendError
+    if a needed compiler is missing.
     """
     if request.format not in _SAVE:
-        raise unknown("format of torch's", request.format, _SAVE)
+        raise unknown("PyTorch export format", request.format, _SAVE)
     if request.size is None:
         check_any_size(network)
-    # Export takes an axis with one entry for one that never has more.
+    # From an example of one image, torch.export would infer a batch that is always one.
     shape = (request.batch or 2, network.config.in_channels, *(request.size or network.config.input_size))
     model = deployed(network, tensors)
     return _SAVE[request.format](model, torch.zeros(shape, dtype=next(model.parameters()).dtype), request)

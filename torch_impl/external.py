@@ -1,4 +1,4 @@
-"""Modules that rosetta did not build, made ready for this package's Backend."""
+"""Adapters that let this package's Backend run an external `nn.Module`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ __all__ = ["adopt", "manifest", "specifications"]
 
 
 def adopt(make: Callable[[], nn.Module], dtype: DTypeName, image: tuple[int, ...]) -> nn.Module:
-    """Return a new module of `dtype` in evaluation mode, its lazy layers made for an image (C, H, W), dropout off."""
+    """Return a new module of `dtype` in evaluation mode, its lazy layers initialized by an image (C, H, W).
+
+    Dropout is turned off in training mode too.
+    """
     model = make().to(getattr(torch, dtype)).eval()
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -26,22 +29,22 @@ def adopt(make: Callable[[], nn.Module], dtype: DTypeName, image: tuple[int, ...
 
 
 def manifest(model: nn.Module) -> dict[str, Tensor]:
-    """Return the module's tensors by name, in the order of assignment."""
+    """Return the shape and kind of the module's tensors by name, in the order of its state dict."""
     kinds = {nn.Conv2d: "conv", nn.Linear: "dense"}
-    found = {}
+    tensors = {}
     for name, tensor in model.state_dict().items():
         path, _, leaf = name.rpartition(".")
         if leaf != "num_batches_tracked":
             layer = model.get_submodule(path)
             kind = next((kind for cls, kind in kinds.items() if isinstance(layer, cls) and leaf == "weight"), "vector")
-            found[name] = Tensor(tuple(tensor.shape), kind)
-    return found
+            tensors[name] = Tensor(tuple(tensor.shape), kind)
+    return tensors
 
 
 def specifications(model: nn.Module) -> dict[str, Specification]:
-    """Return by path what each layer is in the reference's terms, where the reference has one like it."""
-    found = {path: _specification(module) for path, module in model.named_modules()}
-    return {path: specification for path, specification in found.items() if specification is not None}
+    """Return the layers of the reference that correspond to the module's, by path; others are left out."""
+    every = {path: _specification(module) for path, module in model.named_modules()}
+    return {path: specification for path, specification in every.items() if specification is not None}
 
 
 def _specification(module: nn.Module) -> Specification | None:
@@ -53,7 +56,7 @@ def _specification(module: nn.Module) -> Specification | None:
         case nn.Linear():
             return dense(module.in_features, module.out_features)
         case nn.BatchNorm1d() | nn.BatchNorm2d() if module.momentum is not None:
-            # torch keeps the variance divided by n - 1.
+            # torch keeps the running variance divided by n - 1.
             return batch_norm(module.num_features, module.eps, 1 - module.momentum, unbiased=True)
         case nn.MaxPool2d() if not module.ceil_mode:
             return pool("MaxPool2d", module.kernel_size, module.stride, module.padding, module.dilation)

@@ -1,4 +1,7 @@
-"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1) without auxiliary classifiers and normalization."""
+"""GoogLeNet (Szegedy et al., 2015, arXiv:1409.4842, table 1).
+
+Without auxiliary classifiers, local response normalization and dropout.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from torch_impl.heads import Head
+from torch_impl.layers import Sequential
 
 __all__ = ["GoogLeNet", "Inception"]
 
 
-class PointwiseBranch(nn.Sequential):
+class PointwiseBranch(Sequential):
     """conv 1x1, relu: (N, C, H, W) -> (N, channels, H, W)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -19,7 +23,7 @@ class PointwiseBranch(nn.Sequential):
         self.relu = nn.ReLU()
 
 
-class Branch(nn.Sequential):
+class Branch(Sequential):
     """conv 1x1, relu, conv `kernel_size`, relu: (N, C, H, W) -> (N, channels[1], H, W)."""
 
     def __init__(self, in_channels: int, channels: tuple[int, int], kernel_size: int) -> None:
@@ -30,7 +34,7 @@ class Branch(nn.Sequential):
         self.relu2 = nn.ReLU()
 
 
-class PoolBranch(nn.Sequential):
+class PoolBranch(Sequential):
     """max-pool 3x3/1, conv 1x1, relu: (N, C, H, W) -> (N, channels, H, W)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -41,7 +45,7 @@ class PoolBranch(nn.Sequential):
 
 
 class Inception(nn.Module):
-    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined.
+    """Branches 1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1; their outputs concatenated.
 
     (N, C, H, W) -> (N, c1 + c2[1] + c3[1] + c4, H, W).
     """
@@ -57,7 +61,7 @@ class Inception(nn.Module):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
 
 
-class Stem(nn.Sequential):
+class Stem(Sequential):
     """conv 7x7/2, max-pool 3x3/2, conv 1x1, conv 3x3, max-pool 3x3/2, relu after each conv.
 
     (N, C, H, W) -> (N, 192, H/8, W/8).
@@ -75,7 +79,7 @@ class Stem(nn.Sequential):
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
 
 
-class Stage1(nn.Sequential):
+class Stage1(Sequential):
     """Two Inception blocks, max-pool 3x3/2: (N, 192, H, W) -> (N, 480, H/2, W/2)."""
 
     def __init__(self) -> None:
@@ -85,7 +89,7 @@ class Stage1(nn.Sequential):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
 
-class Stage2(nn.Sequential):
+class Stage2(Sequential):
     """Five Inception blocks, max-pool 3x3/2: (N, 480, H, W) -> (N, 832, H/2, W/2)."""
 
     def __init__(self) -> None:
@@ -98,7 +102,7 @@ class Stage2(nn.Sequential):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
 
-class Stage3(nn.Sequential):
+class Stage3(Sequential):
     """Two Inception blocks: (N, 832, H, W) -> (N, 1024, H, W)."""
 
     def __init__(self) -> None:
@@ -107,7 +111,7 @@ class Stage3(nn.Sequential):
         self.block2 = Inception(832, 384, (192, 384), (48, 128), 128)
 
 
-class GoogLeNet(nn.Sequential):
+class GoogLeNet(Sequential):
     """Stem, nine Inception blocks in three stages, head.
 
     (N, C, H, W) -> (N, num_classes).

@@ -1,15 +1,15 @@
-"""First and last layers that several networks share."""
+"""The stem and the head that several networks share."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from torch_impl.layers import BatchNorm2d
+from torch_impl.layers import BatchNorm2d, Sequential
 
 __all__ = ["Head", "Stem"]
 
 
-class Stem(nn.Sequential):
+class Stem(Sequential):
     """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, C, H, W) -> (N, channels, H/4, W/4)."""
 
     def __init__(self, in_channels: int, channels: int = 64) -> None:
@@ -20,7 +20,7 @@ class Stem(nn.Sequential):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
 
-class Head(nn.Sequential):
+class Head(Sequential):
     """Global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:

@@ -1,15 +1,19 @@
-"""LeNet-5 (LeCun et al., 1998, figure 2), with average pooling and ten plain outputs in place of Gaussian ones."""
+"""LeNet-5 (LeCun et al., 1998, figure 2).
+
+Activations are sigmoids, pools are plain averages, the second convolution reads all maps of the first pool, and the
+last layer is dense. The paper has scaled tanh, trained pools, a sparse second convolution and Gaussian outputs.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
-from torch_impl.layers import image_size
+from torch_impl.layers import Sequential, image_size
 
 __all__ = ["LeNet"]
 
 
-class LeNet(nn.Sequential):
+class LeNet(Sequential):
     """(conv 5x5, sigmoid, avg-pool 2x2) twice, dense 120, 84, classes.
 
     (N, C, H, W) -> (N, num_classes).

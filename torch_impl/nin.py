@@ -1,13 +1,18 @@
-"""Network in network (Lin, Chen and Yan, 2013, arXiv:1312.4400, section 3): 1x1 convolutions after each larger one."""
+"""Network in network (Lin, Chen and Yan, 2013, arXiv:1312.4400, section 3): two 1x1 convolutions after each larger one.
+
+The larger convolutions have AlexNet's kernel sizes and channels. Dropout is applied once, before the last stage.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
+from torch_impl.layers import Sequential
+
 __all__ = ["NiN", "NiNStage"]
 
 
-class NiNStage(nn.Sequential):
+class NiNStage(Sequential):
     """conv, relu, (conv 1x1, relu) twice.
 
     (N, C, H, W) -> (N, channels, H', W').
@@ -23,8 +28,8 @@ class NiNStage(nn.Sequential):
         self.relu3 = nn.ReLU()
 
 
-class NiN(nn.Sequential):
-    """Four stages with max-pools 3x3/2 between, global average pool.
+class NiN(Sequential):
+    """Four stages, a max-pool 3x3/2 between two stages, dropout before the last, global average pool.
 
     (N, C, H, W) -> (N, num_classes).
     """

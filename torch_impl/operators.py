@@ -2,10 +2,10 @@
 
 Source: Zhang, Lipton, Li and Smola, Dive into Deep Learning, chapter 7. As there, no array has a batch axis: an image
 is (H, W) or (C, H, W), a kernel (h, w), (C, h, w) or (O, C, h, w). A stride, a padding or a size is one number for
-both axes or a pair, (vertical, horizontal). Whatever is wrong with an argument raises ValueError.
+both axes or a pair (vertical, horizontal). An invalid argument raises ValueError.
 
-The operators go over the pixels of a window, not over the windows. The pixels that have one place in their windows
-are an image of the output's size, cut from X. That makes h * w operations on whole images, which autograd follows.
+The operators loop over the h * w positions in a window instead of over the windows. The pixels at one position of all
+windows are a strided slice of X, as large as the output, so each iteration is one operation on whole images.
 """
 
 # ruff: noqa: N803 (X, Y and K are the source's names)
@@ -33,10 +33,10 @@ __all__ = [
 Pair = int | tuple[int, int]
 
 
-def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+def _pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < least:
-        raise ValueError(f"`{name}` (={value}) must be {least} or more, for both axes or as a pair")
+    if len(pair) != 2 or min(pair) < minimum:
+        raise ValueError(f"`{name}` (={value}) must be {minimum} or more, for both axes or as a pair")
     return pair
 
 
@@ -46,7 +46,7 @@ def _check_axes(name: str, x: Tensor, *axes: str) -> None:
 
 
 def _cuts(x: Tensor, size: Pair, stride: Pair, padding: Pair, fill: float) -> Iterator[tuple[int, int, Tensor]]:
-    """Iterate over the places (i, j) in a window, each with the pixels there of all windows: (..., H', W')."""
+    """Iterate over the positions (i, j) in a window, with the pixels at each of all windows: (..., H', W')."""
     (height, width), (down, right) = _pair("size", size, 1), _pair("stride", stride, 1)
     above, left = _pair("padding", padding, 0)
     if above or left:
@@ -61,9 +61,9 @@ def _cuts(x: Tensor, size: Pair, stride: Pair, padding: Pair, fill: float) -> It
 
 
 def corr2d(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
-    """Sum the products of the kernel, which is not flipped, and each window of the image, padded with zeros.
+    """Cross-correlate an image, padded with zeros, with a kernel: each output is the sum of a window times the kernel.
 
-    (H, W), (h, w) -> (H', W') of H' = floor((H + 2 padding - h) / stride) + 1, W' alike.
+    (H, W), (h, w) -> (H', W'), where H' = floor((H + 2 padding - h) / stride) + 1, and W' likewise.
     """
     _check_axes("X", X, "(H, W)")
     _check_axes("K", K, "(h, w)")
@@ -71,7 +71,7 @@ def corr2d(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tens
 
 
 class Conv2D(nn.Module):
-    """Cross-correlation with one kernel, plus one bias: (H, W) -> (H - h + 1, W - w + 1)."""
+    """Cross-correlation with one kernel, plus a bias: (H, W) -> (H - h + 1, W - w + 1)."""
 
     def __init__(self, kernel_size: tuple[int, int]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Conv2D(nn.Module):
 
 
 def corr2d_multi_in(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
-    """Correlate each channel with its own kernel and sum over the channels: (C, H, W), (C, h, w) -> (H', W')."""
+    """Cross-correlate each channel with its own kernel, and sum the channels: (C, H, W), (C, h, w) -> (H', W')."""
     _check_axes("X", X, "(C, H, W)")
     _check_axes("K", K, "(C, h, w)")
     if len(X) != len(K):
@@ -92,7 +92,7 @@ def corr2d_multi_in(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0
 
 
 def corr2d_multi_in_out(X: Tensor, K: Tensor, *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
-    """Make each output channel with a kernel of its own: (C, H, W), (O, C, h, w) -> (O, H', W')."""
+    """Compute each output channel with its own kernel: (C, H, W), (O, C, h, w) -> (O, H', W')."""
     _check_axes("K", K, "(O, C, h, w)")
     return torch.stack([corr2d_multi_in(X, k, stride=stride, padding=padding) for k in K])
 
@@ -108,8 +108,8 @@ def corr2d_multi_in_out_1x1(X: Tensor, K: Tensor) -> Tensor:
 def pool2d(X: Tensor, size: Pair, mode: Literal["max", "avg"], *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
     """Take the largest value or the mean of each window: (H, W) -> (H', W') or (C, H, W) -> (C, H', W').
 
-    The stride is 1 unless given, whatever the size. Only 'max' takes padding: minus infinity, for floating-point X, and
-    less of it than the window is long, so that it never wins.
+    The default stride is 1, not the size. Only 'max' takes padding, which is minus infinity, needs a floating-point X
+    and must be smaller than the window, so that no window lies in the padding.
     """
     _check_axes("X", X, "(H, W)", "(C, H, W)")
     if mode not in ("max", "avg"):
@@ -124,12 +124,12 @@ def pool2d(X: Tensor, size: Pair, mode: Literal["max", "avg"], *, stride: Pair =
 def learn_kernel(
     X: Tensor, Y: Tensor, kernel: Tensor, *, learning_rate: float = 0.03, steps: int = 10
 ) -> tuple[Tensor, list[Tensor]]:
-    """Descend from `kernel` along the gradient of the sum of (corr2d(X, kernel) - Y)^2.
+    """Minimize the sum of (corr2d(X, kernel) - Y)^2 by gradient descent from `kernel`.
 
-    (H, W), (H', W'), (h, w) -> (h, w), and the loss before each step.
+    (H, W), (H', W'), (h, w) -> the learned kernel (h, w), and the loss before each step.
     """
-    if Y.shape != (made := corr2d(X, kernel).shape):
-        raise ValueError(f"`Y` must be {tuple(made)} as corr2d(X, kernel) is, and has shape {tuple(Y.shape)}")
+    if Y.shape != (expected := corr2d(X, kernel).shape):
+        raise ValueError(f"`Y` must be {tuple(expected)} as corr2d(X, kernel) is, and has shape {tuple(Y.shape)}")
     kernel = kernel.detach().clone().requires_grad_()
     losses = []
     for _ in range(steps):
@@ -137,7 +137,7 @@ def learn_kernel(
         loss.backward()
         with torch.no_grad():
             kernel -= learning_rate * kernel.grad
-        # torch would add the next gradient to this one.
+        # backward() adds to an existing gradient.
         kernel.grad = None
         losses.append(loss.detach())
     return kernel.detach(), losses

@@ -1,4 +1,4 @@
-"""ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): blocks that add their input to their output.
+"""ResNet (He et al., 2016, arXiv:1512.03385, table 1 and figure 2): each block adds its input to its output.
 
 Convolutions keep their bias, and the projection on the shortcut has no batch normalization.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from torch_impl.heads import Head, Stem
-from torch_impl.layers import BatchNorm2d
+from torch_impl.layers import BatchNorm2d, Sequential
 
 __all__ = ["ResNet", "Residual"]
 
 
-class Projection(nn.Sequential):
+class Projection(Sequential):
     """conv 1x1/s: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -43,10 +43,10 @@ class Residual(nn.Module):
         return self.relu2(y + self.shortcut(x))
 
 
-class ResNetStage(nn.Sequential):
+class ResNetStage(Sequential):
     """`blocks` residual blocks, the first with stride s: (N, C, H, W) -> (N, channels, H/s, W/s).
 
-    Its shortcut is a projection where it changes channels or resolution.
+    The first block has a projection if it changes the channels or the resolution.
     """
 
     def __init__(self, in_channels: int, blocks: int, channels: int, stride: int) -> None:
@@ -56,7 +56,7 @@ class ResNetStage(nn.Sequential):
             self.add_module(f"block{j}", Residual(channels, channels))
 
 
-class ResNet(nn.Sequential):
+class ResNet(Sequential):
     """Stem, a stage for each (blocks, channels) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).

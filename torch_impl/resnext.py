@@ -1,6 +1,6 @@
 """ResNeXt (Xie et al., 2017, arXiv:1611.05431, figure 3c): bottleneck blocks with a grouped convolution.
 
-Here `group_width` is the number of channels in a group, and stem and head are those of ResNet.
+`group_width` is the number of channels in a group. Convolutions keep their bias.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from common.catalog import bottleneck_width
 from torch_impl.heads import Head, Stem
-from torch_impl.layers import BatchNorm2d
+from torch_impl.layers import BatchNorm2d, Sequential
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 
 
-class NormedProjection(nn.Sequential):
+class NormedProjection(Sequential):
     """conv 1x1/s, bn: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -26,7 +26,7 @@ class NormedProjection(nn.Sequential):
 class ResNeXtBlock(nn.Module):
     """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
 
-    (N, C, H, W) -> (N, channels, H/s, W/s). Raises ConfigError where the bottleneck does not divide into groups.
+    (N, C, H, W) -> (N, channels, H/s, W/s). Raises ConfigError if the groups do not divide the bottleneck.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ResNeXtBlock(nn.Module):
         return self.relu3(y + self.shortcut(x))
 
 
-class ResNeXtStage(nn.Sequential):
+class ResNeXtStage(Sequential):
     """`blocks` ResNeXt blocks, the first projecting with stride s: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(
@@ -70,7 +70,7 @@ class ResNeXtStage(nn.Sequential):
             self.add_module(f"block{j}", ResNeXtBlock(channels, channels, group_width, multiplier))
 
 
-class ResNeXt(nn.Sequential):
+class ResNeXt(Sequential):
     """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).

@@ -1,7 +1,8 @@
 """Training in PyTorch: zero the gradients, forward, backward, step.
 
-torch's optimizers mean what the suite means by them (`common.optimizers`): velocity without the learning rate,
-decay inside the gradient but for AdamW, epsilon outside the root. Its clipping differs: it adds 1e-6 to the norm.
+torch's optimizers follow the definitions of `common.optimizers`: the velocity excludes the learning rate, weight decay
+is added to the gradient except in AdamW, and epsilon is added outside the square root. torch's gradient clipping
+differs, since it adds 1e-6 to the norm.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from common.system import keep_freed_memory
 __all__ = ["Trainer", "clip_gradients", "gradients", "make_optimizer", "train_step"]
 
 _SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
-"""What torch calls what an optimizer keeps beside a parameter."""
+"""torch's names for the optimizer slots of `common.optimizers`."""
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's own optimizer for the model; `train_step` uses the learning rate in its `param_groups`."""
+    """Return torch's optimizer for the model; its learning rate is 0 until the caller sets it in `param_groups`."""
     parameters, decay = model.parameters(), config.weight_decay
     match config.name:
         case "sgd":
@@ -39,25 +40,28 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
 
 
 def clip_gradients(model: nn.Module, norm: float) -> None:
-    """Scale all gradients down together so that their norm is at most `norm`."""
+    """Scale all gradients by one factor so that their joint norm is at most `norm`."""
     grads = [parameter.grad for parameter in model.parameters()]
     total = nn.utils.get_total_norm(grads)
     torch._foreach_mul_(grads, torch.clamp(norm / total, max=1.0))
 
 
 def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Return the loss in training mode, its gradient by every parameter, by name, and by the images."""
+    """Return the loss in training mode, and its gradients with respect to each parameter, by name, and the images."""
     images = images.detach().requires_grad_()
     parameters = dict(model.named_parameters())
     loss = F.cross_entropy(model.train()(images), labels)
-    *by_parameter, by_images = torch.autograd.grad(loss, [*parameters.values(), images])
-    return loss.detach(), dict(zip(parameters, by_parameter, strict=True)), by_images
+    *of_parameters, of_images = torch.autograd.grad(loss, [*parameters.values(), images])
+    return loss.detach(), dict(zip(parameters, of_parameters, strict=True)), of_images
 
 
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, clip_norm: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Take one step: (N, C, H, W), (N,) -> mean cross-entropy and number right, both from before the update."""
+    """Take one step; return the mean cross-entropy and the number of correct predictions, both before the update.
+
+    `images` are (N, C, H, W), `labels` (N,).
+    """
     optimizer.zero_grad()
     logits = model(images)
     loss = F.cross_entropy(logits, labels)
@@ -69,7 +73,7 @@ def train_step(
 
 
 class Trainer:
-    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
+    """A model, its optimizer and its random state; see `common.backends.protocol.Trainer`."""
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model
@@ -78,26 +82,26 @@ class Trainer:
         self.steps = 0
         self._optimizer = make_optimizer(config, model)
         self._parameter = next(model.parameters())
-        # A step allocates again what the one before it freed.
+        # Each step allocates the memory that the previous one freed.
         keep_freed_memory()
-        self._drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+        self._has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
     def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
-        if self._drops:
+        if self._has_dropout:
             torch.manual_seed(step_seed(self.seed, self.steps))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         x, y = self._tensor(images), torch.from_numpy(labels).to(self._parameter.device)
-        loss, right = train_step(self.model.train(), self._optimizer, x, y, self.config.clip_norm)
+        loss, correct = train_step(self.model.train(), self._optimizer, x, y, self.config.clip_norm)
         self.steps += 1
-        return loss.item(), int(right)
+        return loss.item(), int(correct)
 
     @torch.no_grad()
     def logits(self, images: np.ndarray) -> np.ndarray:
         return self.model.eval()(self._tensor(images)).numpy(force=True)
 
     def state(self) -> dict[str, np.ndarray]:
-        # torch makes them at the first step.
+        # Before the first step torch has no slots, which then count as zeros.
         return {
             f"{slot}.{name}": self._optimizer.state[parameter]
             .get(_SLOTS[slot], torch.zeros_like(parameter))

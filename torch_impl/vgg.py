@@ -1,13 +1,15 @@
-"""VGG (Simonyan and Zisserman, 2014, arXiv:1409.1556, table 1): stages of 3x3 convolutions, each ending in a pool."""
+"""VGG (Simonyan and Zisserman, 2014, arXiv:1409.1556, table 1): stages of 3x3 convolutions, each followed by a pool."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from torch_impl.layers import Sequential
+
 __all__ = ["VGG", "VGGStage"]
 
 
-class VGGStage(nn.Sequential):
+class VGGStage(Sequential):
     """(conv 3x3, relu) `num_convs` times, max-pool 2x2.
 
     (N, C, H, W) -> (N, channels, H/2, W/2).
@@ -22,7 +24,7 @@ class VGGStage(nn.Sequential):
         self.pool = nn.MaxPool2d(2)
 
 
-class VGGHead(nn.Sequential):
+class VGGHead(Sequential):
     """Flatten, (dense 4096, relu, dropout) twice, dense.
 
     (N, C, H, W) -> (N, num_classes).
@@ -40,7 +42,7 @@ class VGGHead(nn.Sequential):
         self.fc3 = nn.Linear(4096, num_classes)
 
 
-class VGG(nn.Sequential):
+class VGG(Sequential):
     """A stage for each (num_convs, channels) of `arch`, then the head.
 
     (N, C, H, W) -> (N, num_classes).

@@ -1,6 +1,6 @@
-"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012, section 3.5) on one device, without local response normalization.
+"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012, section 3.5) without local response normalization.
 
-The first convolution is padded by 1, and the widths are those of the one-column variant.
+No convolution is grouped, since the network is not split over two GPUs. The first convolution is padded by 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space in which RegNetX lies."""
+"""AnyNet (Radosavovic et al., 2020, arXiv:2003.13678, section 3.2), the design space that contains RegNetX.
+
+Convolutions keep their bias.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First and last layers that several networks share."""
+"""The stem and the head that several networks share."""
 
 from __future__ import annotations
 

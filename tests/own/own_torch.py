@@ -1,4 +1,4 @@
-"""Somebody's network in PyTorch: layers in containers without names, activations in place."""
+"""A user's network in PyTorch: layers in unnamed containers, in-place activations."""
 
 from torch import nn
 

@@ -148,7 +148,7 @@ STAGES = {
 """What stands for the facts' Sequentials where the framework has none with names, in order."""
 
 KINDS = {
-    "torch": {},
+    "torch": {"DenseBlock": "Sequential"},
     "jax": {
         "Conv2d": "Conv",
         "BatchNorm1d": "BatchNorm",

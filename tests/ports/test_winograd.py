@@ -1,4 +1,4 @@
-"""Winograd's convolution in torch: the definition's numbers from fewer products, and only where that is meant."""
+"""Winograd's convolution in torch: it agrees with the definition and takes fewer products."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import pytest
 from common import catalog, images, reference, weights
 from common.parity.tolerances import Limits
 
+pytestmark = pytest.mark.port
+
 
 @pytest.fixture(scope="module", autouse=True)
-def _only_torch(backend_name: str, backend) -> None:
+def _only_torch(backend_name: str) -> None:
     if backend_name != "torch":
         pytest.skip("only torch has Winograd's convolution")
 
 
-def by_definition(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """(N, C, H, W), (D, C, 3, 3), (D,) -> (N, D, H, W): every product, in float64."""
+def convolve_by_definition(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Convolve with padding 1 in float64: (N, C, H, W), (D, C, 3, 3), (D,) -> (N, D, H, W)."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     return np.einsum("nchwij,dcij->ndhw", windows, kernel) + bias[:, None, None]
 
 
 SHAPES = [
-    # batch, height, width, channels in and out, side of a tile: the longest of which there are 32
+    # batch, height, width, in_channels, out_channels, side of a tile: the largest that gives 32 tiles
     (8, 8, 8, 128, 128, 4),
     (2, 13, 19, 128, 131, 4),  # the last tiles are 1 and 3 pixels wide
     (33, 1, 2, 130, 128, 4),
@@ -35,34 +37,35 @@ SHAPES = [
 ]
 
 
-@pytest.mark.port
-@pytest.mark.parametrize(("batch", "height", "width", "given", "made", "side"), SHAPES)
-def test_it_is_the_definition(batch: int, height: int, width: int, given: int, made: int, side: int) -> None:
+@pytest.mark.parametrize(("batch", "height", "width", "in_channels", "out_channels", "side"), SHAPES)
+def test_it_computes_the_definition_with_fewer_products(
+    batch: int, height: int, width: int, in_channels: int, out_channels: int, side: int
+) -> None:
     import torch
     from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
     from torch_impl.winograd import WinogradConv2d
 
-    numbers = np.random.default_rng(0)
-    x = numbers.standard_normal((batch, given, height, width))
-    kernel, bias = numbers.standard_normal((made, given, 3, 3)), numbers.standard_normal(made)
-    conv = nn.Conv2d(given, made, 3, padding=1, dtype=torch.float64)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, in_channels, height, width))
+    kernel, bias = rng.standard_normal((out_channels, in_channels, 3, 3)), rng.standard_normal(out_channels)
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, dtype=torch.float64)
     conv.load_state_dict({"weight": torch.from_numpy(kernel), "bias": torch.from_numpy(bias)})
-    assert WinogradConv2d.suits(conv)
+    assert WinogradConv2d.applies_to(conv)
     layer = WinogradConv2d(conv)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counted:
-        found = layer(torch.from_numpy(x)).numpy()
-    # For each pair of channels a tile takes as many products as it has pixels, and so does the definition.
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        output = layer(torch.from_numpy(x)).numpy()
+    # For each pair of channels, a tile takes one product for each of its pixels. With one output to a tile that is the
+    # definition.
     tiles = batch * -(-height // side) * -(-width // side)
-    operations = counted.get_flop_counts()["Global"][torch.ops.aten.convolution]
-    assert operations == 2 * tiles * (side + 2) ** 2 * given * made
-    expected = by_definition(x, kernel, bias)
-    # Lavin and Gray's transforms cost it a digit or two of the sixteen.
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+    operations = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
+    assert operations == 2 * tiles * (side + 2) ** 2 * in_channels * out_channels
+    expected = convolve_by_definition(x, kernel, bias)
+    # The transforms lose one or two of the sixteen digits.
+    np.testing.assert_allclose(output, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
-@pytest.mark.port
 @pytest.mark.parametrize(
     "changed",
     [
@@ -77,19 +80,18 @@ def test_it_is_the_definition(batch: int, height: int, width: int, given: int, m
     ],
     ids=str,
 )
-def test_no_other_convolution_suits(changed: dict[str, int]) -> None:
+def test_it_applies_to_no_other_convolution(changed: dict[str, int]) -> None:
     from torch import nn
 
     from torch_impl.winograd import WinogradConv2d
 
-    plain = {"in_channels": 64, "out_channels": 64, "kernel_size": 3, "padding": 1}
-    assert WinogradConv2d.suits(nn.Conv2d(**plain))
-    assert not WinogradConv2d.suits(nn.Conv2d(**{**plain, **changed}))
+    suitable = {"in_channels": 64, "out_channels": 64, "kernel_size": 3, "padding": 1}
+    assert WinogradConv2d.applies_to(nn.Conv2d(**suitable))
+    assert not WinogradConv2d.applies_to(nn.Conv2d(**{**suitable, **changed}))
 
 
-@pytest.mark.port
 @pytest.mark.parametrize(("dtype", "batches"), [("float64", (6, 1)), ("float32", (6, 2, 1))])
-def test_a_network_with_it_answers_as_the_reference(dtype: str, batches: tuple[int, ...]) -> None:
+def test_a_network_with_it_agrees_with_the_reference(dtype: str, batches: tuple[int, ...]) -> None:
     from torch_impl import deploy
 
     network = catalog.get("resnet", arch=[[1, 128]], input_size=[33, 38], in_channels=2)
@@ -97,10 +99,10 @@ def test_a_network_with_it_answers_as_the_reference(dtype: str, batches: tuple[i
     session = deploy.session(network, tensors, "torch-winograd", "cpu")
     truth = reference.build(network)
     reference.load(truth, {name: array.astype("float64") for name, array in tensors.items()})
-    # Nine tiles an image, or 25 smaller ones: 54, 50, and 25, which is too few.
+    # 9 tiles of 4x4 an image, or 25 of 2x2. The batches give 54 of 4x4, 50 of 2x2, and 25, which are too few.
     for batch in batches:
         x = images.noise_batch(network, batch, 5).astype(dtype)
-        found, expected = session.logits(session.run(session.prepare(x))), truth(x.astype("float64"))
-        assert found.dtype == np.dtype(dtype)
-        error = np.max(np.abs(found - expected)) / np.max(np.abs(expected))
+        logits, expected = session.logits(session.run(session.prepare(x))), truth(x.astype("float64"))
+        assert logits.dtype == np.dtype(dtype)
+        error = np.max(np.abs(logits - expected)) / np.max(np.abs(expected))
         assert error <= Limits("forward", network, batch).tap("logits", dtype).tolerance

@@ -140,7 +140,9 @@ def test_steps_of_the_forward_pass_are_aligned_by_what_all_run() -> None:
         *(("fc1", both), ("fc2", both), ("fc3", both)),
     ]
     assert steps("resnet18.stage1.block1") == [(name, set(BACKENDS)) for name in ("bn1", "bn2", "shortcut")]
-    assert steps("densenet.stage1")[:2] == [("block{}", set(BACKENDS)), ("return", set(BACKENDS))]
+    # torch's dense block is a container, which has no forward pass of its own.
+    written = set(BACKENDS) - {"torch"}
+    assert steps("densenet.stage1")[:2] == [("block{}", written), ("return", written)]
 
 
 @pytest.mark.parametrize("name", FILES)

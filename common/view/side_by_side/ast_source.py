@@ -134,7 +134,8 @@ class Definition:
     def container(self) -> str:
         """The base that runs its attributes in the order in which they are made, "" where a forward pass does."""
         names = [name for each in (self, *self.bases) for name in each.base_names if name.endswith("Sequential")]
-        return names[0] if names and self.method("forward") is None else ""
+        # The last is the framework's own, where the package derives one from it.
+        return names[-1] if names and self.method("forward") is None else ""
 
     def method(self, role: str) -> tuple[Definition, ast.FunctionDef] | None:
         """Return the method of a role (a value of METHODS), its own or inherited from a model file, and whose it is."""

@@ -59,7 +59,7 @@ ABSENT: Mapping[tuple[str, str], str] = {
         (part, backend): reason
         for part, backends, reason in (
             ("layers.module", _PORTS, _OWN_MODULES),
-            ("layers.sequential", _PORTS, _OWN_MODULES),
+            ("layers.sequential", tuple(name for name in _PORTS if name != "torch"), _OWN_MODULES),
             ("layers.layer", _PORTS, _OWN_MODULES),
             ("layers.shape", _PORTS, "only the reference is run on a shape in place of an array"),
             ("layers.field", _PORTS, "only the reference is asked what of the image a layer sees"),

@@ -86,7 +86,7 @@ ACTS: Sequence[Act] = (
         "statistic is kept, and by what a variance is divided.",
         {
             "numpy": ["layers: BATCH_NORM_EPSILON", "layers: BATCH_NORM_MOMENTUM", "layers: BatchNorm2d"],
-            "torch": ["layers: _BiasedStatistics", "layers: BatchNorm2d"],
+            "torch": ["layers: _normalize_by_batch", "layers: _BatchNorm", "layers: BatchNorm2d"],
             "jax": ["layers: BatchNorm"],
             "tf": ["layers: BatchNormalization"],
             "mxnet": ["layers: BatchNorm"],
