@@ -29,59 +29,64 @@ Observer = Callable[[str, HybridBlock, mx.np.ndarray, mx.np.ndarray], mx.np.ndar
 
 
 def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
+    """Return the logits; in training mode, also update the running statistics."""
     if not training:
         return model(x)
-    # MXNet moves the running statistics in the backward pass, so there must be one, and something to differentiate by.
-    # Hybridized with static memory, it does not make whoever reads them wait for that.
+    # MXNet updates the running statistics in the backward pass, which needs an array to differentiate by.
     x.attach_grad()
     with exact_statistics(model):
         with autograd.record():
             logits = model(x)
         logits.backward()
+    # Reading a running statistic does not wait for its update in a graph with static memory.
     npx.waitall()
     return logits
 
 
 def _observed(
-    model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer, moves: bool = True
+    model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer, update_statistics: bool = True
 ) -> mx.np.ndarray:
-    """Run the model and call `observe(path, block, input, output)` after each block below it; what it returns goes on.
+    """Run the model and call `observe(path, block, input, output)` after each of its blocks.
 
-    Blocks that do not make one array of another are left out. Unless it `moves` the running statistics, it may
-    run in training mode without a gradient.
+    An array that `observe` returns replaces the block's output. Blocks of several inputs or outputs are not observed.
+    Without `update_statistics`, training mode computes no gradient.
     """
-    # A hybridized block runs its recorded graph, and does not call its children.
-    active, flags = model._active, dict(model._flags)
-    model.hybridize(active=False)
-    paths = {id(block): path for path, block in named_blocks(model)}
-    # An activation that a layer was given is no part of what the layer is seen to do, as in the other frameworks.
-    fused = {id(block.act): block for _, block in named_blocks(model) if getattr(block, "act", None) is not None}
-    with_activation = {id(block) for block in fused.values()}
+    blocks = {id(block): (path, block) for path, block in named_blocks(model)}
+    # Gluon runs the activation of a Conv2D or Dense as a child; the other frameworks observe the layer without it.
+    fused = {id(block.act): id(block) for _, block in blocks.values() if getattr(block, "act", None) is not None}
     inputs: dict[int, mx.np.ndarray] = {}
-    # A hook cannot change what a block hands on; every one of them is called through this method.
-    call = Block.__call__
 
-    def observed_call(block: Block, *args: mx.np.ndarray) -> mx.np.ndarray:
-        if id(block) in with_activation:
-            inputs[id(block)] = args[0]
-        if id(block) in fused:
-            layer = fused[id(block)]
-            other = observe(paths[id(layer)], layer, inputs[id(layer)], args[0])
-            return call(block, args[0] if other is None else other)
-        output = call(block, *args)
-        single = len(args) == 1 and isinstance(output, mx.np.ndarray)
-        seen = single and id(block) in paths and id(block) not in with_activation
-        other = observe(paths[id(block)], block, args[0], output) if seen else None
-        return output if other is None else other
+    def observed_forward(block: HybridBlock, forward: Callable[..., mx.np.ndarray]) -> Callable[..., mx.np.ndarray]:
+        def run(*args: mx.np.ndarray) -> mx.np.ndarray:
+            if id(block) in fused:
+                path, layer = blocks[fused[id(block)]]
+                replacement = observe(path, layer, inputs[id(layer)], args[0])
+                return forward(args[0] if replacement is None else replacement)
+            if id(block) in fused.values():
+                inputs[id(block)] = args[0]
+                return forward(*args)
+            output = forward(*args)
+            if len(args) != 1 or not isinstance(output, mx.np.ndarray):
+                return output
+            replacement = observe(blocks[id(block)][0], block, args[0], output)
+            return output if replacement is None else replacement
 
-    Block.__call__ = observed_call
+        return run
+
+    active, flags = model._active, dict(model._flags)
+    # A hybridized block runs its recorded graph and does not call its children.
+    model.hybridize(active=False)
+    # Gluon's forward hooks cannot replace an output. Each block's own `forward` is wrapped, no class is changed.
+    for _, block in blocks.values():
+        block.forward = observed_forward(block, block.forward)
     try:
-        if moves:
+        if update_statistics:
             return _run(model, x, training)
         with autograd.train_mode() if training else autograd.predict_mode():
             return model(x)
     finally:
-        Block.__call__ = call
+        for _, block in blocks.values():
+            del block.forward
         model.hybridize(active, **flags)
 
 
@@ -132,7 +137,7 @@ class Backend:
                 outputs[path] = output.asnumpy()
             return self._input(model, given[path]) if given and path in given else None
 
-        logits = _observed(model, self._input(model, x), training, observe, moves=given is None)
+        logits = _observed(model, self._input(model, x), training, observe, update_statistics=given is None)
         outputs["logits"] = logits.asnumpy()
         check_all_ran(model.network, (path for path, _ in named_blocks(model)), ran)
         return {tap: outputs[tap] for tap in taps}
@@ -143,7 +148,7 @@ class Backend:
         def observe(path: str, _: HybridBlock, given: mx.np.ndarray, output: mx.np.ndarray) -> None:
             found[path] = given.asnumpy(), output.asnumpy()
 
-        _observed(model, self._input(model, x), training, observe, moves=False)
+        _observed(model, self._input(model, x), training, observe, update_statistics=False)
         return found
 
     def summary(self, model: HybridBlock) -> list[Call]:

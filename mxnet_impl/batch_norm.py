@@ -10,7 +10,7 @@ from mxnet import np
 from mxnet.gluon import HybridBlock, nn
 
 from mxnet_impl import layers
-from mxnet_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Tensor
+from mxnet_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, HybridSequential, Tensor
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
@@ -99,7 +99,7 @@ class BatchNorm(HybridBlock):
         return batch_norm(x, mean.as_np_ndarray(), variance.as_np_ndarray(), weight, bias)
 
 
-class BNLeNet(nn.HybridSequential):
+class BNLeNet(HybridSequential):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
     (N, C, H, W) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.
