@@ -1,4 +1,4 @@
-"""MXNet behind the Backend protocol."""
+"""The Backend protocol implemented with MXNet."""
 
 from __future__ import annotations
 
@@ -91,23 +91,23 @@ def _observed(
 
 
 class Backend:
-    """mxnet; see `common.backends.protocol.Backend`."""
+    """MXNet's implementation of `common.backends.protocol.Backend`."""
 
     container = "HybridSequential"
 
     def __init__(self, device: str = "cpu") -> None:
         if device == "gpu" and not mx.context.num_gpus():
             raise no_device("MXNet")
-        # MXNet has no switch for TF32; NVIDIA's libraries look here when they are first used.
+        # MXNet has no switch for TF32; NVIDIA's libraries read this variable at their first use.
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         self._context = mx.gpu() if device == "gpu" else mx.cpu()
 
     def build(self, network: Network, dtype: DTypeName) -> HybridBlock:
-        # A Gluon block and its scope refer to each other: a model that nobody holds any more stays until this.
+        # A Gluon block and its scope refer to each other, so an unused model stays in memory until a collection.
         gc.collect()
         model = uninitialized(network)
         model.cast(dtype)
-        # Gluon keeps a gradient beside every weight that may have one, which doubles the memory.
+        # Gluon allocates a gradient for every weight that may have one, which doubles the memory.
         model.collect_params().setattr("grad_req", "null")
         return model
 
@@ -143,13 +143,13 @@ class Backend:
         return {tap: outputs[tap] for tap in taps}
 
     def calls(self, model: HybridBlock, x: np.ndarray, training: bool = False) -> Calls:
-        found: Calls = {}
+        calls: Calls = {}
 
-        def observe(path: str, _: HybridBlock, given: mx.np.ndarray, output: mx.np.ndarray) -> None:
-            found[path] = given.asnumpy(), output.asnumpy()
+        def observe(path: str, _: HybridBlock, block_input: mx.np.ndarray, output: mx.np.ndarray) -> None:
+            calls[path] = block_input.asnumpy(), output.asnumpy()
 
         _observed(model, self._input(model, x), training, observe, update_statistics=False)
-        return found
+        return calls
 
     def summary(self, model: HybridBlock) -> list[Call]:
         calls: list[Call] = []
@@ -164,9 +164,9 @@ class Backend:
 
     def gradients(self, model: HybridBlock, x: np.ndarray, labels: np.ndarray) -> Gradients:
         y = mx.np.array(labels, ctx=self._context)
-        loss, by_parameter, by_images = gradients(model, self._input(model, x), y)
-        arrays = {name: gradient.asnumpy() for name, gradient in by_parameter.items()}
-        return Gradients(loss.item(), arrays, by_images.asnumpy())
+        loss, parameter_gradients, input_gradient = gradients(model, self._input(model, x), y)
+        arrays = {name: gradient.asnumpy() for name, gradient in parameter_gradients.items()}
+        return Gradients(loss.item(), arrays, input_gradient.asnumpy())
 
     def trainer(self, model: HybridBlock, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
         return Trainer(model, optimizer, seed)
