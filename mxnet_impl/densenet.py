@@ -10,7 +10,7 @@ from types import ModuleType
 from mxnet.gluon import HybridBlock, nn
 
 from mxnet_impl.heads import Stem
-from mxnet_impl.layers import BatchNorm, HybridSequential, Tensor
+from mxnet_impl.layers import BatchNorm, HybridSequential, NamedChildren, Tensor
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
@@ -28,13 +28,18 @@ class DenseLayer(HybridBlock):
         return F.np.concatenate([x, self.conv(self.relu(self.bn(x)))], axis=1)
 
 
-class DenseBlock(HybridSequential):
+class DenseBlock(NamedChildren):
     """`num_layers` dense layers: (N, C, H, W) -> (N, C + num_layers * growth_rate, H, W)."""
 
     def __init__(self, num_layers: int, growth_rate: int) -> None:
         super().__init__()
         for j in range(1, num_layers + 1):
             self.register_child(DenseLayer(growth_rate), f"block{j}")
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
+        for block in self._children.values():
+            x = block(x)
+        return x
 
 
 class Transition(HybridSequential):

@@ -96,9 +96,9 @@ def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = 
     for path in folded_layers(network):
         parent, _, name = path.rpartition(".")
         block = attrgetter(parent)(model) if parent else model
-        # Gluon lets no block replace another of a different class by assignment.
-        delattr(block, name)
-        setattr(block, name, Identity())
+        # Assigning to the attribute fails: Gluon lets no block of another class replace one.
+        block.register_child(Identity(), name)
+        vars(block)[name] = block._children[name]
     backend.load(model, fold(network, tensors))
     return model
 

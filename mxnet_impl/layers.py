@@ -16,7 +16,15 @@ from mxnet import np, npx
 from mxnet.gluon import HybridBlock, nn
 from mxnet.symbol import Symbol
 
-__all__ = ["BATCH_NORM_EPSILON", "BATCH_NORM_MOMENTUM", "BatchNorm", "HybridSequential", "Tensor", "exact_statistics"]
+__all__ = [
+    "BATCH_NORM_EPSILON",
+    "BATCH_NORM_MOMENTUM",
+    "BatchNorm",
+    "HybridSequential",
+    "NamedChildren",
+    "Tensor",
+    "exact_statistics",
+]
 
 # Gluon's layers check this switch at every call: without it they compute on MXNet's older arrays.
 npx.set_np()
@@ -29,17 +37,21 @@ Tensor: TypeAlias = np.ndarray | Symbol
 """Input of a block: an array, or a symbol while MXNet records the graph of a hybridized network."""
 
 
-class HybridSequential(nn.HybridSequential):
-    """Gluon's container for networks that create named layers in their constructors.
-
-    An assigned attribute is a layer, and so is a block registered by `register_child(block, "stage2")`: `net.stage2`.
-    """
+class NamedChildren(HybridBlock):
+    """A block whose children are attributes, also those that `register_child(block, name)` adds."""
 
     def __getattr__(self, name: str) -> HybridBlock:
         children = self.__dict__.get("_children", {})
         if name not in children:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return children[name]
+
+    # Gluon prints the children of containers, but only the attributes of other blocks.
+    __repr__ = nn.HybridSequential.__repr__
+
+
+class HybridSequential(NamedChildren, nn.HybridSequential):
+    """Gluon's container, for subclasses that create named layers in their constructors."""
 
     def __getitem__(self, key: int | slice) -> HybridBlock:
         """Return one layer, or a container of several, which keep their names."""

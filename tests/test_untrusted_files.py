@@ -171,7 +171,7 @@ TRICKS: dict[str, tuple[object, int, str]] = {
     "type of two lines": ({"a": entry(0, 4, [1], "F\n3\r2\x1b[31m\u2028")}, 4, WHOLE),
     "name of two lines": ({"a\nb\x1b[31m": entry(0, 4, [2])}, 4, WHOLE),
     "name of a megabyte": ({"a" * MIB: entry(0, 8, [1], "I64")}, 8, "expected F32 or F64"),
-    "no tensors": ({}, 0, "not of rosetta (format is None"),
+    "no tensors": ({}, 0, "not a rosetta weights file (its format is None"),
 }
 
 
@@ -208,13 +208,13 @@ def named(network: str, config: object, **metadata: str) -> dict[str, Any]:
     ("header", "message"),
     [
         (named("vgg", {"arch": [[10**9, 64]]}), "1000000000 layers"),
-        (named("vgg", {"arch": [[1000, 64]]}), "1000 layers or blocks, and the file 0 tensors"),
+        (named("vgg", {"arch": [[1000, 64]]}), "1000 layers or blocks, but the file has only 0 tensors"),
         (named("densenet", {"arch": [1] * 10**4}), "10000 layers"),
         (named("lenet", {"num_classes": 10**400}), "must be a positive integer below"),
         (named("lenet", {"input_size": [10**9, 10**9]}), "- conv1.weight"),
         (
             named("lenet", {"input_size": [1, 1]}),
-            "names no network that can be built: `input_size` (=1x1) is too small",
+            "describes no valid network: `input_size` (=1x1) is too small",
         ),
         (named("resnext", {"arch": [[1, 10**9, 1, 1e308]]}), "must be a positive number below"),
         (named("lenet", {"name": "vgg"}), "no setting of lenet called 'name'"),
@@ -229,7 +229,7 @@ def named(network: str, config: object, **metadata: str) -> dict[str, Any]:
         (named("x" * MIB, {}), "there is no network"),
         (named("../../lenet", {}), "there is no network"),
         (named("lenet", {"dropout\n": 0}), "there is no setting of lenet"),
-        (named("lenet", {}, version="1\n2"), "version '1\\n2' of the format"),
+        (named("lenet", {}, version="1\n2"), "format version '1\\n2'"),
     ],
 )
 def test_metadata_with_a_trick_are_refused(tmp_path: Path, header: dict, message: str) -> None:
@@ -288,7 +288,7 @@ def test_neither_a_long_header_nor_large_tensors_take_memory(tmp_path: Path) -> 
         "except weights.WeightsError as error: print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    for path, message in ((long, "its header is of 1"), (large, "not of rosetta")):
+    for path, message in ((long, "its header is of 1"), (large, "not a rosetta weights file")):
         command = [sys.executable, "-c", code, path]
         said, taken = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
         assert message in said
@@ -429,7 +429,7 @@ def test_any_settings_are_a_network_or_refused(name: str, given_settings: dict[s
         ("anynet", {"arch": [[1, 8, 1, 1e308]]}, "below 2147483648"),
         ("anynet", {"arch": [[1, 8, 1, 10**400]]}, "below 2147483648"),
         ("anynet", {"arch": [[1, 8, 1, 5e-324]]}, "must be a positive multiple of the group width"),
-        ("vgg", {"arch": [[10**9, 8]]}, "1000000000 layers or blocks in its stages; it may have 1000 in all"),
+        ("vgg", {"arch": [[10**9, 8]]}, "1000000000 layers or blocks in its stages; at most 1000 are allowed"),
         ("vgg", {"arch": [[1, 8]] * 1001}, "1001 layers"),
         ("densenet", {"arch": [600, 600]}, "1200 layers"),
         ("lenet", {"name": 1}, "there is no setting of lenet called 'name'"),

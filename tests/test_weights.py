@@ -161,14 +161,14 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path: Path, file: Path) -
 def test_files_of_something_else_are_refused(tmp_path: Path, file: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"a": np.zeros(3)}, path)
-    assert "a safetensors file, but not of rosetta" in refused(path)
+    assert "a safetensors file, but not a rosetta weights file" in refused(path)
     header, data = parts(file)
     for key, value, message in [
-        ("version", "2", "version '2' of the format; this rosetta reads '1'"),
+        ("version", "2", "format version '2'; this version of rosetta reads '1'"),
         ("network", "lenot", "there is no network 'lenot'"),
-        ("config", "{", "names no network that can be built"),
+        ("config", "{", "describes no valid network"),
         ("config", '{"num_classes": "ten"}', "`num_classes` (='ten') must be a positive integer"),
-        ("config", "[]", "names no network that can be built"),
+        ("config", "[]", "describes no valid network"),
     ]:
         assemble(path, {**header, "__metadata__": {**header["__metadata__"], key: value}}, data)
         assert message in refused(path)
@@ -197,7 +197,7 @@ def test_wrong_tensors_are_refused_by_name(tmp_path: Path, file: Path) -> None:
         conv1_weight=np.zeros((6, 1, 5, 4), np.float32)
     )
     assert "conv1.bias is of type I64; expected F32 or F64" in write(conv1_bias=np.zeros(6, np.int64))
-    assert "all must be of one type" in write(conv1_bias=np.zeros(6, np.float64))
+    assert "expected one dtype for all" in write(conv1_bias=np.zeros(6, np.float64))
     for value in (math.nan, math.inf, -math.inf):
         bias = np.zeros(6, np.float32)
         bias[5] = value

@@ -211,9 +211,9 @@ def test_input_of_another_shape_names_the_layer() -> None:
     network = catalog.get("lenet")
     model = reference.build(network)
     reference.load(model, weights.initialize(network, "probe"))
-    with pytest.raises(InputError, match="conv1 takes 1 channels, and was given 3"):
+    with pytest.raises(InputError, match="conv1 expects 1 channels; the input has 3"):
         reference.trace(model, np.zeros((1, 3, 28, 28)))
-    with pytest.raises(InputError, match=r"conv1 takes \(N, C, H, W\), and was given shape \(1, 784\)"):
+    with pytest.raises(InputError, match=r"conv1 expects \(N, C, H, W\); the input has shape \(1, 784\)"):
         reference.trace(model, np.zeros((1, 784)))
 
 
