@@ -108,13 +108,13 @@ def test_how_many_pairs_are_beyond_what_is_asked_and_how_many_surely(peers) -> N
     ]
     leads, slower, *_ = peers.claims([*MEASUREMENTS, *more], WORK)
     assert leads[1:] == (
-        "0.91 [0.74, 1.11] (densenet, inference, batch 1: plain-torch / torch-eager); beyond it 1 of 7 pairs, 0 by "
-        "their whole 95% confidence",
+        "0.91 [0.74, 1.11] (densenet, inference, batch 1: plain-torch / torch-eager); 1 of 7 pairs miss it, 0 with "
+        "their whole 95% interval",
         False,
     )
     assert slower[1:] == (
-        "2.00 [1.64, 2.44] (densenet, inference, batch 1: tf-eager); beyond it 3 of 8 pairs, 1 by their whole 95% "
-        "confidence",
+        "2.00 [1.64, 2.44] (densenet, inference, batch 1: tf-eager); 3 of 8 pairs miss it, 1 with their whole 95% "
+        "interval",
         False,
     )
 

@@ -423,7 +423,7 @@ def _runs(statement: ast.stmt, enclosing: ast.stmt, looped: bool = False) -> Ite
     """Iterate over what a statement, and those in it, call, in the order of evaluation."""
     inner = [*getattr(statement, "body", ()), *getattr(statement, "orelse", ())]
     loops = isinstance(statement, ast.For | ast.While)
-    if isinstance(statement, ast.For) and ast.unparse(statement.iter) == "self.children()":
+    if isinstance(statement, ast.For) and ast.unparse(statement.iter) in ("self.children()", "self._children.values()"):
         yield Run("*", None, statement, enclosing, of_self=True, looped=True)
         return
     for each in inner:
