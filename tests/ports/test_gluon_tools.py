@@ -30,7 +30,7 @@ pytestmark = pytest.mark.port
 
 # The mutants' networks: those of the catalog at small sizes, and a small configuration of every family.
 NETWORKS = {network.name: network for networks in MODULES.values() for network in networks}
-# The rest of the catalog, with its own widths and depths.
+# The rest of the catalog with its own widths and depths, except vgg11 and vgg11_small: vgg11 above is a smaller one.
 NETWORKS |= {
     f"{name} of the catalog": catalog.get(name, input_size=(38, 51)) for name in ("resnet18", "densenet", "regnetx32")
 }
