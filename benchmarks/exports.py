@@ -1,8 +1,8 @@
-"""Export a network in every way there is, verify each artifact as `rosetta export` does, and print a table.
+"""Export a network to every format from every backend, verify each artifact, and print a table.
 
     python benchmarks/exports.py resnet18 --markdown
 
-An artifact that is refused has the reason in its row.
+If an export fails, its row shows the reason.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from common.errors import RosettaError
 
 
 def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yield what came of each format, maker and dtype."""
-    files = {plain: folder / f"{plain}.safetensors" for plain in ("float32", "float64")}
-    for plain, file in files.items():
-        weights.write_initial(file, network, "probe", 0, plain)
+    """Yield the table row of each format, backend and dtype."""
+    files = {dtype: folder / f"{dtype}.safetensors" for dtype in ("float32", "float64")}
+    for dtype, file in files.items():
+        weights.write_initial(file, network, "probe", 0, dtype)
     for kind in FORMATS.values():
         for backend in kind.makers:
             for dtype in kind.dtypes:
@@ -44,7 +44,7 @@ def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
                     yield kind.about, backend, dtype, "", "", "", str(error)
                     continue
                 size = f"{size_on_disk(output) / 1e6:,.1f} MB"
-                for server, found in manifest["verified"].items():
+                for server, check in manifest["verified"].items():
                     needed = next(path.needs[0] for path in PATHS.values() if path.server == server)
                     runtime = f"{needed} {manifest['runtime'][needed]}"
                     yield (
@@ -53,8 +53,8 @@ def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
                         dtype,
                         size,
                         runtime,
-                        f"{found['error']:.1e}",
-                        f"{found['tolerance']:.1e}",
+                        f"{check['error']:.1e}",
+                        f"{check['tolerance']:.1e}",
                     )
 
 

@@ -1,11 +1,11 @@
-"""Give the readers files that went wrong, one after another, and say how they took it.
+"""Fuzz the readers of files: weights, checkpoints, configurations, images, IDX files and metrics.
 
     python benchmarks/fuzz.py --files 100000 --reader weights
 
-Each file is a valid one altered at random: bits, spans, numbers, strings, lengths; checksums are often made right
-again, so that what stands behind them is reached. The rule: it is read to exactly what it says, or refused with one
-line, a RosettaError; it takes no more memory than its reader may; nothing is written, run or opened but the file. What
-breaks the rule is printed with the command that repeats it, and the exit status is 1.
+Each file is a valid file with random changes: bits, spans, numbers, strings, lengths. Checksums are often recomputed,
+so that the code behind them is tested too. A reader must return exactly the content that the format defines, or raise a
+RosettaError with a one-line message. It must stay within its memory limit, and must not write, run or open anything
+else. Each violation is printed with the command that reproduces it, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from common.training.datasets import open_dataset, open_image
 from common.training.experiment import Experiment, ScheduleConfig
 
 Files = dict[str, bytes]
-"""A sample: the files that a reader reads, by their path in the folder."""
+"""A sample: the files of one reader by their path in the folder."""
 
 MIB = 1 << 20
 SLOW = 5.0
-"""Seconds that a small file may take."""
+"""Time limit for reading a small file, in seconds."""
 SMALL = {
     "anynet": {"arch": [[1, 2, 1, 1]], "stem_channels": 1, "num_classes": 2, "input_size": [9, 8]},
     "densenet": {"arch": [1, 1], "growth_rate": 1, "num_channels": 1, "num_classes": 2, "input_size": [32, 32]},
@@ -67,16 +67,16 @@ SMALL = {
 
 
 class BrokenRuleError(Exception):
-    """What a reader did that it must not."""
+    """A reader violated a rule."""
 
 
-def expect(holds: object, what: str) -> None:
-    """Raise BrokenRuleError unless it holds."""
-    if not holds:
-        raise BrokenRuleError(what)
+def expect(condition: object, message: str) -> None:
+    """Raise BrokenRuleError unless the condition holds."""
+    if not condition:
+        raise BrokenRuleError(message)
 
 
-# Altering
+# Mutations
 
 
 NUMBERS = (
@@ -96,7 +96,7 @@ NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
 def span(data: bytes, chance: random.Random, longest: int = 64) -> tuple[int, int]:
-    """Return where a span begins and ends."""
+    """Return the begin and end of a random span."""
     begin = chance.randrange(len(data) + 1)
     return begin, min(len(data), begin + chance.randint(1, longest))
 
@@ -111,7 +111,7 @@ def flip(data: bytes, chance: random.Random, _other: bytes) -> bytes:
 
 
 def overwrite(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Put a few bytes of one kind in place of others."""
+    """Replace a few bytes by one repeated byte."""
     begin, end = span(data, chance, 8)
     return (
         data[:begin] + chance.choice((b"\0", b"\xff", b"\x7f", b"\x80", b"\n", b'"', b"{")) * (end - begin) + data[end:]
@@ -119,13 +119,13 @@ def overwrite(data: bytes, chance: random.Random, _other: bytes) -> bytes:
 
 
 def cut(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Keep the beginning, or the end."""
+    """Keep only the beginning or the end."""
     where = chance.randrange(len(data) + 1)
     return data[:where] if chance.random() < 0.8 else data[where:]
 
 
 def drop(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Leave out a span."""
+    """Remove a span."""
     begin, end = span(data, chance)
     return data[:begin] + data[end:]
 
@@ -137,12 +137,12 @@ def repeat(data: bytes, chance: random.Random, _other: bytes) -> bytes:
 
 
 def splice(data: bytes, chance: random.Random, other: bytes) -> bytes:
-    """Go on with another file."""
+    """Continue with the end of another file."""
     return data[: chance.randrange(len(data) + 1)] + other[chance.randrange(len(other) + 1) :]
 
 
 def insert(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Put something in."""
+    """Insert random bytes or a long repeated sequence."""
     where = chance.randrange(len(data) + 1)
     few = bytes(chance.randrange(256) for _ in range(chance.randint(1, 8)))
     more = chance.choice((few, b"[" * 2000, b'{"a":' * 500, b"[" * 100 + b"]" * 100, b"\0" * 64, b" " * 64, b",", b"}"))
@@ -152,16 +152,16 @@ def insert(data: bytes, chance: random.Random, _other: bytes) -> bytes:
 def replace_match(
     pattern: re.Pattern[bytes], data: bytes, chance: random.Random, by: Callable[[bytes], bytes]
 ) -> bytes:
-    """Put another in place of one of the pattern's matches."""
-    found = list(pattern.finditer(data))
-    if not found:
+    """Replace one random match of the pattern."""
+    matches = list(pattern.finditer(data))
+    if not matches:
         return data
-    match = chance.choice(found)
+    match = chance.choice(matches)
     return data[: match.start()] + by(match[0]) + data[match.end() :]
 
 
 def number(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Put another number in place of one, or one near it."""
+    """Replace a number by a nearby or an extreme one."""
 
     def by(old: bytes) -> bytes:
         near = chance.random() < 0.5 and old.isdigit() and len(old) < 100
@@ -171,17 +171,17 @@ def number(data: bytes, chance: random.Random, _other: bytes) -> bytes:
 
 
 def string(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Put another string in place of one, one of the file's own or not."""
+    """Replace a string by another one of the file or an unusual one."""
     own = [match[0] for match in TEXT.finditer(data)] or [b'""']
     new = chance.choice(own) if chance.random() < 0.5 else b'"' + chance.choice(STRINGS) + b'"'
     return replace_match(TEXT, data, chance, lambda _: new)
 
 
 def swap(data: bytes, chance: random.Random, _other: bytes) -> bytes:
-    """Swap two strings or two numbers of a text; of anything else, two spans."""
-    found = list(chance.choice((TEXT, NUMBER)).finditer(data))
-    if len(found) > 1:
-        first, second = sorted(chance.sample(found, 2), key=lambda match: match.start())
+    """Swap two strings or two numbers, or two spans if there are none."""
+    matches = list(chance.choice((TEXT, NUMBER)).finditer(data))
+    if len(matches) > 1:
+        first, second = sorted(chance.sample(matches, 2), key=lambda match: match.start())
         a, b, c, d = first.start(), first.end(), second.start(), second.end()
     else:
         a, b, c, d = sorted(chance.randrange(len(data) + 1) for _ in range(4))
@@ -193,19 +193,19 @@ IN_TEXT = (*(number,) * 5, *(string,) * 4, *(swap,) * 3, drop, repeat, insert, f
 
 
 def alter(data: bytes, chance: random.Random, other: bytes, ways: tuple[Callable[..., bytes], ...] = ANYWHERE) -> bytes:
-    """Alter a file once to four times."""
+    """Apply one to four random mutations."""
     for _ in range(chance.choice((1, 1, 1, 2, 3, 4))):
         data = chance.choice(ways)(data, chance, other)
     return data
 
 
 def text_or_bytes(data: bytes, chance: random.Random, other: bytes) -> bytes:
-    """Alter what is all text: mostly by its words."""
+    """Mutate a text file, mostly its numbers and strings."""
     return alter(data, chance, other, IN_TEXT if chance.random() < 0.8 else ANYWHERE)
 
 
 def safetensors(data: bytes, chance: random.Random, other: bytes) -> bytes:
-    """Alter a safetensors file: its header, with its length made right again, its length, its body, or anything."""
+    """Mutate a safetensors file: the header with its length corrected, the length, the body, or any byte."""
     end = 8 + int.from_bytes(data[:8], "little")
     where = chance.random()
     if where < 0.65:
@@ -224,7 +224,7 @@ def safetensors(data: bytes, chance: random.Random, other: bytes) -> bytes:
 
 
 def png(data: bytes, chance: random.Random, other: bytes) -> bytes:
-    """Alter an image; of a PNG file, make the chunks' checksums right again."""
+    """Mutate an image; in a PNG file, recompute the checksums of the chunks."""
     data = alter(data, chance, other)
     if data[:4] != b"\x89PNG" or chance.random() < 0.3:
         return data
@@ -238,7 +238,7 @@ def png(data: bytes, chance: random.Random, other: bytes) -> bytes:
 
 
 def idx_file(data: bytes, chance: random.Random, other: bytes) -> bytes:
-    """Alter an IDX file, before it is compressed or after."""
+    """Mutate an IDX file, before or after compression."""
     if data[:2] == b"\x1f\x8b" and chance.random() < 0.5:
         return gzip.compress(alter(gzip.decompress(data), chance, gzip.decompress(data)), 1, mtime=0)
     return alter(data, chance, other)
@@ -248,16 +248,16 @@ def idx_file(data: bytes, chance: random.Random, other: bytes) -> bytes:
 
 
 def compare_safetensors(data: bytes, metadata: Mapping[str, str] | None, tensors: Mapping[str, np.ndarray]) -> None:
-    """Check that a file was read to what it says."""
+    """Compare the tensors and metadata with those of an independent reader."""
     try:
-        said, expected = strangers.safetensors(data)
+        expected_metadata, expected = strangers.safetensors(data)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BrokenRuleError(f"it was read, and says nothing: {error!r}") from None
-    expect(metadata is None or dict(metadata) == said, "its metadata are not what it says")
-    found = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in tensors.items()}
+        raise BrokenRuleError(f"an invalid file was accepted: {error!r}") from None
+    expect(metadata is None or dict(metadata) == expected_metadata, "its metadata differ from the file's")
+    read = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in tensors.items()}
     codes = {"F32": "<f4", "F64": "<f8"}
-    wanted = {name: (codes.get(code), shape, numbers) for name, (code, shape, numbers) in expected.items()}
-    expect(found == wanted, "its tensors are not what it says")
+    expected_arrays = {name: (codes.get(code), shape, numbers) for name, (code, shape, numbers) in expected.items()}
+    expect(read == expected_arrays, "its tensors differ from the file's")
 
 
 def read_weights(folder: Path, files: Files) -> None:
@@ -265,10 +265,12 @@ def read_weights(folder: Path, files: Files) -> None:
     file = weights.read(folder / "w.safetensors")
     data = files["w.safetensors"]
     compare_safetensors(data, None, file.tensors)
-    said = strangers.safetensors(data)[0]
-    expect(file.network.name == said["network"], "another network")
+    metadata = strangers.safetensors(data)[0]
+    expect(file.network.name == metadata["network"], "another network")
     settings = json.loads(file.network.config_json())
-    expect(all(settings[name] == value for name, value in json.loads(said["config"]).items()), "another configuration")
+    expect(
+        all(settings[name] == value for name, value in json.loads(metadata["config"]).items()), "another configuration"
+    )
     expect(all(np.isfinite(array).all() for array in file.tensors.values()), "not finite")
 
 
@@ -281,26 +283,26 @@ def read_checkpoint(folder: Path, files: Files) -> None:
     if "optimizer.safetensors" in state["files"]:
         compare_safetensors(files[f"{prefix}optimizer.safetensors"], None, checkpoint.slots)
     else:
-        expect(not checkpoint.slots, "slots from nowhere")
+        expect(not checkpoint.slots, "slots that are not in the file")
     expect(within(state["position"], dataclasses.asdict(checkpoint.position)), "another position")
 
 
-def within(said: Any, found: Any) -> bool:
-    """Whether everything that is said is found."""
-    if isinstance(said, dict):
-        return isinstance(found, dict) and all(
-            name in found and within(value, found[name]) for name, value in said.items()
+def within(expected: Any, actual: Any) -> bool:
+    """Whether all fields of `expected` have the same values in `actual`."""
+    if isinstance(expected, dict):
+        return isinstance(actual, dict) and all(
+            name in actual and within(value, actual[name]) for name, value in expected.items()
         )
-    return bool(said == found)
+    return bool(expected == actual)
 
 
 def read_config(folder: Path, files: Files) -> None:
-    """Read a configuration of a network, or of a run."""
+    """Read a configuration of a network or of a run."""
     ((name, data),) = files.items()
     if name == "config.json":
-        found = json.loads(json.dumps(dataclasses.asdict(Experiment.load(folder))))
+        loaded = json.loads(json.dumps(dataclasses.asdict(Experiment.load(folder))))
         record = json.loads(data)
-        expect(within({key: value for key, value in record.items() if key in found}, found), "another configuration")
+        expect(within({key: value for key, value in record.items() if key in loaded}, loaded), "another configuration")
         return
     config = parse_config(str(folder / name))
     network = catalog.get(name.partition(".")[0], **config)
@@ -318,18 +320,18 @@ def read_image(folder: Path, files: Files) -> None:
 
 
 def read_idx_files(folder: Path, files: Files) -> None:
-    """Read the files of a data set, by the reader of one and by that of all four."""
+    """Read the files of a data set, one by one and as a data set."""
     refusal = None
     for name, data in files.items():
         try:
             array = read_idx(folder / name)
             shape, numbers = strangers.idx(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-            expect((array.shape, array.tobytes()) == (shape, numbers), f"{name} is not what it says")
+            expect((array.shape, array.tobytes()) == (shape, numbers), f"{name} was not read exactly")
         except RosettaError as error:
             check_refusal(error)
             refusal = error
     dataset = open_dataset("mnist", data_dir=folder)
-    expect(refusal is None, f"a reader takes what another refuses: {refusal}")
+    expect(refusal is None, f"only one of two readers accepts it: {refusal}")
     expect(dataset.training.labels.max() < 10, "a label beyond the classes")
 
 
@@ -349,7 +351,7 @@ def read_metrics(folder: Path, files: Files) -> None:
 
 
 def weights_samples(folder: Path) -> list[Files]:
-    """Return small files of weights, in both types, in network order and in the library's."""
+    """Return small weights files in both dtypes, and one in the tensor order of the safetensors library."""
     samples = []
     for name, config in SMALL.items():
         for dtype in ("float32", "float64"):
@@ -362,13 +364,15 @@ def weights_samples(folder: Path) -> list[Files]:
 
 
 def checkpoint_samples(folder: Path) -> list[Files]:
-    """Return a checkpoint without slots and one with them."""
+    """Return a checkpoint without slots and one with slots."""
     network = catalog.get("anynet", **SMALL["anynet"])
     tensors = weights.initialize(network, "probe")
     slots = {f"velocity.{name}": array for name, array in tensors.items() if "running_" not in name}
     samples = []
-    for given in ({}, slots):
-        path = checkpoints.write(folder, network, checkpoints.Position(3, 1, 3, 2.5, 10, 96, 0.5), tensors, given, 1)
+    for saved_slots in ({}, slots):
+        path = checkpoints.write(
+            folder, network, checkpoints.Position(3, 1, 3, 2.5, 10, 96, 0.5), tensors, saved_slots, 1
+        )
         samples.append({str(file.relative_to(folder)): file.read_bytes() for file in path.iterdir()})
     return samples
 
@@ -394,7 +398,7 @@ def image_samples(_folder: Path) -> list[Files]:
     numbers = np.random.default_rng(0).integers(0, 256, (9, 12, 4), np.uint8)
     color = Image.fromarray(numbers[..., :3].copy())
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     exif[0x010E] = "a picture"
     samples = []
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
@@ -410,7 +414,7 @@ def image_samples(_folder: Path) -> list[Files]:
 
 
 def idx_samples(_folder: Path) -> list[Files]:
-    """Return the four files of a data set, compressed and not."""
+    """Return the four files of a data set, plain and compressed."""
     numbers = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
     images = b"\0\0\x08\x03" + b"".join(side.to_bytes(4, "big") for side in numbers.shape) + numbers.tobytes()
     labels = b"\0\0\x08\x01" + (6).to_bytes(4, "big") + bytes(range(6))
@@ -442,7 +446,7 @@ def metrics_samples(_folder: Path) -> list[Files]:
 
 
 def seal(files: Files, chance: random.Random) -> Files:
-    """Make the checksums of an altered checkpoint right again, mostly."""
+    """Recompute the checksums of a mutated checkpoint, with probability 0.8."""
     if chance.random() < 0.2:
         return files
     files = dict(files)
@@ -457,16 +461,16 @@ def seal(files: Files, chance: random.Random) -> Files:
         state["sha256"] = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
         files[name] = json.dumps(state, indent=1).encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass  # no JSON any more, or no state
+        pass  # no longer JSON, or not a state
     return files
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader: how its files are made, altered, made whole again and read.
+    """Functions that create, mutate, seal and read the files of one reader.
 
-    `ways`: how a file is altered, by how its name ends. `ratio`: bytes of memory that a byte of a file may take, which
-    are more than one where it may be compressed; `MIB` comes on top.
+    `ways`: the mutation for a file by the end of its name. `ratio`: allowed bytes of memory per byte of the file, more
+    than one for compressed formats; `MIB` is allowed in addition.
     """
 
     samples: Callable[[Path], list[Files]]
@@ -486,11 +490,11 @@ READERS = {
 }
 
 
-# Watching
+# Monitoring
 
 
 class Watch:
-    """Notes what the interpreter is asked to open, write, run or import while `on`."""
+    """Records the files that are opened or written and the code that is run or imported while `on`."""
 
     FORBIDDEN = ("exec", "compile", "import", "subprocess", "os.", "shutil", "socket", "tempfile", "ctypes", "pickle")
     HARMLESS = ("os.scandir", "os.listdir")
@@ -513,21 +517,21 @@ class Watch:
         elif (
             event.startswith(self.FORBIDDEN)
             and event not in self.HARMLESS
-            # The cache is where compressed data sets are unpacked, whatever a reader is given.
+            # Compressed data sets are unpacked into the cache.
             and not any(str(argument).startswith(self._cache) for argument in arguments)
         ):
             self.seen.append(f"{event} {arguments!r:.200}")
 
 
 def check_refusal(error: RosettaError) -> None:
-    """Check that an error is one line that can be shown."""
+    """Check that an error is one printable line."""
     message = str(error)
-    expect(message.isprintable() and message, f"a message that is not one line: {message!r:.300}")
+    expect(message.isprintable() and message, f"a message that is not one printable line: {message!r:.300}")
     expect(len(message) < 3000, f"a message of {len(message)} characters")
 
 
 def kind_of(error: RosettaError, folder: Path) -> str:
-    """Return an error's class and what it says, without what differs from file to file."""
+    """Return an error's class and message, without the parts that depend on the file."""
     text = str(error).replace(str(folder), "")
     for pattern, by in ((r"'.*'|\".*\"|`.*`", "''"), (r"\(.*\)|\[.*\]|\{.*\}", "()"), (r"\S*[/.=\d]\S*", "..")):
         text = re.sub(pattern, by, text)
@@ -535,31 +539,31 @@ def kind_of(error: RosettaError, folder: Path) -> str:
 
 
 def listing(folder: Path) -> set[str]:
-    """Return everything below a folder but what the cache keeps."""
+    """Return the paths of all files and folders below a folder."""
     return {os.path.join(place, name) for place, folders, names in os.walk(folder) for name in (*folders, *names)}
 
 
 def peak() -> int:
-    """Return the most memory the process has held, in bytes."""
+    """Return the peak memory of the process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @contextlib.contextmanager
 def written(folder: Path, files: Files) -> Iterator[None]:
-    """Have files in a folder, and no others; check that reading has left them alone."""
+    """Write files for the duration of the context; check that reading changes nothing and remove them."""
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     before = listing(folder)
     yield
-    expect(listing(folder) == before, f"it wrote {listing(folder) ^ before}")
+    expect(listing(folder) == before, f"the reader wrote {listing(folder) ^ before}")
     for name, data in files.items():
         expect((folder / name).read_bytes() == data, f"{name} was changed")
         (folder / name).unlink()
 
 
 def attempt(reader: Reader, folder: Path, files: Files, watch: Watch) -> RosettaError | None:
-    """Read files under watch; return what they were refused with. Raises BrokenRuleError."""
+    """Read files and check the rules; return the error that rejects them, if any. Raises BrokenRuleError."""
     allowed = MIB + reader.ratio * sum(map(len, files.values()))
     refusal = None
     with written(folder, files):
@@ -587,27 +591,27 @@ def attempt(reader: Reader, folder: Path, files: Files, watch: Watch) -> Rosetta
         took, grown = tracemalloc.get_traced_memory()[1] - held, peak() - highest
     if refusal is not None:
         check_refusal(refusal)
-    expect(took <= allowed, f"{took} bytes for files of {sum(map(len, files.values()))}")
+    expect(took <= allowed, f"{took} bytes of memory for files of {sum(map(len, files.values()))} bytes")
     expect(grown <= allowed + 32 * MIB, f"the process grew by {grown} bytes")
-    expect(time.perf_counter() - begin < SLOW, f"it took {time.perf_counter() - begin:.1f} s")
-    expect(not watch.seen, f"it did {', '.join(watch.seen[:4])}")
+    expect(time.perf_counter() - begin < SLOW, f"reading took {time.perf_counter() - begin:.1f} s")
+    expect(not watch.seen, f"forbidden operations: {', '.join(watch.seen[:4])}")
     return refusal
 
 
-def print_refusals(refused: Mapping[str, int], least: int) -> None:
-    """Print how many files were refused by each kind of error, and what `least` of them or more were told."""
+def print_refusals(refused: Mapping[str, int], minimum: int) -> None:
+    """Print the number of errors of each class, and the messages that occurred at least `minimum` times."""
     kinds = collections.Counter[str]()
     for text, count in refused.items():
         kinds[text.partition(": ")[0]] += count
     for kind, total in kinds.most_common():
         print(f"  {total:7} {kind}")
         for text, count in sorted(refused.items(), key=lambda item: -item[1]):
-            if text.startswith(f"{kind}: ") and count >= least:
+            if text.startswith(f"{kind}: ") and count >= minimum:
                 print(f"  {count:15} {text.removeprefix(f'{kind}: ')}")
 
 
 def altered(reader: Reader, samples: list[Files], chance: random.Random) -> Files:
-    """Return a sample of which one file is altered."""
+    """Return a sample with one mutated file."""
     files = dict(chance.choice(samples))
     name = chance.choice(sorted(files))
     other = chance.choice(list(chance.choice(samples).values()))
@@ -616,20 +620,20 @@ def altered(reader: Reader, samples: list[Files], chance: random.Random) -> File
     return reader.finish(files, chance)
 
 
-def fuzz(name: str, wanted: range, seed: int, watch: Watch, folder: Path) -> int:
-    """Give one reader altered files by their numbers; print how they were taken. Return how many broke the rule."""
+def fuzz(name: str, numbers: range, seed: int, watch: Watch, folder: Path) -> int:
+    """Fuzz one reader with the mutated files of these numbers, print a summary, and return the number of violations."""
     reader, begin = READERS[name], time.monotonic()
     samples = reader.samples(folder)
     for sample in samples:
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
-        with contextlib.suppress(BrokenRuleError):  # the first time, modules are imported
+        with contextlib.suppress(BrokenRuleError):  # the first read imports modules
             attempt(reader, folder, sample, watch)
         refusal = attempt(reader, folder, sample, watch)
         if refusal is not None:
             raise refusal
     read, broken, refused, largest = 0, 0, collections.Counter[str](), 0
-    for number in wanted:
+    for number in numbers:
         files = altered(reader, samples, random.Random(f"{seed} {name} {number}"))  # noqa: S311
         largest = max(largest, sum(map(len, files.values())))
         try:
@@ -638,7 +642,7 @@ def fuzz(name: str, wanted: range, seed: int, watch: Watch, folder: Path) -> int
             broken += 1
             print(f"{name}, file {number}: {error}")
             print(f"  python benchmarks/fuzz.py --reader {name} --seed {seed} --first {number} --files 1")
-            if len(wanted) == 1:
+            if len(numbers) == 1:
                 for path, data in files.items():
                     print(f"  {path}: {base64.b85encode(data).decode()}")
             continue
@@ -647,24 +651,24 @@ def fuzz(name: str, wanted: range, seed: int, watch: Watch, folder: Path) -> int
         else:
             refused[kind_of(refusal, folder)] += 1
     print(
-        f"{name}: {len(wanted)} files of up to {largest} bytes in {time.monotonic() - begin:.0f} s: {read} read to "
-        f"what they say, {sum(refused.values())} refused with one line, {broken} broke the rule",
+        f"{name}: {len(numbers)} files of up to {largest} bytes in {time.monotonic() - begin:.0f} s: {read} read "
+        f"exactly, {sum(refused.values())} rejected with one line, {broken} broke a rule",
         flush=True,
     )
-    print_refusals(refused, len(wanted) // 200)
+    print_refusals(refused, len(numbers) // 200)
     return broken
 
 
 def main() -> None:
-    """Fuzz the readers that are asked for."""
+    """Fuzz the chosen readers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reader", choices=READERS, action="append", help="again for more  [default: all]")
-    parser.add_argument("--files", type=int, default=10000, help="for each reader")
-    parser.add_argument("--first", type=int, default=0, help="the first file's number")
+    parser.add_argument("--reader", choices=READERS, action="append", help="can be repeated  [default: all]")
+    parser.add_argument("--files", type=int, default=10000, help="number of files for each reader")
+    parser.add_argument("--first", type=int, default=0, help="number of the first file, which selects its mutations")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     faulthandler.enable()
-    faulthandler.register(signal.SIGALRM, chain=True)  # a file that takes a minute ends it, and shows where
+    faulthandler.register(signal.SIGALRM, chain=True)  # a file that takes a minute ends the run with a traceback
     tracemalloc.start()
     broken = 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -674,8 +678,8 @@ def main() -> None:
         watch = Watch(folder, cache)
         os.chdir(folder)
         for name in arguments.reader or READERS:
-            wanted = range(arguments.first, arguments.first + arguments.files)
-            broken += fuzz(name, wanted, arguments.seed, watch, folder)
+            numbers = range(arguments.first, arguments.first + arguments.files)
+            broken += fuzz(name, numbers, arguments.seed, watch, folder)
         os.chdir(PROJECT)
     sys.exit(1 if broken else 0)
 

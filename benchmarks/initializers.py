@@ -1,4 +1,4 @@
-"""What each framework's own initializers draw: measured mean and variance, as the table of docs/initializers.md.
+"""Measure mean and variance of each framework's default initializers, for the table in docs/initializers.md.
 
 python benchmarks/initializers.py
 """
@@ -20,7 +20,7 @@ from common.backends import registry
 
 NETWORK = "vgg11_small"
 TENSORS = ("stage4.conv1.weight", "stage4.conv1.bias", "head.fc1.weight", "head.fc1.bias")
-"""A convolution of 64 channels to 128, 3 by 3, and a dense layer of 6,272 to 4,096: enough numbers to measure by."""
+"""A 3x3 convolution from 64 to 128 channels and a dense layer from 6,272 to 4,096 features."""
 
 WORKER = f"""
 import json
@@ -32,7 +32,7 @@ print(json.dumps({{{{name: [float(drawn[name].mean(dtype="f8")), float(drawn[nam
     float(abs(drawn[name]).max())] for name in {TENSORS!r}}}}}))
 """
 
-DRAWN = {
+INITIALIZERS = {
     "rosetta": ("Xavier uniform", "zero"),
     "torch": ("uniform, bound 1/sqrt(fan_in)", "uniform, bound 1/sqrt(fan_in)"),
     "jax": ("LeCun normal, cut off at two deviations", "zero"),
@@ -41,8 +41,8 @@ DRAWN = {
 }
 
 
-def defined(name: str) -> dict[str, float]:
-    """Return the variance by each definition, for weights with these fans."""
+def theoretical_variance(name: str) -> dict[str, float]:
+    """Return the variance of each initializer by its definition, for the fans of a tensor."""
     shape = reference.describe(catalog.get(NETWORK)).manifest[name].shape
     window = math.prod(shape[2:])
     fan_in, fan_out = shape[1] * window, shape[0] * window
@@ -56,7 +56,7 @@ def defined(name: str) -> dict[str, float]:
 
 
 def measured(backend: str) -> dict[str, list[float]]:
-    """Return mean, variance and largest of each tensor that a backend draws, in its own process."""
+    """Return mean, variance and largest absolute value of each tensor, drawn in the backend's own process."""
     if backend == "rosetta":
         drawn = weights.initialize(catalog.get(NETWORK), "xavier", 0)
         return {
@@ -81,16 +81,16 @@ def measured(backend: str) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Print the table, in Markdown."""
+    """Print the table in Markdown."""
     print("| framework | weights | tensor | mean | variance | by definition | largest | biases |")
     print("|---|---|---|---|---|---|---|---|")
-    for backend, (drawn, biases) in DRAWN.items():
-        found = measured(backend)
+    for backend, (drawn, biases) in INITIALIZERS.items():
+        statistics = measured(backend)
         for name in ("stage4.conv1", "head.fc1"):
-            mean, variance, largest = found[f"{name}.weight"]
-            bias_mean, bias_variance, bias_largest = found[f"{name}.bias"]
+            mean, variance, largest = statistics[f"{name}.weight"]
+            bias_mean, bias_variance, bias_largest = statistics[f"{name}.bias"]
             bias = biases if not bias_largest else f"{biases}: mean {bias_mean:.1e}, variance {bias_variance:.2e}"
-            expected = defined(f"{name}.weight")[backend]
+            expected = theoretical_variance(f"{name}.weight")[backend]
             print(
                 f"| {backend} | {drawn} | `{name}` | {mean:.1e} | {variance:.3e} | {expected:.3e} | {largest:.4f} | "
                 f"{bias} |"

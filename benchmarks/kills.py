@@ -1,4 +1,4 @@
-"""Kill a training run at random moments, go on with it, and compare its end with that of a run left alone.
+"""Kill a training run at random moments, resume it, and compare its final weights with an uninterrupted run.
 
     python benchmarks/kills.py torch --kills 20
 
@@ -30,7 +30,7 @@ RECIPE = (
 
 
 def start(backend: str, run: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start `rosetta train` in the backend's own interpreter, so that it is that process that is killed."""
+    """Start `rosetta train` in the backend's own interpreter, so the signal reaches the training process itself."""
     interpreter = registry.find_interpreter(backend)
     if interpreter is None:
         sys.exit(f"backend {backend} is not installed")
@@ -42,61 +42,62 @@ def start(backend: str, run: Path, *options: str) -> subprocess.Popen[bytes]:
     )
 
 
-def end(run: Path) -> dict[str, bytes]:
-    """Return the last checkpoint's weights and slots."""
+def last_checkpoint(run: Path) -> dict[str, bytes]:
+    """Return the files of the last checkpoint: weights and optimizer state."""
     path = checkpoints.checkpoints(run)[0]
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name != "state.json"}
 
 
-def kills(backend: str, wanted: int, folder: Path, whole: float, chance: random.Random) -> tuple[int, int]:
-    """Kill one run until it ends or was killed often enough; return how often, and how often within a checkpoint.
+def kill_and_resume(
+    backend: str, limit: int, folder: Path, duration: float, generator: random.Random
+) -> tuple[int, int]:
+    """Kill and resume one run until it ends or was killed `limit` times.
 
-    `whole` is how many seconds the run takes when it is left alone.
+    Return the number of kills, and of those that came while a checkpoint was written. `duration` is the time in seconds
+    of an uninterrupted run.
     """
     run = folder / "run"
-    done, torn = 0, 0
+    kills, torn = 0, 0
     process = start(backend, run, *RECIPE, "--backend", backend)
     while True:
         try:
-            # From the first moment of the process to some way into what it has left.
-            process.wait(chance.uniform(0, whole) if done < wanted else None)
-            return done, torn
+            process.wait(generator.uniform(0, duration) if kills < limit else None)
+            return kills, torn
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            done += 1
+            kills += 1
             torn += any(run.glob("checkpoints/.*"))
             resumable = (run / "config.json").exists()
             process = start(backend, run, *(("--resume",) if resumable else (*RECIPE, "--backend", backend)))
 
 
 def main() -> None:
-    """Do it for each backend until it was killed so many times, in as many runs as that takes."""
+    """For each backend, kill as many runs as needed for the requested number of kills, and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backends", nargs="*", default=["torch", "jax", "tf", "mxnet"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)  # noqa: S311
+    generator = random.Random(arguments.seed)  # noqa: S311
     for backend in arguments.backends:
         total, torn, runs, same = 0, 0, 0, 0
-        with tempfile.TemporaryDirectory() as alone:
+        with tempfile.TemporaryDirectory() as folder:
             begin = time.monotonic()
-            start(backend, Path(alone) / "run", *RECIPE, "--backend", backend).wait()
-            whole = time.monotonic() - begin
-            expected = end(Path(alone) / "run")
+            start(backend, Path(folder) / "run", *RECIPE, "--backend", backend).wait()
+            duration = time.monotonic() - begin
+            expected = last_checkpoint(Path(folder) / "run")
         while total < arguments.kills:
             with tempfile.TemporaryDirectory() as folder:
-                done, within = kills(backend, arguments.kills - total, Path(folder), whole, chance)
-                total, torn, runs, same = (
-                    total + done,
-                    torn + within,
-                    runs + 1,
-                    same + (end(Path(folder) / "run") == expected),
-                )
+                limit = arguments.kills - total
+                kills, torn_kills = kill_and_resume(backend, limit, Path(folder), duration, generator)
+                total += kills
+                torn += torn_kills
+                runs += 1
+                same += last_checkpoint(Path(folder) / "run") == expected
         print(
             f"{backend}: {total} kills, {torn} of them while a checkpoint was being written, in {runs} runs; "
-            f"{same} of these ended in the same bytes",
+            f"{same} of these ended with the weights of an uninterrupted run",
             flush=True,
         )
 

@@ -1,12 +1,12 @@
-"""Measure our execution paths beside others' networks and plain ports, each in its own environment, in one run.
+"""Compare rosetta's execution paths with plain ports and with model zoos, each in its own environment.
 
     python benchmarks/peers.py --networks resnet18 --batch 1 --rounds 3 -o peers.json
     python benchmarks/peers.py --read peers.json others.json --markdown
 
-The measurements are those of `rosetta bench`: rounds of fresh processes in random order, the same threads, images,
-warm-up and clock for all. A plain port has our weights, and its answers must be the reference's, as ours must; a zoo's
-network has its own, and where it is another one, its time is divided by its work: its multiply-accumulates for each of
-ours. Quote the ratios rather than the times.
+Measurements are those of `rosetta bench`: rounds of new processes in random order, with the same threads, images,
+warm-up and clock for all. A plain port has the same weights as ours, and its logits are checked against the reference.
+A network of a zoo has its own weights. If its architecture differs, its time is divided by its work: the ratio of its
+multiply-accumulates to ours. Quote the ratios rather than the times.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _BOTTLENECKS = "1x1 bottlenecks in the dense layers"
 
 @dataclass(frozen=True)
 class Peer:
-    """A path of somebody else, and by network wherein what it runs is another one, "" where it is the same."""
+    """A peer's execution path, and for each network how its architecture differs; "" if it does not."""
 
     path: ExecutionPath
     networks: Mapping[str, str]
@@ -145,13 +145,13 @@ PLAIN_OF = {
     "litert": "plain-litert",
     "mxnet-imperative": "plain-mxnet-imperative",
 }
-"""The plain port that a path of ours must keep up with, where that is not the one compiled as usual."""
+"""The plain port that a path is compared with, if not the framework's default compiled one."""
 
-_SLOWER = 1.05
-"""A path of ours may take so many times as long as the plain port."""
+_MAX_SLOWDOWN = 1.05
+"""Largest allowed ratio of a path's time to the plain port's."""
 
 Work = Mapping[str, Mapping[str, float]]
-"""By zoo and network: multiply-accumulates for each of ours."""
+"""Ratio of a zoo's multiply-accumulates to ours, by zoo and network."""
 
 
 # Comparing
@@ -159,10 +159,10 @@ Work = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One framework's share of a group: the best of ours, of the plain ports and of the zoos, None where there is none.
+    """Fastest path of ours, of the plain ports and of the zoos, in one framework, network, mode and batch size.
 
-    Times are medians in ms, a zoo's divided by its work. `slower`: each path of ours by its time over the plain port's.
-    All have their 95% confidence.
+    Times are medians in ms with 95% confidence intervals; a zoo's time is divided by its work. `slower` is the ratio of
+    each path's time to the plain port's.
     """
 
     network: str
@@ -175,12 +175,12 @@ class Comparison:
     slower: Mapping[str, Interval]
 
     def lead(self, over: tuple[str, Interval] | None) -> Interval | None:
-        """Return how many times as fast as `over` the best of ours is."""
+        """Return the speedup of our fastest path over `over`."""
         return over[1].over(self.ours[1]) if over and self.ours else None
 
 
 def milliseconds(one: Measurement, work: Work) -> Interval | None:
-    """Return a measurement's time for the work of our network, None where it has none."""
+    """Return a measurement's time divided by its relative work, or None if there is no time."""
     if one.latency_ms is None:
         return None
     factor = work.get(one.path, {}).get(one.network, 1.0)
@@ -192,27 +192,27 @@ def _best(times: Mapping[str, Interval]) -> tuple[str, Interval] | None:
 
 
 def compare(measurements: Sequence[Measurement], work: Work) -> list[Comparison]:
-    """Return what each framework's paths took beside one another, in the order of the measurements."""
+    """Return the comparison of each framework's paths, in the order of the measurements."""
     groups: dict[tuple[str, str, int, str], dict[str, Interval]] = {}
     for one in measurements:
         path = PATHS.get(one.path) or BY_PATH[one.path].path
         times = groups.setdefault((one.network, one.mode, one.batch, path.backend), {})
-        taken = milliseconds(one, work)
-        if taken is not None:
-            times[one.path] = taken
-    found = []
+        time = milliseconds(one, work)
+        if time is not None:
+            times[one.path] = time
+    comparisons = []
     for key, times in groups.items():
-        ours = {name: taken for name, taken in times.items() if name in PATHS}
-        plain = {name: taken for name, taken in times.items() if name.startswith("plain-")}
-        zoo = {name: taken for name, taken in times.items() if name not in ours and name not in plain}
-        against = {name: PLAIN_OF.get(name, f"plain-{key[-1]}") for name in ours}
-        slower = {name: taken.over(plain[against[name]]) for name, taken in ours.items() if against[name] in plain}
-        found.append(Comparison(*key, _best(ours), _best(plain), _best(zoo), slower))
-    return found
+        ours = {name: time for name, time in times.items() if name in PATHS}
+        plain = {name: time for name, time in times.items() if name.startswith("plain-")}
+        zoo = {name: time for name, time in times.items() if name not in ours and name not in plain}
+        baselines = {name: PLAIN_OF.get(name, f"plain-{key[-1]}") for name in ours}
+        slower = {name: time.over(plain[baselines[name]]) for name, time in ours.items() if baselines[name] in plain}
+        comparisons.append(Comparison(*key, _best(ours), _best(plain), _best(zoo), slower))
+    return comparisons
 
 
 def claims(measurements: Sequence[Measurement], work: Work) -> Iterator[tuple[str, str, bool]]:
-    """Yield what is asked of us, what was found, and whether that is enough; nothing of what was not measured."""
+    """Yield each performance target that was measured, the ratio, and whether the target is met."""
     comparisons = compare(measurements, work)
     leads = [
         (lead, f"{_place(one)}: {over[0]} / {one.ours[0]}")
@@ -222,50 +222,50 @@ def claims(measurements: Sequence[Measurement], work: Work) -> Iterator[tuple[st
     ]
     if leads:
         worst = min(leads, key=lambda each: each[0].value)
-        below = [lead for lead, _ in leads if lead.value < 1]
+        missed = [lead for lead, _ in leads if lead.value < 1]
         yield (
             "the best path of each port, at least as fast as every peer in its framework",
-            _found(*worst) + _count(len(below), len(leads), sum(lead.high < 1 for lead in below)),
-            not below,
+            _measured(*worst) + _count(len(missed), len(leads), sum(lead.high < 1 for lead in missed)),
+            not missed,
         )
     slower = [(ratio, f"{_place(one)}: {name}") for one in comparisons for name, ratio in one.slower.items()]
     if slower:
         worst = max(slower, key=lambda each: each[0].value)
-        above = [ratio for ratio, _ in slower if ratio.value > _SLOWER]
+        missed = [ratio for ratio, _ in slower if ratio.value > _MAX_SLOWDOWN]
         yield (
-            f"no path slower than {_SLOWER} times the plain port",
-            _found(*worst) + _count(len(above), len(slower), sum(ratio.low > _SLOWER for ratio in above)),
-            not above,
+            f"no path slower than {_MAX_SLOWDOWN} times the plain port",
+            _measured(*worst) + _count(len(missed), len(slower), sum(ratio.low > _MAX_SLOWDOWN for ratio in missed)),
+            not missed,
         )
     for batch in dict.fromkeys(one.batch for one in measurements):
-        taken = {
+        times = {
             one.path: one.latency_ms
             for one in measurements
             if (one.network, one.mode, one.batch) == ("resnet18", "inference", batch) and one.latency_ms
         }
-        ours = _best({name: value for name, value in taken.items() if name in PATHS})
-        if ours and "torchvision" in taken:
-            lead = taken["torchvision"].over(ours[1])
-            what = f"resnet18, batch {batch}: the best path, at least 1.7 times as fast as torchvision's"
-            yield what, _found(lead, ours[0]), lead.value >= 1.7
+        ours = _best({name: value for name, value in times.items() if name in PATHS})
+        if ours and "torchvision" in times:
+            lead = times["torchvision"].over(ours[1])
+            target = f"resnet18, batch {batch}: the best path, at least 1.7 times as fast as torchvision's"
+            yield target, _measured(lead, ours[0]), lead.value >= 1.7
     for one in comparisons:
-        steps = (one.network, one.mode, one.backend) == ("regnetx32", "training", "jax")
-        if steps and one.ours and (lead := one.lead(one.plain)):
-            what = f"regnetx32, batch {one.batch}: JAX's training step, at least 3 times as fast as the plain one"
-            yield what, _found(lead, one.ours[0]), lead.value >= 3
+        is_target = (one.network, one.mode, one.backend) == ("regnetx32", "training", "jax")
+        if is_target and one.ours and (lead := one.lead(one.plain)):
+            target = f"regnetx32, batch {one.batch}: JAX's training step, at least 3 times as fast as the plain one"
+            yield target, _measured(lead, one.ours[0]), lead.value >= 3
 
 
 def _place(one: Comparison) -> str:
     return f"{one.network}, {one.mode}, batch {one.batch}"
 
 
-def _found(ratio: Interval, where: str) -> str:
+def _measured(ratio: Interval, where: str) -> str:
     return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] ({where})"
 
 
-def _count(beyond: int, pairs: int, wholly: int) -> str:
-    """Say how many pairs are beyond what is asked, and of how many noise cannot be all of it."""
-    return f"; beyond it {beyond} of {pairs} pairs, {wholly} by their whole 95% confidence" if beyond else ""
+def _count(missed: int, pairs: int, significant: int) -> str:
+    """Return how many pairs miss the target, and how many of them with their whole 95% confidence interval."""
+    return f"; {missed} of {pairs} pairs miss it, {significant} with their whole 95% interval" if missed else ""
 
 
 # Showing
@@ -280,17 +280,17 @@ def _timed(best: tuple[str, Interval] | None) -> tuple[str, str]:
 
 
 def summary(measurements: Sequence[Measurement], work: Work, markdown: bool) -> Table:
-    """Return the best of ours, of the plain ports and of the zoos, for each framework."""
+    """Return a table of the fastest path of ours, of the plain ports and of the zoos, for each framework."""
     columns = ("network", "mode", "batch", "framework", "ours", "ms", "plain", "ms", "ratio", "zoo", "ms", "ratio")
     table = Table(box=box.MARKDOWN if markdown else None, pad_edge=markdown)
     for column in columns:
         table.add_column(column, justify="right" if column in ("batch", "ms", "ratio") else "left", no_wrap=True)
     for one in compare(measurements, work):
-        zoo, taken = _timed(one.zoo)
+        zoo, zoo_time = _timed(one.zoo)
         table.add_row(
             *(one.network, one.mode, str(one.batch), one.backend),
             *(*_timed(one.ours), *_timed(one.plain), _ratio(one.lead(one.plain))),
-            *(_marked(zoo, one.network, work), taken, _ratio(one.lead(one.zoo))),
+            *(_marked(zoo, one.network, work), zoo_time, _ratio(one.lead(one.zoo))),
         )
     return table
 
@@ -301,7 +301,7 @@ def _marked(zoo: str, network: str, work: Work) -> str:
 
 
 def every_path(measurements: Sequence[Measurement], work: Work) -> Iterator[Table]:
-    """Yield a table for each network: all paths, their times and these over the plain port's, by mode and batch."""
+    """Yield a table for each network: the time of every path and its ratio to the plain port's, by mode and batch."""
     for network in dict.fromkeys(one.network for one in measurements):
         own = [one for one in measurements if one.network == network]
         slower = {
@@ -316,12 +316,12 @@ def every_path(measurements: Sequence[Measurement], work: Work) -> Iterator[Tabl
             table.add_column("/ plain", justify="right")
         table.add_column("")
         for path in dict.fromkeys(one.path for one in own):
-            found = {(one.mode, one.batch): one for one in own if one.path == path}
+            by_group = {(one.mode, one.batch): one for one in own if one.path == path}
             cells = []
             for group in groups:
-                one = found.get(group)
+                one = by_group.get(group)
                 cells += [_cell(one), _ratio(slower.get((*group, path)))]
-            problems = {one.message for one in found.values() if one.status != "measured"}
+            problems = {one.message for one in by_group.values() if one.status != "measured"}
             note = [BY_PATH[path].networks[network]] if path in BY_PATH else []
             note += [f"work {work[path][network]:.2f}"] if network in work.get(path, {}) else []
             table.add_row(path, *cells, "; ".join([*filter(None, note), *sorted(problems)]))
@@ -335,8 +335,8 @@ def _cell(one: Measurement | None) -> str:
 
 
 def show(run: Run, work: Work, markdown: bool) -> None:
-    """Print the tables, or as Markdown the summary alone."""
-    # A file has no width, and no line of Markdown may be broken.
+    """Print the tables, or only the summary as Markdown."""
+    # Files and Markdown tables need unbroken lines.
     console = Console(width=None if sys.stdout.isatty() and not markdown else 1000, highlight=False)
     if not markdown:
         for table in every_path(run.measurements, work):
@@ -347,8 +347,8 @@ def show(run: Run, work: Work, markdown: bool) -> None:
         console.print(summary(run.measurements, work, markdown))
     if run.interrupted:
         console.print(interruption(run))
-    for asked, found, enough in claims(run.measurements, work):
-        console.print(f"{'- ' if markdown else ''}{asked}: {found}{'' if enough else ', which is not enough'}")
+    for target, ratio, met in claims(run.measurements, work):
+        console.print(f"{'- ' if markdown else ''}{target}: {ratio}{'' if met else '; target missed'}")
     for peers in PEERS.values():
         for peer in peers:
             notes = [f"{name}: {note}" for name, note in peer.networks.items() if note]
@@ -360,7 +360,7 @@ def show(run: Run, work: Work, markdown: bool) -> None:
 
 
 def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
-    """Return a zoo's multiply-accumulates for each of ours, by network; what cannot be asked is left out."""
+    """Return the ratio of a zoo's multiply-accumulates to ours by network; empty if its environment fails."""
     counterparts = {one.name: one.settings() for one in networks if one.name in peer.networks}
     if not counterparts:
         return {}
@@ -374,7 +374,7 @@ def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
                 limit=120,
             )
         except BackendError:
-            return {}  # the measurements say why
+            return {}  # the measurements report the reason
     counted = json.loads(answer.splitlines()[-1])
     return {name: count / reference.describe(NETWORKS[name]).multiply_accumulates for name, count in counted.items()}
 
@@ -382,10 +382,10 @@ def measured_work(peer: Peer, networks: Sequence[Network]) -> dict[str, float]:
 def measure(
     networks: Sequence[Network], ours: Sequence[ExecutionPath], peers: Sequence[Peer], **settings: Any
 ) -> Iterator[Run]:
-    """Yield the run of each network, and none after one that was interrupted."""
+    """Yield the run of each network; stop after an interrupted run."""
     for network in networks:
-        beside = [peer.path for peer in peers if network.name in peer.networks]
-        run = benchmark.run(benchmark.Settings([network], [*ours, *beside], **settings), _progress(network.name))
+        theirs = [peer.path for peer in peers if network.name in peer.networks]
+        run = benchmark.run(benchmark.Settings([network], [*ours, *theirs], **settings), _progress(network.name))
         yield run
         if run.interrupted:
             return
@@ -394,22 +394,22 @@ def measure(
 def _progress(network: str) -> benchmark.Progress:
     totals: dict[str, tuple[int, int]] = {}
 
-    def tell(backend: str, done: int, total: int) -> None:
+    def show_progress(backend: str, done: int, total: int) -> None:
         totals[backend] = done, total
         if not sys.stderr.isatty():
             return
-        shown = ", ".join(f"{name} {first}/{last}" for name, (first, last) in totals.items())
-        print(f"\r{network}: {shown}", end="", file=sys.stderr, flush=True)
+        counts = ", ".join(f"{name} {first}/{last}" for name, (first, last) in totals.items())
+        print(f"\r{network}: {counts}", end="", file=sys.stderr, flush=True)
 
-    return tell
+    return show_progress
 
 
 def joined(runs: Sequence[Run]) -> Run:
-    """Return one run with the measurements of several on one machine."""
+    """Return one run with the measurements of several runs on the same machine."""
     versions: dict[str, Any] = {}
     for run in runs:
-        for environment, found in run.versions.items():
-            versions.setdefault(environment, {}).update(found)
+        for environment, packages in run.versions.items():
+            versions.setdefault(environment, {}).update(packages)
     return dataclasses.replace(
         runs[0],
         versions=versions,
@@ -420,58 +420,60 @@ def joined(runs: Sequence[Run]) -> Run:
 
 
 def _read(path: Path) -> tuple[Run, Work]:
-    """Return a run that was written. Raises InputError for anything else."""
+    """Read a run that this program wrote. Raises InputError for any other file."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         return json_records.build(Run, read["run"]), read["work"]
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: nothing that this program wrote: {error}") from None
+        raise InputError(f"{path}: not a file that this program wrote: {error}") from None
 
 
 def _merged(works: Sequence[Work]) -> Work:
-    """Return what several runs found of each zoo, of all their networks."""
+    """Return the relative work of each zoo for the networks of several runs."""
     zoos = dict.fromkeys(zoo for each in works for zoo in each)
     return {zoo: {name: factor for each in works for name, factor in each.get(zoo, {}).items()} for zoo in zoos}
 
 
-def _named(option: str, given: str, known: Mapping[str, Any]) -> list[Any]:
-    """Return what a list of names stands for. Raises ConfigError for an unknown one."""
-    for name in given.split(","):
+def _named(kind: str, names: str, known: Mapping[str, Any]) -> list[Any]:
+    """Return the values of comma-separated names. Raises ConfigError for an unknown name."""
+    for name in names.split(","):
         if name not in known:
-            raise unknown(f"{option}", name, known)
-    return [known[name] for name in dict.fromkeys(given.split(","))]
+            raise unknown(kind, name, known)
+    return [known[name] for name in dict.fromkeys(names.split(","))]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--paths", default=",".join(OURS), help="those of ours")
-    parser.add_argument("--backends", default="torch,jax,tf,mxnet", help="only what is compared with these ports")
+    parser.add_argument("--paths", default=",".join(OURS), help="execution paths of rosetta")
+    parser.add_argument("--backends", default="torch,jax,tf,mxnet", help="compare only these ports")
     parser.add_argument("--mode", choices=["inference", "training", "both"], default="both")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of samples in each process")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds that one process may take")
-    parser.add_argument("--markdown", action="store_true", help="the summary, for the README")
+    parser.add_argument("--seconds", type=float, default=2.0, help="sampling time in each process")
+    parser.add_argument("--timeout", type=float, default=600, help="time limit of a process in seconds")
+    parser.add_argument("--markdown", action="store_true", help="print only the summary, as Markdown")
     parser.add_argument("-o", "--output", type=Path, help="write everything as JSON, after each network")
-    parser.add_argument("--read", type=Path, nargs="+", metavar="JSON", help="show what was written; measure nothing")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", metavar="JSON", help="show files written by -o; measure nothing"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, or read, and show."""
+    """Measure, or read earlier results, and print them."""
     options = _options()
     if options.read:
-        found = [_read(path) for path in options.read]
-        show(joined([run for run, _ in found]), _merged([each for _, each in found]), options.markdown)
+        results = [_read(path) for path in options.read]
+        show(joined([run for run, _ in results]), _merged([each for _, each in results]), options.markdown)
         return
     networks = _named("network", options.networks, NETWORKS)
     backends = _named("backend", options.backends, {name: name for name in ("torch", "jax", "tf", "mxnet")})
     ours = [path for path in _named("path", options.paths, OURS) if path.backend in backends]
-    several = _named("peer", options.peers, PEERS)
-    peers = [peer for each in several for peer in each if peer.path.backend in backends]
+    groups = _named("peer", options.peers, PEERS)
+    peers = [peer for group in groups for peer in group if peer.path.backend in backends]
     modes = ("inference", "training") if options.mode == "both" else (options.mode,)
     settings = {
         "batches": options.batch,
@@ -488,16 +490,16 @@ def main() -> None:
         print(file=sys.stderr, end="\n" if sys.stderr.isatty() else "")
         whole = joined(runs)
         if options.output:
-            written = {"run": dataclasses.asdict(whole), "work": work}
-            written["comparisons"] = [dataclasses.asdict(one) for one in compare(whole.measurements, work)]
-            options.output.write_text(json.dumps(written, indent=1), encoding="utf-8")
+            document = {"run": dataclasses.asdict(whole), "work": work}
+            document["comparisons"] = [dataclasses.asdict(one) for one in compare(whole.measurements, work)]
+            options.output.write_text(json.dumps(document, indent=1), encoding="utf-8")
     show(whole, work, options.markdown)
     if whole.interrupted:
         sys.exit(130)
 
 
 if __name__ == "__main__":
-    # So that the process that is being measured is ended too.
+    # An exception instead of immediate termination also ends the process that is measured.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()

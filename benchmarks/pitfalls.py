@@ -1,8 +1,8 @@
-"""Run what docs/pitfalls.md tells: each example in its framework, and parity over each mistake put into each port.
+"""Regenerate docs/pitfalls.md: run each example in its framework, and parity on each mistake in each port.
 
     python benchmarks/pitfalls.py -o docs/pitfalls.md
 
-Without `-o` the page, with the figures of now, is printed.
+Without `-o`, print the page.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from common.backends import environments
-
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from common.backends import registry
+from common.backends import environments, registry
 from common.mutants import page, pitfalls, run
 
 PORTS = [name for name in registry.BACKENDS if name != "numpy"]
 
 
-def interpreter(backend: str) -> Path:
-    """Return a backend's interpreter; all must be there, or the page would lose their figures."""
-    found = registry.find_interpreter(backend)
-    if found is None:
+def interpreter_path(backend: str) -> Path:
+    """Return a backend's interpreter; exit if the backend is missing, since the page needs the results of all."""
+    interpreter = registry.find_interpreter(backend)
+    if interpreter is None:
         sys.exit(f"backend {backend} is not installed; install it {environments.install_hint(backend)}")
-    return found.path
+    return interpreter.path
 
 
 def main() -> None:
-    """Run, and write the page."""
+    """Run everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, help="where to write the page")
     options = parser.parse_args()
@@ -39,10 +37,9 @@ def main() -> None:
     printed: dict[page.Example, str] = {}
     for backend in registry.BACKENDS:
         own = [example for example in page.examples(text) if example.backend == backend]
-        printed |= zip(own, page.outputs([example.code for example in own], interpreter(backend)), strict=True)
+        printed |= zip(own, page.outputs([example.code for example in own], interpreter_path(backend)), strict=True)
     mutants = [mutant for backend in PORTS for mutant in pitfalls.of_pitfalls(backend)]
-    found = page.rows(run.run(mutants, PORTS))
-    text = page.written(text, printed, found)
+    text = page.written(text, printed, page.rows(run.run(mutants, PORTS)))
     if options.output is None:
         print(text, end="")
     else:

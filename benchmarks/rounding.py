@@ -1,15 +1,16 @@
-"""Measure what rounding does to every network: the numbers in `common/parity/budgets.json`, and a table of them.
+"""Measure the rounding error of every network, write `common/parity/budgets.json`, and print a table.
 
     python benchmarks/rounding.py --seeds 2 -o common/parity/budgets.json
 
-For each seed, parity runs over all frameworks and over several input sizes, each framework on one thread or, with every
-other seed, one after another on all threads; training on one always. Beside it the reference runs in float64 as badly
-as a network may be computed: every sum added term by term, and everything that goes in rounded. The first says what
-frameworks lose in float64 and in float32; the second, what there is to lose. A budget is the larger of the two, in
-float64.
+For each seed, parity runs with all frameworks at several input sizes. With even seeds the frameworks run side by side,
+one thread each; with odd seeds one after another on all threads; training always uses one thread. In addition, the
+reference runs in float64 in the least accurate order: every sum term by term, with rounded inputs and weights. Parity
+measures the errors that frameworks make in float64 and float32; the reference run measures how large they can be. A
+budget is the larger of the reference's error and the frameworks' float64 error.
 
-Frameworks in float64 alone would set too small a budget, since some add in blocks there and term by term in float32:
-alexnet's second convolution loses 12 roundings in float64 and 42 in float32. Term by term, the reference loses 36.
+The frameworks' float64 errors alone would be too small a budget, since some frameworks sum in blocks in float64 and
+term by term in float32. The second convolution of alexnet has an error of 12 roundings in float64 and 42 in float32;
+the reference, term by term, has 36.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ SIZES: Mapping[Check, tuple[list[int] | None, ...]] = {
     "gradients": (None,),
     "training": (None,),
 }
-"""Input sizes of each check, None for the usual one. Learning has sizes of its own, at which minutes are enough."""
+"""Input sizes of each check; None is the default size. Gradients and training have their own, smaller sizes."""
 
 KINDS: Mapping[Check, tuple[str, ...]] = {"forward": ("taps",), "gradients": ("taps", "gradient"), "training": ("run",)}
-"""What is measured in each dtype."""
+"""Kinds of measurements in each check, for each dtype."""
 
 ODD = {"num_classes": 7, "in_channels": 3}
 OTHERS = (
@@ -58,23 +59,23 @@ OTHERS = (
     ("densenet", {"arch": [2, 3, 1], "growth_rate": 7, "num_channels": 9}),
     ("anynet", {"arch": [[2, 24, 8, 1], [1, 32, 8, 0.5]], "stem_channels": 10}),
 )
-"""Of each family, one architecture that is not in the catalog: what is known of it is known of a small network."""
+"""One small architecture of each family that is not in the catalog."""
 
-Found = dict[str, dict[str, float]]
-"""What is measured of one network, by kind and dtype, then by depth; of what has no depth, under ""."""
+Errors = dict[str, dict[str, float]]
+"""Measurements of one network by kind and dtype, then by depth; "" for measurements without a depth."""
 
 
-class InTurn(np.ndarray):
-    """Weights whose matrix products add their terms one after another, first to last."""
+class SequentialSum(np.ndarray):
+    """Weights whose matrix products add their terms sequentially, first to last."""
 
     backward = False
     _CACHED = 1 << 14
-    """How many sums grow at a time: what they take stays in the processor's cache."""
+    """Number of sums computed at a time; they fit into the processor's cache."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         if ufunc is not np.matmul:
-            raise TypeError(f"these weights are for matrix products, not for {ufunc.__name__}")
-        left, right = (np.asarray(given) for given in inputs)
+            raise TypeError(f"these weights support np.matmul only, not {ufunc.__name__}")
+        left, right = (np.asarray(operand) for operand in inputs)
         result = np.zeros((*left.shape[:-1], right.shape[-1])) if out is None else out[0]
         for i in np.ndindex(left.shape[:-2]):
             self._multiply(left[i], right[i], result[i])
@@ -95,92 +96,96 @@ class InTurn(np.ndarray):
             result[:, start : start + width] = total
 
 
-class FromLast(InTurn):
-    """The same, last to first."""
+class ReversedSum(SequentialSum):
+    """Weights whose matrix products add their terms sequentially, last to first."""
 
     backward = True
 
 
-def losses(network: Network, tensors: Mapping[str, np.ndarray], x: np.ndarray, training: bool) -> dict[str, float]:
-    """Return how many roundings each tap loses at worst: sums added term by term, and all that goes in rounded."""
+def worst_rounding(
+    network: Network, tensors: Mapping[str, np.ndarray], x: np.ndarray, training: bool
+) -> dict[str, float]:
+    """Return the largest error of each tap in roundings, with sequential sums and with rounded inputs and weights."""
     model = reference.build(network)
     model.train(training)
     reference.load(model, tensors)
     truth = reference.trace(model, x)
-    # What goes into a float64 run is exact; a float32 run rounds it first. In float64 that can be done by itself.
+    # A float32 run rounds inputs and weights first. In float64, the effect of that rounding is measured separately.
     reference.load(model, {name: array.astype(np.float32) for name, array in tensors.items()})
-    by_input = reference.trace(model, x.astype(np.float32))
-    found: dict[str, float] = {}
-    for order in (InTurn, FromLast):  # which of them loses more is luck, and by as much as a factor of three
+    rounded_input = reference.trace(model, x.astype(np.float32))
+    errors: dict[str, float] = {}
+    for order in (SequentialSum, ReversedSum):  # either may be worse, by up to a factor of three
         reference.load(model, tensors)
         for module in model.modules():
             if isinstance(module, WeightedLayer) and module.weight.ndim > 1:
                 module.weight = module.weight.view(order)
-        by_sums = reference.trace(model, x)
+        sequential = reference.trace(model, x)
         for tap, values in truth.items():
-            lost = (by_sums[tap] - values) / ROUNDING["float64"] + (by_input[tap] - values) / ROUNDING["float32"]
-            found[tap] = max(found.get(tap, 0.0), float(np.max(np.abs(lost)) / np.max(np.abs(values))))
-    return found
+            error = (sequential[tap] - values) / ROUNDING["float64"] + (rounded_input[tap] - values) / ROUNDING[
+                "float32"
+            ]
+            errors[tap] = max(errors.get(tap, 0.0), float(np.max(np.abs(error)) / np.max(np.abs(values))))
+    return errors
 
 
-def note(found: Found, kind: str, depth: int | str, value: float) -> None:
-    """Keep the worst."""
-    by_depth = found.setdefault(kind, {})
+def keep_largest(errors: Errors, kind: str, depth: int | str, value: float) -> None:
+    """Store a value unless a larger one is stored already."""
+    by_depth = errors.setdefault(kind, {})
     by_depth[str(depth)] = max(by_depth.get(str(depth), 0.0), value)
 
 
-def of_reference(check: Check, network: Network, seed: int) -> Found:
-    """Return by depth what there is to lose, on what parity gives the network, and how large that is."""
+def reference_errors(check: Check, network: Network, seed: int) -> Errors:
+    """Return the reference's largest rounding error by depth, on the inputs of parity, and the size of these inputs."""
     training = check == "gradients"
     network = reduced_for_training(network) if training else network
     tensors = weights.initialize(network, "probe", seed, "float64")
     by_tap = depths(reference.describe(network))
-    found: Found = {}
+    errors: Errors = {}
     for batch_of in (images.noise_batch,) if training else (images.real_batch, images.noise_batch):
         x = batch_of(network, GradientCase.batch if training else 1, seed)
-        note(found, "numbers", "", x.size)
-        note(found, "images", "", len(x))
-        for tap, value in losses(network, tensors, x, training).items():
-            note(found, "budget", by_tap[tap], value)
-    return found
+        keep_largest(errors, "numbers", "", x.size)
+        keep_largest(errors, "images", "", len(x))
+        for tap, value in worst_rounding(network, tensors, x, training).items():
+            keep_largest(errors, "budget", by_tap[tap], value)
+    return errors
 
 
-def of_frameworks(report: Report) -> dict[str, Found]:
-    """Return by network what the frameworks lost: at taps by depth, of gradients, quotients and runs altogether."""
+def framework_errors(report: Report) -> dict[str, Errors]:
+    """Return the frameworks' errors by network: of taps by depth, and of gradients, finite differences and training."""
     by_tap = {network.name: depths(reference.describe(network)) for network in report.settings.networks}
-    found: dict[str, Found] = {name: {} for name in by_tap}
+    errors: dict[str, Errors] = {name: {} for name in by_tap}
     for cell in report.cells:
         if not cell.errors:
             raise SystemExit(f"{cell.network} in {cell.backend}: {cell.status}: {cell.detail}")
-        entry = found[cell.network]
+        entry = errors[cell.network]
         for error in cell.errors:
             roundings = error.error / ROUNDING[cell.dtype]
             if cell.check == "training":
-                note(entry, f"run {cell.dtype}", "", error.error / cell.rounding_spread)
+                keep_largest(entry, f"run {cell.dtype}", "", error.error / cell.rounding_spread)
             elif error.input == "derivative":
-                note(entry, "derivative", "", error.error)
+                keep_largest(entry, "derivative", "", error.error)
             elif error.input == "gradient":
-                note(entry, f"gradient {cell.dtype}", "", roundings)
+                keep_largest(entry, f"gradient {cell.dtype}", "", roundings)
             else:
-                note(entry, f"taps {cell.dtype}", depth_of(error.tap, by_tap[cell.network]), roundings)
-    return found
+                keep_largest(entry, f"taps {cell.dtype}", depth_of(error.tap, by_tap[cell.network]), roundings)
+    return errors
 
 
 def networks(size: list[int] | None) -> list[Network]:
-    """Return the catalog at a size, where a network is large enough for it."""
-    found = []
+    """Return the networks of the catalog that accept an input size; None is the default size."""
+    accepted = []
     for network in catalog.NETWORKS.values():
         candidate = network.configured(**ODD, input_size=size) if size else network
         try:
             reference.describe(candidate)
         except catalog.ConfigError:
             continue
-        found.append(candidate)
-    return found
+        accepted.append(candidate)
+    return accepted
 
 
 def pieces(seeds: int) -> Iterator[tuple[str, Check, int, list[Network]]]:
-    """Iterate over what is to be measured: a name for it, the check, the seed and the networks."""
+    """Iterate over the pieces of work: name, check, seed and networks."""
     for seed in range(seeds):
         for check, sizes in SIZES.items():
             for size in sizes:
@@ -192,18 +197,18 @@ def pieces(seeds: int) -> Iterator[tuple[str, Check, int, list[Network]]]:
 
 
 def piece(check: Check, seed: int, chosen: list[Network], names: list[str]) -> dict[str, Any]:
-    """Return what one piece finds, by network, and the versions that it was found with."""
+    """Return the errors of one piece of work by network, and the versions of the frameworks."""
     jobs = 1 if seed % 2 and check != "training" else processors()
     report = harness.run(harness.Settings(chosen, names, (check,), seed=seed, jobs=jobs, diagnose=False))
-    found = of_frameworks(report)
+    errors = framework_errors(report)
     if check != "training":
         for network in chosen:
-            found[network.name] |= of_reference(check, network, seed)
-    return {"versions": report.versions, "found": found}
+            errors[network.name] |= reference_errors(check, network, seed)
+    return {"versions": report.versions, "errors": errors}
 
 
 def key_of(network: Network) -> str:
-    """Return what tells a network from others: its name and what is not as in the catalog, but for sizes."""
+    """Return a key of a network: its name and the settings that differ from the catalog, without sizes."""
     usual = catalog.get(network.name).settings()
     settings = network.settings()
     config = {name: settings[name] for name in settings if name not in SIZED and settings[name] != usual[name]}
@@ -211,7 +216,7 @@ def key_of(network: Network) -> str:
 
 
 def rounded_up(value: float) -> float:
-    """Return a number of three digits that is no smaller."""
+    """Round up to three significant digits."""
     if not value:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -219,29 +224,29 @@ def rounded_up(value: float) -> float:
 
 
 def rising(by_depth: Mapping[str, float]) -> dict[str, float]:
-    """Return the depths at which more is lost than at any before, and the last.
+    """Return the running maximum: the depths with a larger error than all before, and the last depth.
 
-    Less is measured behind some layers than before them, and behind which is up to the seed.
+    Some layers reduce the measured error, and which ones do so depends on the seed.
     """
-    most, found = 0.0, {}
-    places = sorted(by_depth, key=int)
-    for depth in places:
-        value = max(most, rounded_up(by_depth[depth]))
-        if value > most or depth == places[-1]:
-            most = found[depth] = value
-    return found
+    largest, maxima = 0.0, {}
+    ordered = sorted(by_depth, key=int)
+    for depth in ordered:
+        value = max(largest, rounded_up(by_depth[depth]))
+        if value > largest or depth == ordered[-1]:
+            largest = maxima[depth] = value
+    return maxima
 
 
-def entry_of(key: str, found: list[Found]) -> dict[str, Any]:
-    """Return what the file says of one network in one check, from what was found of it at each seed and size."""
-    whole: Found = {}
-    for part in found:
+def entry_of(key: str, parts: list[Errors]) -> dict[str, Any]:
+    """Return the file's entry for one network in one check, from its errors at each seed and size."""
+    whole: Errors = {}
+    for part in parts:
         for kind, by_depth in part.items():
             for depth, value in by_depth.items():
-                note(whole, kind, depth, value)
+                keep_largest(whole, kind, depth, value)
                 if kind == "taps float64":
-                    note(whole, "budget", depth, value)
-    sizes = [int(part["numbers"][""]) for part in found if "numbers" in part]
+                    keep_largest(whole, "budget", depth, value)
+    sizes = [int(part["numbers"][""]) for part in parts if "numbers" in part]
     entry: dict[str, Any] = json.loads(key)
     if sizes:
         entry |= {"numbers": [min(sizes), max(sizes)], "images": int(whole["images"][""])}
@@ -258,7 +263,7 @@ def entry_of(key: str, found: list[Found]) -> dict[str, Any]:
 
 
 def as_text(document: Mapping[str, Any]) -> str:
-    """Return the file: one network in one check is a line."""
+    """Return the text of the file, with one line per network and check."""
     lines = []
     for key, value in document.items():
         if isinstance(value, list):
@@ -270,7 +275,7 @@ def as_text(document: Mapping[str, Any]) -> str:
 
 
 def print_tables(document: Mapping[str, Any]) -> None:
-    """Print for each check what each network lost at worst, and its budget where that is largest."""
+    """Print the largest error and the largest budget of each network, one table per check."""
     from rich.console import Console
     from rich.table import Table
 
@@ -279,7 +284,7 @@ def print_tables(document: Mapping[str, Any]) -> None:
         if check != "training":
             table.add_column("budget")
         if check == "gradients":
-            table.add_column("quotient")
+            table.add_column("finite difference")
         for entry in document[check]:
             worst: list[float] = []
             for kind in KINDS[check]:
@@ -293,17 +298,17 @@ def print_tables(document: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print the tables and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--backends", default="torch,jax,tf,mxnet")
-    parser.add_argument("--keep", type=Path, help="a folder for what each piece finds; what is there is not done again")
+    parser.add_argument("--keep", type=Path, help="folder for intermediate results, which are reused if present")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     versions: dict[str, dict[str, str]] = {}
-    found: dict[Check, dict[str, list[Found]]] = {check: {} for check in SIZES}
+    errors: dict[Check, dict[str, list[Errors]]] = {check: {} for check in SIZES}
     for name, check, seed, chosen in pieces(options.seeds):
         path, start = folder / f"{name}.json", time.perf_counter()
         if not path.exists():
@@ -311,13 +316,13 @@ def main() -> None:
         result = json.loads(path.read_text(encoding="utf-8"))
         versions = result["versions"]
         for network in chosen:
-            found[check].setdefault(key_of(network), []).append(result["found"][network.name])
+            errors[check].setdefault(key_of(network), []).append(result["errors"][network.name])
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     document = {
         "command": f"python benchmarks/rounding.py --seeds {options.seeds} -o common/parity/budgets.json",
         "machine": f"{platform.machine()}, {processors()} processors",
         "versions": versions,
-        **{check: [entry_of(key, parts) for key, parts in by_key.items()] for check, by_key in found.items()},
+        **{check: [entry_of(key, parts) for key, parts in by_key.items()] for check, by_key in errors.items()},
     }
     print_tables(document)
     if options.output:

@@ -1,7 +1,7 @@
-"""Measure the times and the memory that the project promises: `python benchmarks/speed.py`.
+"""Measure time and memory of the main commands: `python benchmarks/speed.py`.
 
-Each command runs as a whole process, `--runs` times; the median is to be quoted. Loading vgg11 is measured inside one
-process for each backend, beside reading the file and copying it once.
+Each command runs `--runs` times in its own process; the median time is printed. In addition, each backend loads the
+weights of vgg11, compared with reading the file and copying it once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
 
 from common.backends import environments, registry
 
@@ -44,7 +47,7 @@ print(json.dumps({"load": median(lambda: package.load_weights(model, path)), "re
 
 
 def timed(command: list[str], runs: int) -> tuple[float, float]:
-    """Return the median seconds of `runs` runs, and the peak memory of the largest process in GiB."""
+    """Return the median time of `runs` runs in seconds, and the peak memory of the largest process in GiB."""
     times, peak = [], 0
     for _ in range(runs):
         start = time.perf_counter()
@@ -58,7 +61,7 @@ def timed(command: list[str], runs: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run all measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()

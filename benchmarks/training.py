@@ -1,10 +1,10 @@
-"""Measure training: a step through the trainer against a bare loop, waiting for data, and learning the digits.
+"""Measure training: time of a step compared with a minimal loop, time spent waiting for data, accuracy on the digits.
 
-    python benchmarks/training.py steps            # a step of `rosetta train` against the framework's plainest loop
-    python benchmarks/training.py digits           # lenet and bn_lenet to the end, in every framework
-    python benchmarks/training.py together -o docs/curves.png   # one experiment in every framework, in float64
+    python benchmarks/training.py steps            # a step of `rosetta train` and of a minimal loop
+    python benchmarks/training.py digits           # train lenet and bn_lenet in every framework
+    python benchmarks/training.py together -o docs/curves.png   # one float64 experiment in every framework
 
-Quote the ratios, which are from interleaved rounds of one run, rather than the times.
+Quote the ratios rather than the times: a ratio comes from alternating rounds in one process.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common.backends import environments
-
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 import numpy as np
 
 from common import catalog, weights
-from common.backends import registry
+from common.backends import environments, registry
 
 BACKENDS = ("torch", "jax", "tf", "mxnet")
 RATE = 0.01
@@ -36,7 +34,7 @@ RATE = 0.01
 Step = Callable[[], float]
 
 
-# Bare loops, as each framework's first tutorial has them: one batch that is already where it is needed, nothing else.
+# Minimal loops, as in each framework's first tutorial: one batch that is already on the device, nothing else.
 def bare_torch(network: catalog.Network, x: np.ndarray, y: np.ndarray) -> Step:
     """Return a step in PyTorch."""
     import torch
@@ -144,7 +142,7 @@ BARE = {"torch": bare_torch, "jax": bare_jax, "tf": bare_tf, "mxnet": bare_mxnet
 
 
 class Silent:
-    """A display that shows nothing, and takes the time of each step."""
+    """A progress display that prints nothing and records the time of each step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -161,7 +159,7 @@ class Silent:
 
 
 def compare_steps(backend: str, name: str, batch: int, count: int, rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of a bare step and of one through the trainer, and the share spent waiting."""
+    """Return the median time of a minimal step and of a trainer's step in ms, and the share of waiting for data."""
     from common.training.batches import Batches
     from common.training.datasets import ArrayExamples, Dataset
     from common.training.experiment import Experiment
@@ -174,7 +172,7 @@ def compare_steps(backend: str, name: str, batch: int, count: int, rounds: int) 
     examples = ArrayExamples(generator.integers(0, 10, len(pixels)), pixels)
     few = ArrayExamples(examples.labels[:batch], pixels[:batch])
     data = Dataset("noise", tuple("0123456789"), examples, few, (0.5,), (0.3,))
-    asked = Experiment(
+    experiment = Experiment(
         name,
         network.settings(),
         backend,
@@ -186,7 +184,7 @@ def compare_steps(backend: str, name: str, batch: int, count: int, rounds: int) 
         mean=data.mean,
         std=data.std,
     )
-    first = next(training_batches(asked, data).epoch(1))
+    first = next(training_batches(experiment, data).epoch(1))
     bare = BARE[backend](network, first.images, first.labels)
     bare_times, trainer_times = [], []
     for _ in range(rounds):
@@ -196,21 +194,21 @@ def compare_steps(backend: str, name: str, batch: int, count: int, rounds: int) 
             bare_times.append(time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as folder:
             display = Silent()
-            train(Path(folder) / "run", asked, data, display)
-        trainer_times += np.diff(display.times)[2:].tolist()  # the first ones compile
+            train(Path(folder) / "run", experiment, data, display)
+        trainer_times += np.diff(display.times)[2:].tolist()  # the first steps compile
     model = framework.build(network, "float32")
     framework.load(model, weights.initialize(network))
-    trainer = framework.trainer(model, asked.optimizer)
-    batches: Batches = training_batches(asked, data)
+    trainer = framework.trainer(model, experiment.optimizer)
+    batches: Batches = training_batches(experiment, data)
     waited, start = 0.0, time.perf_counter()
     for epoch in (1, 2):
         iterator = batches.epoch(epoch)
         while True:
             before = time.perf_counter()
-            if (ready := next(iterator, None)) is None:
+            if (batch_of_data := next(iterator, None)) is None:
                 break
             waited += time.perf_counter() - before
-            trainer.step(ready.images, ready.labels, RATE)
+            trainer.step(batch_of_data.images, batch_of_data.labels, RATE)
     share = waited / (time.perf_counter() - start)
     return {
         "bare": 1000 * statistics.median(bare_times[2:]),
@@ -231,7 +229,7 @@ def _interpreter(backend: str) -> str:
 
 
 def steps(names: list[str]) -> None:
-    """Print the table of steps, each framework in a process of its own."""
+    """Print the times of a step, each framework in its own process."""
     for name, batch, count, rounds in (("lenet", 128, 60, 4), ("resnet18", 32, 6, 3)):
         for backend in names:
             arguments = ["one", backend, name, str(batch), str(count), str(rounds)]
@@ -242,11 +240,11 @@ def steps(names: list[str]) -> None:
                 stderr=subprocess.DEVNULL,
                 check=True,
             )
-            found = json.loads(result.stdout.splitlines()[-1])
+            times = json.loads(result.stdout.splitlines()[-1])
             print(
-                f"{name:9} batch {batch:3} {backend:6} bare {found['bare']:8.2f} ms  "
-                f"trainer {found['trainer']:8.2f} ms  ratio {found['trainer'] / found['bare']:.3f}  "
-                f"waiting for data {found['waiting']:.2%}",
+                f"{name:9} batch {batch:3} {backend:6} minimal {times['bare']:8.2f} ms  "
+                f"trainer {times['trainer']:8.2f} ms  ratio {times['trainer'] / times['bare']:.3f}  "
+                f"waiting for data {times['waiting']:.2%}",
                 flush=True,
             )
 
@@ -269,7 +267,7 @@ RECIPES = {
 
 
 def digits(names: list[str]) -> None:
-    """Print how well and how fast each framework learns the digits."""
+    """Print each framework's validation accuracy on the digits and its training time."""
     from common.training import metrics
 
     for network, recipe in RECIPES.items():
@@ -290,7 +288,7 @@ def digits(names: list[str]) -> None:
 
 
 def together(names: list[str], picture: Path) -> None:
-    """Run one experiment in every framework, draw the curves over one another and print where they part."""
+    """Run one experiment in every framework, plot all curves in one picture and print where they diverge."""
     with tempfile.TemporaryDirectory() as folder:
         runs = [str(Path(folder) / backend) for backend in names]
         for backend, run in zip(names, runs, strict=True):
@@ -306,7 +304,7 @@ def together(names: list[str], picture: Path) -> None:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the chosen measurement."""
     if sys.argv[1:2] == ["one"]:
         backend, name, *numbers = sys.argv[2:]
         print(json.dumps(compare_steps(backend, name, *map(int, numbers))))

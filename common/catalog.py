@@ -1,7 +1,7 @@
-"""The networks by name: configuration, default input, source.
+"""The catalog of networks: configuration, default input size, source.
 
-A configuration is valid from the moment it exists: every dataclass here checks its fields when it is made, so what
-builds a network from one need not check again. Sections are those of *Dive into Deep Learning*.
+Every dataclass here checks its fields when it is created, so code that builds a network from a configuration need not
+check again. Sections are those of *Dive into Deep Learning*.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = [
 
 
 _LIMIT = 2**31
-"""What every number of a configuration stays below: no framework has longer axes, and no product overflows."""
-_MOST_LAYERS = 1000
-"""Layers or blocks of all stages together: more than any published network has, and described within a second."""
+"""Upper bound of every number in a configuration: frameworks allow no longer axes, and no product overflows."""
+_MAX_LAYERS = 1000
+"""Maximum number of layers or blocks in all stages: more than published networks have, described within a second."""
 
 
 def _positive_int(field: str, value: object) -> int:
@@ -52,12 +52,12 @@ def _sequence(field: str, value: object, form: str) -> tuple[Any, ...]:
 
 def _check_depth(counts: Iterable[int]) -> None:
     depth = sum(counts)
-    if depth > _MOST_LAYERS:
-        raise ConfigError(f"`arch` has {depth} layers or blocks in its stages; it may have {_MOST_LAYERS} in all")
+    if depth > _MAX_LAYERS:
+        raise ConfigError(f"`arch` has {depth} layers or blocks in its stages; at most {_MAX_LAYERS} are allowed")
 
 
 def _stages(value: object, *columns: str) -> tuple[tuple[Any, ...], ...]:
-    """Check an `arch` row by row; all columns are positive integers but `multiplier`, a positive number."""
+    """Check an `arch` row by row: `multiplier` is a positive number, all other columns are positive integers."""
     form = f"a list of [{', '.join(columns)}], one for each stage"
     stages = []
     for i, row in enumerate(_sequence("arch", value, form), start=1):
@@ -76,9 +76,9 @@ def _stages(value: object, *columns: str) -> tuple[tuple[Any, ...], ...]:
 
 
 def bottleneck_width(channels: int, group_width: int, multiplier: float) -> int:
-    """Channels of a ResNeXt block's grouped convolution: `round(channels * multiplier)`.
+    """Return the channels of a ResNeXt block's grouped convolution: `round(channels * multiplier)`.
 
-    Raises ConfigError where they do not divide into groups of `group_width` channels.
+    Raises ConfigError if they do not divide into groups of `group_width` channels.
     """
     width = round(channels * multiplier)
     if width < 1 or width % group_width:
@@ -99,7 +99,7 @@ def _check_bottlenecks(stages: tuple[tuple[Any, ...], ...]) -> None:
 
 @dataclass(frozen=True)
 class Config:
-    """What every network takes. `input_size` is (height, width) in pixels."""
+    """Settings that every network has. `input_size` is (height, width) in pixels."""
 
     num_classes: int = 10
     in_channels: int = 1
@@ -175,7 +175,7 @@ class ResNeXtConfig(Config):
 
 @dataclass(frozen=True)
 class DenseNetConfig(Config):
-    """`arch`: layers of each dense block; `growth_rate`: channels a layer adds; `num_channels`: those of the stem."""
+    """`arch`: layers of each dense block; `growth_rate`: channels that a layer adds; `num_channels`: the stem's."""
 
     arch: tuple[int, ...] = (4, 4, 4, 4)
     growth_rate: int = 32
@@ -194,7 +194,7 @@ class DenseNetConfig(Config):
 
 @dataclass(frozen=True)
 class AnyNetConfig(Config):
-    """`arch`: (depth, channels, group width, bottleneck multiplier) for each stage; `stem_channels`: of the stem."""
+    """`arch`: (depth, channels, group width, bottleneck multiplier) for each stage; `stem_channels`: the stem's."""
 
     arch: tuple[tuple[int, int, int, float], ...] = ((4, 32, 16, 1), (6, 80, 16, 1))
     stem_channels: int = 32
@@ -208,10 +208,10 @@ class AnyNetConfig(Config):
 
 @dataclass(frozen=True)
 class Network:
-    """One network of the catalog: what to build (`family`, `config`), where it comes from, how its source trains it.
+    """One network of the catalog: its family and configuration, its source, and the source's training settings.
 
-    `family` names the class that builds it, the same in every implementation. `learning_rate` and `batch_size` are
-    the source's, for plain SGD.
+    `family` selects the class of the network in every implementation. `learning_rate` and `batch_size` are for plain
+    SGD.
     """
 
     name: str
@@ -221,13 +221,12 @@ class Network:
     section: str
     learning_rate: float
     batch_size: int = 128
-
     arxiv: str = ""
 
     def configured(self, /, **overrides: object) -> Network:
         """Return this network with some fields of its configuration replaced.
 
-        Raises ConfigError for a field the network does not have or a value it cannot take.
+        Raises ConfigError for an unknown field or an invalid value.
         """
         fields = [field.name for field in dataclasses.fields(self.config)]
         for name in overrides:
@@ -241,11 +240,11 @@ class Network:
         return (self.config.in_channels, *self.config.input_size)
 
     def settings(self) -> dict[str, Any]:
-        """Return the configuration by field name: the keyword arguments of the class that builds the network."""
+        """Return the configuration by field name: the keyword arguments of the network's class."""
         return dataclasses.asdict(self.config)
 
     def config_json(self) -> str:
-        """Return the whole configuration as JSON, as a weights file carries it."""
+        """Return the whole configuration as JSON, as weights files store it."""
         return json.dumps(self.settings())
 
 
@@ -355,13 +354,13 @@ FAMILIES: Mapping[str, Network] = {
     "densenet": NETWORKS["densenet"],
     "anynet": dataclasses.replace(NETWORKS["regnetx32"], name="anynet"),
 }
-"""The families by name, each with a default `arch` and taking any other."""
+"""The families by name, with a default `arch` that a configuration can replace."""
 
 
 def get(name: str, /, **overrides: object) -> Network:
-    """Return the network or family `name`, with `overrides` in place of its own configuration.
+    """Return the network or family `name`, with fields of its configuration replaced by `overrides`.
 
-    Raises ConfigError for an unknown name (naming the nearest ones), an unknown field or a value it cannot take.
+    Raises ConfigError for an unknown name (the message suggests similar ones), an unknown field or an invalid value.
     """
     known = {**FAMILIES, **NETWORKS}
     if name not in known:

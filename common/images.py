@@ -1,4 +1,4 @@
-"""Images as arrays: reading IDX files, enlarging, and the batches that parity runs on."""
+"""Images as arrays: IDX files, bilinear resizing, and the input batches of parity checks."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _UNSIGNED_BYTE = 0x08
 
 
 def idx_header(path: Path, head: bytes) -> tuple[int, tuple[int, ...]]:
-    """Return where the data of an IDX file of unsigned bytes starts, and their shape.
+    """Return the offset and the shape of the data in an IDX file of unsigned bytes.
 
-    `head` is how the file begins: at least 1024 bytes, or all of it. Raises InputError where it is no such header.
+    `head` is the first 1024 bytes or more of the file, or all of it. Raises InputError for any other header.
     """
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE:
         raise InputError(f"{path}: not an IDX file of unsigned bytes")
     start = 4 + 4 * head[3]
     if len(head) < start:
-        raise InputError(f"{path}: holds {len(head)} bytes; its header alone, of rank {head[3]}, takes {start}")
+        raise InputError(f"{path}: has {len(head)} bytes; its header alone, of rank {head[3]}, needs {start}")
     return start, tuple(int.from_bytes(head[i : i + 4], "big") for i in range(4, start, 4))
 
 
 def read_idx(path: Path) -> np.ndarray:
     """Read an IDX file of unsigned bytes (the format of MNIST), gzip-compressed or not.
 
-    Raises InputError where the file is not one, or is not whole.
+    Raises InputError if the file has another format or is incomplete.
     """
     try:
         data = path.read_bytes()
@@ -45,24 +45,24 @@ def read_idx(path: Path) -> np.ndarray:
     start, shape = idx_header(path, data[:1024])
     if len(data) - start != math.prod(shape):
         raise InputError(
-            f"{path}: holds {len(data)} bytes; its header, shape {shape}, makes {start + math.prod(shape)}"
+            f"{path}: has {len(data)} bytes; expected {start + math.prod(shape)} from its header, shape {shape}"
         )
     try:
         return np.frombuffer(data, np.uint8)[start:].reshape(shape)
-    except ValueError:  # too many axes, or an empty array with one that is too long
-        raise InputError(f"{path}: its header says shape {shape}, which no array can have") from None
+    except ValueError:  # too many axes, or an empty array with an axis that is too long
+        raise InputError(f"{path}: its header has shape {shape}, which no array can have") from None
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return the digits that come with rosetta: images (1797, 8, 8) of bytes, labels (1797,)."""
+    """Return the bundled digits: images (1797, 8, 8) of bytes, labels (1797,)."""
     images = read_idx(_DIGITS / "digits-images-idx3-ubyte.gz")
     return images, read_idx(_DIGITS / "digits-labels-idx1-ubyte.gz")
 
 
 def interpolation(pixels: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `size` new pixels its left and its right neighbor among `pixels`, and the right one's share.
+    """Return the left neighbors, right neighbors and right weights for linear resizing from `pixels` to `size` pixels.
 
-    Linear between pixel centers, edges held: new = (1 - share) * old[left] + share * old[right].
+    Linear between pixel centers, constant beyond the outer ones: new = (1 - share) * old[left] + share * old[right].
     """
     centers = (np.arange(size) + 0.5) * pixels / size - 0.5
     centers = np.clip(centers, 0, pixels - 1)
@@ -72,7 +72,7 @@ def interpolation(pixels: int, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _matrix(pixels: int, size: int) -> np.ndarray:
-    """Return the (size, pixels) matrix that interpolates."""
+    """Return the interpolation as a (size, pixels) matrix."""
     left, right, share = interpolation(pixels, size)
     matrix = np.zeros((size, pixels))
     np.add.at(matrix, (np.arange(size), left), 1 - share)
@@ -81,7 +81,7 @@ def _matrix(pixels: int, size: int) -> np.ndarray:
 
 
 def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize images bilinearly, pixel centers aligned: (..., H, W) -> (..., *size), in float64."""
+    """Resize images bilinearly with aligned pixel centers: (..., H, W) -> (..., *size), in float64."""
     height, width = images.shape[-2:]
     return _matrix(height, size[0]) @ images @ _matrix(width, size[1]).T
 
@@ -89,7 +89,7 @@ def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def real_batch(network: Network, batch: int, seed: int = 0) -> np.ndarray:
     """Return digits as an input of `network`, (batch, C, H, W) in [0, 1].
 
-    Each channel of an example is another digit: a repeated one would hide channels that changed places.
+    Each channel of an example is another digit, since equal channels would hide exchanged ones.
     """
     images, _ = digits()
     channels, *size = network.input_shape
@@ -98,5 +98,5 @@ def real_batch(network: Network, batch: int, seed: int = 0) -> np.ndarray:
 
 
 def noise_batch(network: Network, batch: int, seed: int = 0) -> np.ndarray:
-    """Return standard normal noise as an input of `network`, (batch, C, H, W): no edge of it is smooth."""
+    """Return standard normal noise as an input of `network`, (batch, C, H, W)."""
     return np.random.default_rng(seed).standard_normal((batch, *network.input_shape))

@@ -1,8 +1,8 @@
-"""Layouts: how the canonical (torch) arrangement of an array becomes that of a framework, and back.
+"""Convert arrays between the canonical layout and channels last.
 
-Canonical: activations NCHW, convolution kernels OIHW, dense weights (out, in) with a flattened image in C, H, W order.
-The other one, of JAX and TensorFlow: activations NHWC, kernels HWIO, dense weights (in, out), flattened in H, W, C
-order. All functions return a view where one exists.
+Canonical, as in PyTorch and MXNet: activations NCHW, convolution kernels OIHW, dense weights (out, in), images
+flattened in C, H, W order. Channels last, as in JAX and TensorFlow: activations NHWC, kernels HWIO, dense weights
+(in, out), images flattened in H, W, C order. All functions return a view if possible.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["Tensor", "canonical_input", "nchw_to_nhwc", "nhwc_to_nchw", "to_cano
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a manifest: its canonical shape and how a layout change treats it.
+    """Canonical shape and kind of a weight tensor; the kind determines its layout conversion.
 
-    `image` is set on the weight of a dense layer that reads a flattened image: that image's (channels, height, width).
+    `image` is the (channels, height, width) of the flattened image that a dense layer reads, for its weight only.
     """
 
     shape: tuple[int, ...]
@@ -28,19 +28,19 @@ class Tensor:
 
 
 def nchw_to_nhwc(array: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) -> (N, H, W, C); an array of any other rank has no image and comes back as it is."""
+    """(N, C, H, W) -> (N, H, W, C); arrays of any other rank are returned unchanged."""
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
 def nhwc_to_nchw(array: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) -> (N, C, H, W); an array of any other rank has no image and comes back as it is."""
+    """(N, H, W, C) -> (N, C, H, W); arrays of any other rank are returned unchanged."""
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
 
 def canonical_input(weight: Tensor | None, array: np.ndarray) -> np.ndarray:
-    """Return what a channels-last layer with this weight was given, as the canonical layer is given it.
+    """Convert the input of a channels-last layer with this weight to the input of the canonical layer.
 
-    Where that is a flattened image: (N, H * W * C) -> (N, C * H * W).
+    Only a flattened image changes: (N, H * W * C) -> (N, C * H * W).
     """
     if weight is None or weight.image is None:
         return array
@@ -49,7 +49,7 @@ def canonical_input(weight: Tensor | None, array: np.ndarray) -> np.ndarray:
 
 
 def to_channels_last(tensor: Tensor, array: np.ndarray) -> np.ndarray:
-    """Canonical weights -> those of a channels-last framework: OIHW -> HWIO, (out, in) -> (in, out)."""
+    """Convert a canonical weight to channels last: OIHW -> HWIO, (out, in) -> (in, out)."""
     if tensor.kind == "conv":
         return array.transpose(2, 3, 1, 0)
     if tensor.kind == "dense":
@@ -61,7 +61,7 @@ def to_channels_last(tensor: Tensor, array: np.ndarray) -> np.ndarray:
 
 
 def to_canonical(tensor: Tensor, array: np.ndarray) -> np.ndarray:
-    """Weights of a channels-last framework -> canonical ones; undoes `to_channels_last`."""
+    """Convert a channels-last weight to canonical; the inverse of `to_channels_last`."""
     if tensor.kind == "conv":
         return array.transpose(3, 2, 0, 1)
     if tensor.kind == "dense":

@@ -1,17 +1,17 @@
-"""Optimizers and learning-rate schedules, defined once: what every framework's own is configured to, or held to.
+"""Definitions of the optimizers and learning-rate schedules that every framework implements.
 
-Of a parameter w with gradient g of the loss (the mean over the batch), at step t = 1, 2, ... with learning rate r:
+For a parameter w with gradient g of the loss (the mean over the batch), at step t = 1, 2, ... with learning rate r:
 
-    clipping   g <- g min(1, c / |all g|)           by the norm of all gradients together, before all else
-    decay      g <- g + d w                         coupled; of every parameter, also biases, scales and shifts
+    clipping   g <- g min(1, c / |all g|)           by the norm of all gradients together, before anything else
+    decay      g <- g + d w                         coupled; for every parameter, also biases, scales and shifts
     sgd        w <- w - r g
-    momentum   v <- u v + g,  w <- w - r v          the learning rate is no part of the velocity
+    momentum   v <- u v + g,  w <- w - r v          the velocity does not contain the learning rate
     nesterov   v <- u v + g,  w <- w - r (g + u v)
     adam       m <- b1 m + (1 - b1) g,  s <- b2 s + (1 - b2) g^2
-               w <- w - r (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + e)     e stands outside the root
-    adamw      as adam, but d is decoupled: w <- w - r d w besides, and g is left as it is
+               w <- w - r (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + e)     e is outside the root
+    adamw      like adam, but the decay is decoupled: w <- w - r d w in addition, and g is unchanged
 
-v, m and s begin at zero. Sources: Polyak, 1964; Sutskever et al., 2013; Kingma and Ba, 2015 (arXiv:1412.6980,
+v, m and s start at zero. Sources: Polyak, 1964; Sutskever et al., 2013; Kingma and Ba, 2015 (arXiv:1412.6980,
 algorithm 1); Loshchilov and Hutter, 2019 (arXiv:1711.05101); Pascanu et al., 2013 (arXiv:1211.5063) for clipping.
 """
 
@@ -45,16 +45,16 @@ _ABOVE_ZERO, _BELOW_ONE = math.nextafter(0, 1), math.nextafter(1, 0)
 
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        least = "above 0" if low == _ABOVE_ZERO else f"at least {low:g}"
-        most = "below 1" if high == _BELOW_ONE else f"at most {high:g}"
-        raise ConfigError(f"`{name}` (={value!r}) must be a number {least} and {most}")
+        lower = "above 0" if low == _ABOVE_ZERO else f"at least {low:g}"
+        upper = "below 1" if high == _BELOW_ONE else f"at most {high:g}"
+        raise ConfigError(f"`{name}` (={value!r}) must be a number {lower} and {upper}")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimizer and its constants; the learning rate is given at each step.
+    """An optimizer and its constants, without the learning rate, which each step takes as an argument.
 
-    `momentum` is u, `weight_decay` d, `clip_norm` c (None: no clipping), `beta1`, `beta2` and `epsilon` those of Adam.
+    Above, `momentum` is u, `weight_decay` d, `clip_norm` c (None: no clipping), `beta1` b1, `beta2` b2, `epsilon` e.
     Raises ConfigError for an unknown name or a constant out of range.
     """
 
@@ -69,7 +69,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.name not in get_args(OptimizerName):
             raise unknown("optimizer", self.name, get_args(OptimizerName))
-        _check("momentum", self.momentum, _ABOVE_ZERO, _BELOW_ONE)  # without any, it is sgd
+        _check("momentum", self.momentum, _ABOVE_ZERO, _BELOW_ONE)  # with 0, use sgd
         _check("beta1", self.beta1, 0, _BELOW_ONE)
         _check("beta2", self.beta2, 0, _BELOW_ONE)
         _check("weight_decay", self.weight_decay, 0, 1e6)
@@ -79,16 +79,16 @@ class OptimizerConfig:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What the optimizer keeps beside each parameter, of its shape: velocity, or mean and square (m and s)."""
+        """Names of the arrays that the optimizer stores for each parameter: velocity (v), or mean and square (m, s)."""
         return _SLOTS[self.name]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of each step.
+    """A learning-rate schedule.
 
-    constant: `base` · step: times `factor` every `every` steps · cosine: from `base` down half a cosine to zero at
-    step `total`. Each rises first in `warmup` equal steps from base / warmup to base.
+    constant: `base`; step: multiplied by `factor` every `every` steps; cosine: half a cosine from `base` to zero at
+    step `total`. Each first increases linearly from `base / warmup` to `base` over `warmup` steps.
     Raises ConfigError for an unknown name or a number out of range.
     """
 
@@ -127,9 +127,9 @@ def update(
     step: int,
     learning_rate: float,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the parameters and the slots after step `step` (from 1), by the definitions above.
+    """Return the parameters and slots after step `step` (counted from 1), by the definitions above.
 
-    Slots are named `velocity.<parameter>`; those that are missing are zero.
+    Slots are named `<slot>.<parameter>`; missing ones are zero.
     """
     norm = math.sqrt(sum(float(np.sum(np.square(gradient))) for gradient in gradients.values()))
     scale = 1.0 if config.clip_norm is None or norm <= config.clip_norm else config.clip_norm / norm
@@ -143,17 +143,17 @@ def update(
             g = g + config.weight_decay * w
         old = [slots.get(f"{slot}.{name}", kept[f"{slot}.{name}"]) for slot in config.slots]
         if config.name == "sgd":
-            moved, change = [], g
+            new_slots, change = [], g
         elif config.name in ("momentum", "nesterov"):
             v = config.momentum * old[0] + g
-            moved, change = [v], v if config.name == "momentum" else g + config.momentum * v
+            new_slots, change = [v], v if config.name == "momentum" else g + config.momentum * v
         else:
             m = config.beta1 * old[0] + (1 - config.beta1) * g
             s = config.beta2 * old[1] + (1 - config.beta2) * g**2
             change = (m / (1 - config.beta1**step)) / (np.sqrt(s / (1 - config.beta2**step)) + config.epsilon)
-            moved = [m, s]
+            new_slots = [m, s]
         if config.name == "adamw":
             change = change + config.weight_decay * w
         new[name] = w - learning_rate * change
-        kept.update({f"{slot}.{name}": value for slot, value in zip(config.slots, moved, strict=True)})
+        kept.update({f"{slot}.{name}": value for slot, value in zip(config.slots, new_slots, strict=True)})
     return new, kept

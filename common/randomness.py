@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for and on nothing that happened before, so that a run can be resumed."""
+"""Seeds that depend only on the run's seed and the step, so that a resumed run draws the same random numbers."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["step_seed"]
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed, below 2^31, of the random numbers (dropout masks) that training step `step` draws."""
+    """Return the seed, below 2^31, of the dropout masks of training step `step`."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0] >> 1)

@@ -1,7 +1,7 @@
-"""Canonical weights: how they are initialized, and the files that carry them.
+"""Canonical weights: initialization, and reading and writing of weights files.
 
-A file is a `.safetensors` file with metadata: tensors under canonical names in the torch layout, in network order.
-Reading maps it into memory, so that a tensor costs nothing until it is used.
+A weights file is a `.safetensors` file with metadata. Its tensors have canonical names and the torch layout, in network
+order. Files are memory-mapped when read, so unused tensors cost nothing.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ DTypeName = Literal["float32", "float64"]
 
 _FORMAT, _VERSION = "rosetta-weights", "1"
 _CHUNK = 1 << 18
-"""Numbers handled at a time: what stays in a processor's cache while it is made, converted and checked."""
+"""Numbers processed at a time; a chunk fits into a processor's cache."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A checked weights file. `tensors` are views into the mapped file; writing to one leaves the file alone."""
+    """A checked weights file. `tensors` are views of the memory-mapped file; writes to them do not reach the file."""
 
     path: Path
     network: Network
@@ -54,7 +54,7 @@ class WeightsFile:
 
 
 def _uniform_range(name: str, tensor: Tensor, scheme: Scheme) -> tuple[float, float]:
-    """Return the bounds between which a tensor's numbers are drawn evenly."""
+    """Return the bounds of the uniform distribution of a tensor's numbers."""
     leaf = name.rpartition(".")[2]
     if tensor.kind == "vector":
         if scheme == "xavier":
@@ -68,16 +68,16 @@ def _uniform_range(name: str, tensor: Tensor, scheme: Scheme) -> tuple[float, fl
         }.get(leaf, (-0.5, 0.5))
     receptive_field = math.prod(tensor.shape[2:])
     fan_in, fan_out = tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
-    # Xavier: Glorot and Bengio, 2010, equation 16. Probe: variance 2 / fan_in, which keeps activations alive through
-    # any number of rectified layers (He et al., 2015, equation 10).
+    # Xavier: Glorot and Bengio, 2010, equation 16. Probe: variance 2 / fan_in, which preserves the scale of activations
+    # through any number of ReLU layers (He et al., 2015, equation 10).
     bound = math.sqrt(6 / (fan_in + fan_out)) if scheme == "xavier" else math.sqrt(6 / fan_in)
     return -bound, bound
 
 
 def _chunks(name: str, tensor: Tensor, scheme: Scheme, seed: int) -> Iterator[np.ndarray]:
-    """Iterate over a tensor's numbers in float64, some at a time, in one buffer that each step overwrites."""
+    """Iterate over chunks of a tensor's numbers in float64; all chunks share one buffer."""
     low, high = _uniform_range(name, tensor, scheme)
-    # A stream for each name: a tensor's numbers depend on neither the other tensors nor their order.
+    # One random stream per name: a tensor's numbers do not depend on other tensors or their order.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *name.encode()])))
     buffer = np.empty(_CHUNK)
     remaining = math.prod(tensor.shape)
@@ -98,10 +98,10 @@ def _check_seed(seed: int) -> None:
 def initialize(
     network: Network, scheme: Scheme = "xavier", seed: int = 0, dtype: DTypeName = "float32"
 ) -> dict[str, np.ndarray]:
-    """Return new weights by canonical name: the same numbers on every machine; float32 ones are the rounded float64.
+    """Return new weights by canonical name, the same on every machine; float32 weights are the rounded float64 ones.
 
-    `xavier` is for training: Xavier-uniform weights, zero biases, unit scales and variances. `probe` is for parity:
-    every tensor is random, so that no mistake hides behind a zero or a one.
+    `xavier` is for training: Xavier-uniform weights, zero biases, scales and variances of one. `probe` is for parity:
+    every tensor is random, since zeros and ones can hide mistakes.
     """
     _check_seed(seed)
     tensors = {}
@@ -123,10 +123,10 @@ def write_initial(
     dtype: DTypeName = "float32",
     durable: bool = True,
 ) -> None:
-    """Write what `initialize` returns to a file, never holding more of it than a chunk.
+    """Write the weights that `initialize` returns to a file, with only one chunk in memory at a time.
 
-    `durable` as for `atomic_writer`.
-    Raises ConfigError for an unknown scheme or dtype, InputError where the file cannot be written.
+    `durable` is passed to `atomic_writer`.
+    Raises ConfigError for an unknown scheme or dtype, InputError if the file cannot be written.
     """
     _check_seed(seed)
     if scheme not in get_args(Scheme):
@@ -144,7 +144,7 @@ def write_initial(
 def write(path: Path, network: Network, tensors: Mapping[str, np.ndarray]) -> None:
     """Write `tensors` as the weights of `network`, in network order.
 
-    Raises WeightsError where they are not its weights, InputError where the file cannot be written.
+    Raises WeightsError if the tensors do not fit the network, InputError if the file cannot be written.
     """
     check("these weights", network, tensors)
     ordered = {name: tensors[name] for name in reference.describe(network).manifest}
@@ -162,23 +162,23 @@ def _metadata(network: Network) -> dict[str, str]:
 
 
 def _listed(names: Iterable[str], sign: str) -> list[str]:
-    """Return names behind a sign, the first few of many, for a message."""
+    """Return at most six names, each after `sign`, for a message."""
     names = list(names)
     shown = [f"{sign} {name}" for name in names[:6]]
     return shown if len(names) <= 6 else [*shown, f"and {len(names) - 6} more"]
 
 
 def misnamed(expected: Iterable[str], given: Iterable[str]) -> str:
-    """Return which names are missing, behind `-`, and which unexpected, behind `+`, for a message; "" where none is."""
+    """Return the missing names, each after `-`, and the unexpected ones, each after `+`; "" if there are none."""
     expected, given = dict.fromkeys(expected), dict.fromkeys(given)
     missing, extra = (name for name in expected if name not in given), (name for name in given if name not in expected)
     return ", ".join([*_listed(missing, "-"), *_listed(extra, "+")])
 
 
 def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise WeightsError unless `tensors` are weights of `network`: names, shapes, one dtype, all finite.
+    """Raise WeightsError unless `tensors` have the network's names and shapes, one dtype, and finite values.
 
-    The error's one line begins with `source` and lists missing names with `-`, unexpected ones with `+`.
+    The message begins with `source` and lists missing names after `-`, unexpected ones after `+`.
     """
     manifest = reference.describe(network).manifest
     if differences := misnamed(manifest, tensors):
@@ -193,7 +193,9 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
     first = next(iter(dtypes))
     for name, dtype in dtypes.items():
         if dtype != dtypes[first]:
-            raise WeightsError(f"{source}: {name} is {dtype} and {first} is {dtypes[first]}; all must be of one type")
+            raise WeightsError(
+                f"{source}: {name} is {dtype} and {first} is {dtypes[first]}; expected one dtype for all"
+            )
     for name in manifest:
         numbers = tensors[name].reshape(-1)
         for start in range(0, numbers.size, _CHUNK):
@@ -202,38 +204,38 @@ def check(source: str, network: Network, tensors: Mapping[str, np.ndarray]) -> N
 
 
 def _metadata_network(path: Path, metadata: Mapping[str, str], tensors: int) -> Network:
-    """Return the network that a file's metadata names; `tensors` is how many the file has."""
+    """Return the network that a file's metadata describes; `tensors` is the number of tensors in the file."""
     if metadata.get("format") != _FORMAT:
         raise WeightsError(
-            f"{path}: a safetensors file, but not of rosetta (format is {metadata.get('format')!r}, expected "
-            f"{_FORMAT!r}); write one with `rosetta init` or `save_weights`"
+            f"{path}: a safetensors file, but not a rosetta weights file (its format is {metadata.get('format')!r}, "
+            f"expected {_FORMAT!r}); write one with `rosetta init` or `save_weights`"
         )
     if metadata.get("version") != _VERSION:
         raise WeightsError(
-            f"{path}: version {metadata.get('version')!r} of the format; this rosetta reads {_VERSION!r}"
+            f"{path}: format version {metadata.get('version')!r}; this version of rosetta reads {_VERSION!r}"
         )
     try:
         name, config = metadata["network"], json_records.parse(metadata["config"])
         if not isinstance(config, dict):
             raise ConfigError(f"`config` (={shown(config)}) must be an object")
         network = catalog.get(name, **config)
-        # Before anything is made of each layer; all have at least one tensor.
+        # Checked before any layer is created; each has at least one tensor.
         arch = getattr(network.config, "arch", ())
         depth = sum(stage if isinstance(stage, int) else stage[0] for stage in arch)
         if depth > tensors:
-            raise ConfigError(f"`arch` has {depth} layers or blocks, and the file {tensors} tensors")
+            raise ConfigError(f"`arch` has {depth} layers or blocks, but the file has only {tensors} tensors")
         reference.describe(network)
     except KeyError as error:
         raise WeightsError(f"{path}: its metadata has no {error}") from None
     except ValueError as error:
-        raise WeightsError(f"{path}: its metadata names no network that can be built: {error}") from None
+        raise WeightsError(f"{path}: its metadata describes no valid network: {error}") from None
     return network
 
 
 def read(path: Path | str) -> WeightsFile:
-    """Map a weights file into memory and check all of it.
+    """Memory-map a weights file and check all of it.
 
-    Raises WeightsError where it is not a whole, valid file of finite weights of the network that it names.
+    Raises WeightsError unless the file is complete and holds finite weights of the network in its metadata.
     """
     path = Path(path)
     try:
@@ -252,24 +254,24 @@ def read(path: Path | str) -> WeightsFile:
 
 
 def network_of(model: object) -> Network:
-    """Return the catalog entry that `build` left on a native model.
+    """Return the catalog entry that `build` stored on a framework's model.
 
-    Raises TypeError for a model that `build` did not make.
+    Raises TypeError for a model that is not from `build`.
     """
     network = getattr(model, "network", None)
     if not isinstance(network, Network):
-        raise TypeError(f"{type(model).__name__} does not know its network; make the model with `build(name, ...)`")
+        raise TypeError(f"{type(model).__name__} has no catalog entry; create the model with `build(name, ...)`")
     return network
 
 
 def read_for(model: object, path: Path | str) -> WeightsFile:
-    """Read a file that is to be loaded into `model`.
+    """Read a weights file for `model`.
 
-    Raises WeightsError where the file is not valid, or is of another network or configuration.
+    Raises WeightsError if the file is invalid, or of another network or configuration.
     """
     network = network_of(model)
     if isinstance(network, ExternalNetwork):
-        raise TypeError("files are of networks of the catalog, and this model's is not")
+        raise TypeError(f"{network.name} is not in the catalog; weights files exist for networks of the catalog only")
     file = read(path)
     if file.network.family != network.family or file.network.config != network.config:
         raise WeightsError(

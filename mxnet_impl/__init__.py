@@ -1,7 +1,7 @@
-"""The networks in MXNet: Gluon `HybridBlock`s in NCHW that train, print, hybridize and export as any other.
+"""The networks in MXNet: Gluon `HybridBlock`s in NCHW layout.
 
-Gluon works out the sizes of a layer's inputs when it sees the first ones, so no layer is told them. `build` shows a
-network its input without computing anything.
+Gluon infers the input channels of each layer from the network's input, so no layer is given them. `build` infers them
+without computing anything.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ _NETWORKS: dict[str, type[HybridBlock]] = {
 
 
 def build(name: str, *, dtype: Literal["float32", "float64"] = "float32", **config: object) -> HybridBlock:
-    """Return the network `name` of the catalog, with Gluon's own initialization.
+    """Return the network `name` of the catalog, with Gluon's default initialization.
 
-    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size`, and what the network has besides.
-    Raises ConfigError for an unknown name, a wrong configuration, or an input too small for the network.
+    `config` overrides the catalog: `num_classes`, `in_channels`, `input_size` and the network's other settings.
+    Raises ConfigError for an unknown name, an invalid configuration, or an input too small for the network.
     """
     model = uninitialized(catalog.get(name, **config))
     model.initialize()
-    # Only now, since Gluon's initializers cannot draw float64 numbers.
+    # After initialization, since Gluon's initializers cannot draw float64 numbers.
     model.cast(dtype)
     return model
 
 
 def uninitialized(network: Network) -> HybridBlock:
-    """Return the network with all its shapes known and no memory taken for its weights.
+    """Return the network with all shapes inferred and no memory allocated for its weights.
 
-    Raises ConfigError where the input is too small.
+    Raises ConfigError if the input is too small.
     """
     reference.describe(network)
     model = _NETWORKS[network.family](**network.settings())

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
+from mxnet_impl.layers import HybridSequential
+
 __all__ = ["AlexNet"]
 
 
-class AlexNet(nn.HybridSequential):
+class AlexNet(HybridSequential):
     """Five convolutions with three max-pools 3x3/2, dense 4096, 4096, classes.
 
     (N, C, H, W) -> (N, num_classes).

@@ -8,13 +8,13 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from mxnet_impl.heads import Head
-from mxnet_impl.layers import BatchNorm
+from mxnet_impl.layers import BatchNorm, HybridSequential
 from mxnet_impl.resnext import ResNeXtStage
 
 __all__ = ["AnyNet"]
 
 
-class SmallStem(nn.HybridSequential):
+class SmallStem(HybridSequential):
     """conv 3x3/2, bn, relu: (N, C, H, W) -> (N, channels, H/2, W/2)."""
 
     def __init__(self, channels: int) -> None:
@@ -24,7 +24,7 @@ class SmallStem(nn.HybridSequential):
         self.relu = nn.Activation("relu")
 
 
-class AnyNet(nn.HybridSequential):
+class AnyNet(HybridSequential):
     """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
@@ -41,5 +41,5 @@ class AnyNet(nn.HybridSequential):
         super().__init__()
         self.stem = SmallStem(stem_channels)
         for i, (depth, channels, group_width, multiplier) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", ResNeXtStage(depth, channels, group_width, multiplier, stride=2))
+            self.register_child(ResNeXtStage(depth, channels, group_width, multiplier, stride=2), f"stage{i}")
         self.head = Head(num_classes)

@@ -1,4 +1,4 @@
-"""MXNet behind the Backend protocol."""
+"""The Backend protocol implemented with MXNet."""
 
 from __future__ import annotations
 
@@ -29,80 +29,85 @@ Observer = Callable[[str, HybridBlock, mx.np.ndarray, mx.np.ndarray], mx.np.ndar
 
 
 def _run(model: HybridBlock, x: mx.np.ndarray, training: bool) -> mx.np.ndarray:
+    """Return the logits; in training mode, also update the running statistics."""
     if not training:
         return model(x)
-    # MXNet moves the running statistics in the backward pass, so there must be one, and something to differentiate by.
-    # Hybridized with static memory, it does not make whoever reads them wait for that.
+    # MXNet updates the running statistics in the backward pass, which needs an array to differentiate by.
     x.attach_grad()
     with exact_statistics(model):
         with autograd.record():
             logits = model(x)
         logits.backward()
+    # Reading a running statistic does not wait for its update in a graph with static memory.
     npx.waitall()
     return logits
 
 
 def _observed(
-    model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer, moves: bool = True
+    model: HybridBlock, x: mx.np.ndarray, training: bool, observe: Observer, update_statistics: bool = True
 ) -> mx.np.ndarray:
-    """Run the model and call `observe(path, block, input, output)` after each block below it; what it returns goes on.
+    """Run the model and call `observe(path, block, input, output)` after each of its blocks.
 
-    Blocks that do not make one array of another are left out. Unless it `moves` the running statistics, it may
-    run in training mode without a gradient.
+    An array that `observe` returns replaces the block's output. Blocks of several inputs or outputs are not observed.
+    Without `update_statistics`, training mode computes no gradient.
     """
-    # A hybridized block runs its recorded graph, and does not call its children.
-    active, flags = model._active, dict(model._flags)
-    model.hybridize(active=False)
-    paths = {id(block): path for path, block in named_blocks(model)}
-    # An activation that a layer was given is no part of what the layer is seen to do, as in the other frameworks.
-    fused = {id(block.act): block for _, block in named_blocks(model) if getattr(block, "act", None) is not None}
-    with_activation = {id(block) for block in fused.values()}
+    blocks = {id(block): (path, block) for path, block in named_blocks(model)}
+    # Gluon runs the activation of a Conv2D or Dense as a child; the other frameworks observe the layer without it.
+    fused = {id(block.act): id(block) for _, block in blocks.values() if getattr(block, "act", None) is not None}
     inputs: dict[int, mx.np.ndarray] = {}
-    # A hook cannot change what a block hands on; every one of them is called through this method.
-    call = Block.__call__
 
-    def observed_call(block: Block, *args: mx.np.ndarray) -> mx.np.ndarray:
-        if id(block) in with_activation:
-            inputs[id(block)] = args[0]
-        if id(block) in fused:
-            layer = fused[id(block)]
-            other = observe(paths[id(layer)], layer, inputs[id(layer)], args[0])
-            return call(block, args[0] if other is None else other)
-        output = call(block, *args)
-        single = len(args) == 1 and isinstance(output, mx.np.ndarray)
-        seen = single and id(block) in paths and id(block) not in with_activation
-        other = observe(paths[id(block)], block, args[0], output) if seen else None
-        return output if other is None else other
+    def observed_forward(block: HybridBlock, forward: Callable[..., mx.np.ndarray]) -> Callable[..., mx.np.ndarray]:
+        def run(*args: mx.np.ndarray) -> mx.np.ndarray:
+            if id(block) in fused:
+                path, layer = blocks[fused[id(block)]]
+                replacement = observe(path, layer, inputs[id(layer)], args[0])
+                return forward(args[0] if replacement is None else replacement)
+            if id(block) in fused.values():
+                inputs[id(block)] = args[0]
+                return forward(*args)
+            output = forward(*args)
+            if len(args) != 1 or not isinstance(output, mx.np.ndarray):
+                return output
+            replacement = observe(blocks[id(block)][0], block, args[0], output)
+            return output if replacement is None else replacement
 
-    Block.__call__ = observed_call
+        return run
+
+    active, flags = model._active, dict(model._flags)
+    # A hybridized block runs its recorded graph and does not call its children.
+    model.hybridize(active=False)
+    # Gluon's forward hooks cannot replace an output. Each block's own `forward` is wrapped, no class is changed.
+    for _, block in blocks.values():
+        block.forward = observed_forward(block, block.forward)
     try:
-        if moves:
+        if update_statistics:
             return _run(model, x, training)
         with autograd.train_mode() if training else autograd.predict_mode():
             return model(x)
     finally:
-        Block.__call__ = call
+        for _, block in blocks.values():
+            del block.forward
         model.hybridize(active, **flags)
 
 
 class Backend:
-    """mxnet; see `common.backends.protocol.Backend`."""
+    """MXNet's implementation of `common.backends.protocol.Backend`."""
 
     container = "HybridSequential"
 
     def __init__(self, device: str = "cpu") -> None:
         if device == "gpu" and not mx.context.num_gpus():
             raise no_device("MXNet")
-        # MXNet has no switch for TF32; NVIDIA's libraries look here when they are first used.
+        # MXNet has no switch for TF32; NVIDIA's libraries read this variable at their first use.
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         self._context = mx.gpu() if device == "gpu" else mx.cpu()
 
     def build(self, network: Network, dtype: DTypeName) -> HybridBlock:
-        # A Gluon block and its scope refer to each other: a model that nobody holds any more stays until this.
+        # A Gluon block and its scope refer to each other, so an unused model stays in memory until a collection.
         gc.collect()
         model = uninitialized(network)
         model.cast(dtype)
-        # Gluon keeps a gradient beside every weight that may have one, which doubles the memory.
+        # Gluon allocates a gradient for every weight that may have one, which doubles the memory.
         model.collect_params().setattr("grad_req", "null")
         return model
 
@@ -132,19 +137,19 @@ class Backend:
                 outputs[path] = output.asnumpy()
             return self._input(model, given[path]) if given and path in given else None
 
-        logits = _observed(model, self._input(model, x), training, observe, moves=given is None)
+        logits = _observed(model, self._input(model, x), training, observe, update_statistics=given is None)
         outputs["logits"] = logits.asnumpy()
         check_all_ran(model.network, (path for path, _ in named_blocks(model)), ran)
         return {tap: outputs[tap] for tap in taps}
 
     def calls(self, model: HybridBlock, x: np.ndarray, training: bool = False) -> Calls:
-        found: Calls = {}
+        calls: Calls = {}
 
-        def observe(path: str, _: HybridBlock, given: mx.np.ndarray, output: mx.np.ndarray) -> None:
-            found[path] = given.asnumpy(), output.asnumpy()
+        def observe(path: str, _: HybridBlock, block_input: mx.np.ndarray, output: mx.np.ndarray) -> None:
+            calls[path] = block_input.asnumpy(), output.asnumpy()
 
-        _observed(model, self._input(model, x), training, observe, moves=False)
-        return found
+        _observed(model, self._input(model, x), training, observe, update_statistics=False)
+        return calls
 
     def summary(self, model: HybridBlock) -> list[Call]:
         calls: list[Call] = []
@@ -159,9 +164,9 @@ class Backend:
 
     def gradients(self, model: HybridBlock, x: np.ndarray, labels: np.ndarray) -> Gradients:
         y = mx.np.array(labels, ctx=self._context)
-        loss, by_parameter, by_images = gradients(model, self._input(model, x), y)
-        arrays = {name: gradient.asnumpy() for name, gradient in by_parameter.items()}
-        return Gradients(loss.item(), arrays, by_images.asnumpy())
+        loss, parameter_gradients, input_gradient = gradients(model, self._input(model, x), y)
+        arrays = {name: gradient.asnumpy() for name, gradient in parameter_gradients.items()}
+        return Gradients(loss.item(), arrays, input_gradient.asnumpy())
 
     def trainer(self, model: HybridBlock, optimizer: OptimizerConfig, seed: int = 0) -> Trainer:
         return Trainer(model, optimizer, seed)

@@ -1,4 +1,4 @@
-"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167), from Gluon's layer and from scratch."""
+"""LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167): Gluon's layer, and one from scratch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mxnet import np
 from mxnet.gluon import HybridBlock, nn
 
 from mxnet_impl import layers
-from mxnet_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Tensor
+from mxnet_impl.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, HybridSequential, Tensor
 
 __all__ = ["BNLeNet", "BNLeNetScratch", "BatchNorm", "batch_norm"]
 
@@ -22,31 +22,31 @@ def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: 
 
     (N, C) or (N, C, H, W) -> the same shape.
     """
-    # A symbol does not know its rank, so the channels go last, where (C,) applies to each of them at any rank.
+    # A symbol does not know its rank. With the channels last, shape (C,) broadcasts over them at any rank.
     normalized = (x.swapaxes(1, -1) - mean) / (variance + BATCH_NORM_EPSILON) ** 0.5
     return (weight * normalized + bias).swapaxes(1, -1)
 
 
 class _ChooseStatistics(mx.operator.CustomOp):
-    """In training give the batch's statistics and move the running ones toward them; in evaluation give the latter."""
+    """Training returns the batch's statistics and updates the running ones; evaluation returns the running ones."""
 
     def forward(self, is_train: bool, req: list[str], in_data: Arrays, out_data: Arrays, aux: Arrays) -> None:
         self.training = is_train
-        for batch, running, output, how in zip(in_data, aux, out_data, req, strict=True):
+        for batch, running, output, request in zip(in_data, aux, out_data, req, strict=True):
             if is_train:
                 running[:] = BATCH_NORM_MOMENTUM * running + (1 - BATCH_NORM_MOMENTUM) * batch
-            self.assign(output, how, batch if is_train else running)
+            self.assign(output, request, batch if is_train else running)
 
     def backward(
         self, req: list[str], out_grad: Arrays, in_data: Arrays, out_data: Arrays, in_grad: Arrays, aux: Arrays
     ) -> None:
-        for output, batch, how in zip(out_grad, in_grad, req, strict=True):
-            self.assign(batch, how, output if self.training else np.zeros_like(output))
+        for output, batch, request in zip(out_grad, in_grad, req, strict=True):
+            self.assign(batch, request, output if self.training else np.zeros_like(output))
 
 
 @mx.operator.register("choose_statistics")
 class _ChooseStatisticsProperties(mx.operator.CustomOpProp):
-    """(C,) mean, (C,) variance -> the same, with the running ones as auxiliary states."""
+    """(C,) mean, (C,) variance -> the same shapes; the running statistics are auxiliary states."""
 
     def list_arguments(self) -> list[str]:
         return ["mean", "variance"]
@@ -67,8 +67,8 @@ class _ChooseStatisticsProperties(mx.operator.CustomOpProp):
 class BatchNorm(HybridBlock):
     """Batch normalization from its definition: (N, C) or (N, C, H, W) -> the same shape.
 
-    Statistics are over the batch, for images also over height and width. Training normalizes by the batch's mean and
-    biased variance and moves the running ones toward them; evaluation normalizes by the running ones.
+    Statistics are over the batch, and over height and width of images. Training normalizes by the batch's mean and
+    biased variance and updates the running statistics; evaluation normalizes by the running statistics.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -89,17 +89,17 @@ class BatchNorm(HybridBlock):
     ) -> Tensor:
         channels = F.npx.batch_flatten(x.swapaxes(0, 1))
         mean = channels.mean(axis=1)
-        # Spelled out because the gradient of MXNet's `np.var` is zero.
+        # Written out because the gradient of MXNet's `np.var` is zero.
         variance = F.np.square(channels - mean.reshape(-1, 1)).mean(axis=1)
-        # A hybridized network is recorded once and then runs without Python, which could neither see the mode nor move
-        # the statistics. An operator is told the mode at every run and may write to its auxiliary states. Operators of
-        # one's own come from MXNet's older interface.
+        # The recorded graph of a hybridized network runs without Python code, which therefore can neither read the mode
+        # nor update the statistics. An operator receives the mode at every run and may write to its auxiliary states.
+        # MXNet has custom operators in its older interface only.
         statistics = (each.as_nd_ndarray() for each in (mean, variance, running_mean, running_var))
         mean, variance = F.Custom(*statistics, op_type="choose_statistics")
         return batch_norm(x, mean.as_np_ndarray(), variance.as_np_ndarray(), weight, bias)
 
 
-class BNLeNet(nn.HybridSequential):
+class BNLeNet(HybridSequential):
     """(conv 5x5, bn, sigmoid, avg-pool 2x2) twice, (dense, bn, sigmoid) of 120 and 84, dense.
 
     (N, C, H, W) -> (N, num_classes). The first convolution is not padded, unlike LeNet's.
@@ -128,6 +128,6 @@ class BNLeNet(nn.HybridSequential):
 
 
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalization of this file: (N, C, H, W) -> (N, num_classes)."""
+    """The same network with the batch normalization of this file: (N, C, H, W) -> (N, num_classes)."""
 
     norm = BatchNorm

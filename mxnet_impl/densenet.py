@@ -10,7 +10,7 @@ from types import ModuleType
 from mxnet.gluon import HybridBlock, nn
 
 from mxnet_impl.heads import Stem
-from mxnet_impl.layers import BatchNorm, Tensor
+from mxnet_impl.layers import BatchNorm, HybridSequential, NamedChildren, Tensor
 
 __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
@@ -28,22 +28,21 @@ class DenseLayer(HybridBlock):
         return F.np.concatenate([x, self.conv(self.relu(self.bn(x)))], axis=1)
 
 
-class DenseBlock(HybridBlock):
+class DenseBlock(NamedChildren):
     """`num_layers` dense layers: (N, C, H, W) -> (N, C + num_layers * growth_rate, H, W)."""
 
     def __init__(self, num_layers: int, growth_rate: int) -> None:
         super().__init__()
-        self.num_layers = num_layers
         for j in range(1, num_layers + 1):
-            setattr(self, f"block{j}", DenseLayer(growth_rate))
+            self.register_child(DenseLayer(growth_rate), f"block{j}")
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:  # noqa: N803 (Gluon's own name for it)
-        for j in range(1, self.num_layers + 1):
-            x = getattr(self, f"block{j}")(x)
+        for block in self._children.values():
+            x = block(x)
         return x
 
 
-class Transition(nn.HybridSequential):
+class Transition(HybridSequential):
     """bn, relu, conv 1x1, avg-pool 2x2: (N, C, H, W) -> (N, channels, H/2, W/2)."""
 
     def __init__(self, channels: int) -> None:
@@ -54,7 +53,7 @@ class Transition(nn.HybridSequential):
         self.pool = nn.AvgPool2D(2)
 
 
-class DenseHead(nn.HybridSequential):
+class DenseHead(HybridSequential):
     """bn, relu, global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
 
     def __init__(self, num_classes: int) -> None:
@@ -66,7 +65,7 @@ class DenseHead(nn.HybridSequential):
         self.fc = nn.Dense(num_classes)
 
 
-class DenseNet(nn.HybridSequential):
+class DenseNet(HybridSequential):
     """Stem, a dense block for each count of `arch` with transitions between, head.
 
     (N, C, H, W) -> (N, num_classes). Each transition halves the channels (rounding down) and the image.
@@ -85,9 +84,9 @@ class DenseNet(nn.HybridSequential):
         self.stem = Stem(num_channels)
         channels = num_channels
         for i, num_layers in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", DenseBlock(num_layers, growth_rate))
+            self.register_child(DenseBlock(num_layers, growth_rate), f"stage{i}")
             channels += num_layers * growth_rate
             if i < len(arch):
-                setattr(self, f"transition{i}", Transition(channels // 2))
+                self.register_child(Transition(channels // 2), f"transition{i}")
                 channels //= 2
         self.head = DenseHead(num_classes)

@@ -1,4 +1,4 @@
-"""How MXNet runs a network fast: batch norm folded away, static memory, and what oneDNN computes and fuses."""
+"""MXNet's fast execution paths: folded batch normalization, static memory, operators fused by oneDNN."""
 
 from __future__ import annotations
 
@@ -28,49 +28,50 @@ _PATHS = ("mxnet-imperative", "mxnet-hybrid", "mxnet-onednn")
 
 
 def set_threads(count: int) -> None:
-    """Compute on so many threads.
+    """Set the number of threads that MXNet computes on.
 
-    OpenMP takes the number from the thread that enters a loop. That is MXNet's one worker for the CPU, which starts
-    with what OMP_NUM_THREADS said when MXNet was imported, so the worker is told.
+    OpenMP uses the setting of the thread that enters a loop: MXNet's worker thread for the CPU. That thread starts with
+    the value of OMP_NUM_THREADS at import, so the new number is set from a function that runs on it.
     """
-    tell = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: _LIB.MXSetNumOMPThreads(count))
+    set_count = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: _LIB.MXSetNumOMPThreads(count))
     cpu = (ctypes.c_int * 2)(mx.cpu().device_typeid, 0)
-    check_call(_LIB.MXEnginePushSync(tell, None, None, cpu, None, 0, None, 0, None, 0, b"set_threads"))
-    # The worker calls what Python must not have forgotten by then.
+    check_call(_LIB.MXEnginePushSync(set_count, None, None, cpu, None, 0, None, 0, None, 0, b"set_threads"))
+    # Python must keep the function alive until the worker has called it.
     npx.waitall()
 
 
 def _in_older_operators(graph: mx.symbol.Symbol, images: tuple[int, ...], trains: bool) -> mx.symbol.Symbol:
-    """Return a graph with its sums and concatenations as MXNet's older operators: the same function.
+    """Return the same graph with additions and concatenations as operators of MXNet's older interface.
 
-    NumPy's are none that oneDNN computes, so that its arrays are brought back to NCHW for them, none that a convolution
-    is fused with, and none that the exporter to ONNX knows. `images`: the shape of the input. One that `trains` has its
-    global pool as a mean.
+    oneDNN does not implement the NumPy operators: it converts its arrays to NCHW for them and fuses none with a
+    convolution. Nor does the ONNX exporter know them. `images` is the shape of the input. With `trains`, global average
+    pools become means.
     """
     internals = graph.get_internals()
     shapes = dict(zip(internals.list_outputs(), internals.infer_shape(data=images)[1], strict=True))
-    written = json.loads(graph.tojson())
-    nodes = written["nodes"]
+    definition = json.loads(graph.tojson())
+    nodes = definition["nodes"]
     for node in nodes:
         if node["op"] == "_npi_concatenate":
             node["op"] = "Concat"
             node["attrs"] = {"dim": node["attrs"]["axis"], "num_args": node["attrs"]["num_args"]}
         elif node["op"] == "_npi_add":
-            added = {shapes.get(f"{nodes[i]['name']}_output") for i, *_ in node["inputs"]}
-            # The older one does not broadcast, as batch normalization from scratch does.
-            if len(added) == 1 and None not in added:
+            operand_shapes = {shapes.get(f"{nodes[i]['name']}_output") for i, *_ in node["inputs"]}
+            # The older operator does not broadcast; batch normalization from scratch needs that.
+            if len(operand_shapes) == 1 and None not in operand_shapes:
                 node["op"] = "elemwise_add"
         elif trains and node["op"] == "Pooling" and node["attrs"]["global_pool"] == "True":
-            # oneDNN's gradient of one comes in an order of its own, for which it has slow code alone from there on.
+            # The gradient of oneDNN's global pool has a memory layout for which oneDNN has slow code only.
             node["op"] = "mean"
             node["attrs"] = {"axis": "(2, 3)", "keepdims": "True"}
-    return mx.symbol.load_json(json.dumps(written)).as_np_ndarray()
+    return mx.symbol.load_json(json.dumps(definition)).as_np_ndarray()
 
 
 def hybridize(model: HybridBlock, images: mx.np.ndarray, backend: str | None = None, *, trains: bool = False) -> None:
-    """Record a model's graph from images (N, C, H, W), to run with static memory, partitioned for a backend if named.
+    """Record a model's graph from images (N, C, H, W) and run it with static memory.
 
-    Other batches and sizes may follow; memory is then planned anew. `trains`: whether gradients are to be fast too.
+    If `backend` is given, the graph is partitioned for it. Input of another shape makes MXNet plan memory again.
+    `trains` selects operators with fast gradients.
     """
     model.hybridize(backend=backend, static_alloc=True, static_shape=True)
     inputs, graph = model._get_graph(images)
@@ -78,7 +79,7 @@ def hybridize(model: HybridBlock, images: mx.np.ndarray, backend: str | None = N
 
 
 def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> HybridBlock:
-    """Return the port as it is written, with its weights and in their dtype."""
+    """Return the unmodified model with its weights, in their dtype."""
     backend = Backend(device)
     model = backend.build(network, next(iter(tensors.values())).dtype.name)
     backend.load(model, tensors)
@@ -86,18 +87,18 @@ def _built(network: Network, tensors: Mapping[str, np.ndarray], device: str) -> 
 
 
 def deployed(network: Network, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> HybridBlock:
-    """Return the port's deploy form: folded normalizations hand on what they are given.
+    """Return the deploy form of a model: batch normalizations that are folded into weights become `Identity`.
 
-    Raises BackendError where MXNet sees no such device.
+    Raises BackendError if MXNet finds no such device.
     """
     backend = Backend(device)
     model = backend.build(network, next(iter(tensors.values())).dtype.name)
     for path in folded_layers(network):
         parent, _, name = path.rpartition(".")
         block = attrgetter(parent)(model) if parent else model
-        # Gluon lets no block take the place of another that it does not derive from.
-        delattr(block, name)
-        setattr(block, name, Identity())
+        # Assigning to the attribute fails: Gluon lets no block of another class replace one.
+        block.register_child(Identity(), name)
+        vars(block)[name] = block._children[name]
     backend.load(model, fold(network, tensors))
     return model
 
@@ -108,7 +109,7 @@ def _images(model: HybridBlock, x: np.ndarray) -> mx.np.ndarray:
 
 
 class _Session:
-    """A model that answers; see `common.backends.sessions.Session`."""
+    """A model ready for inference; see `common.backends.sessions.Session`."""
 
     def __init__(self, model: HybridBlock) -> None:
         self._model = model
@@ -128,7 +129,7 @@ class _Session:
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> _Session:
     """Return a session; see `common.backends.sessions`.
 
-    Raises ConfigError for a path that is not this package's, BackendError without the device.
+    Raises ConfigError for an execution path of another package, BackendError if MXNet finds no such device.
     """
     if path not in _PATHS:
         raise unknown("execution path of MXNet's own", path, _PATHS)
@@ -162,7 +163,7 @@ def training_step(
 
     def step() -> float:
         loss, _ = train_step(model, optimizer, x, y)
-        # The new weights are computed behind the loss.
+        # MXNet updates the weights in the background, after the loss.
         npx.waitall()
         return loss.item()
 

@@ -1,4 +1,4 @@
-"""Blocks that rosetta did not build, made ready for this package's Backend."""
+"""Adapters for user-defined Gluon blocks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["adopt", "manifest", "specifications"]
 
 
 def adopt(make: Callable[[], HybridBlock], dtype: DTypeName, image: tuple[int, ...]) -> HybridBlock:
-    """Return a new block of `dtype`, its shapes inferred from an image (C, H, W), dropout off."""
+    """Return a new block in `dtype` without dropout, its shapes inferred from an image (C, H, W)."""
     model = make()
     with warnings.catch_warnings():
-        # Gluon warns of each parameter that the block has initialized itself.
+        # Gluon warns about each parameter that the block has initialized already.
         warnings.simplefilter("ignore")
         model.initialize()
     for _, block in named_blocks(model):
         if isinstance(block, nn.Dropout):
             block._rate = 0.0
-    # Gluon draws float32 numbers alone for what waits for its shape.
+    # Gluon initializes parameters of unknown shape at the first call, and only in float32.
     model(mx.np.zeros((1, *image), dtype="float32"))
     model.cast(dtype)
     return model
@@ -36,19 +36,19 @@ def manifest(model: HybridBlock) -> dict[str, Tensor]:
     """Return the block's tensors by canonical name, in the order of assignment."""
     blocks = dict(named_blocks(model))
     kinds = {nn.Conv2D: "conv", nn.Dense: "dense"}
-    found = {}
+    tensors = {}
     for name, parameter in canonical_parameters(model).items():
         path, _, leaf = name.rpartition(".")
         weight = leaf == "weight"
         kind = next((kind for cls, kind in kinds.items() if weight and isinstance(blocks.get(path), cls)), "vector")
-        found[name] = Tensor(tuple(parameter.shape), kind)
-    return found
+        tensors[name] = Tensor(tuple(parameter.shape), kind)
+    return tensors
 
 
 def specifications(model: HybridBlock) -> dict[str, Specification]:
-    """Return by path what each layer is in the reference's terms, where the reference has one like it."""
-    found = {path: _specification(block) for path, block in named_blocks(model)}
-    return {path: specification for path, specification in found.items() if specification is not None}
+    """Return the equivalent reference layer of each block by path; blocks without one are left out."""
+    layers = {path: _specification(block) for path, block in named_blocks(model)}
+    return {path: specification for path, specification in layers.items() if specification is not None}
 
 
 def _specification(block: HybridBlock) -> Specification | None:
@@ -65,8 +65,8 @@ def _specification(block: HybridBlock) -> Specification | None:
         case nn.MaxPool2D() | nn.AvgPool2D():
             kwargs = block._kwargs
             kind = "MaxPool2d" if isinstance(block, nn.MaxPool2D) else "AvgPool2d"
-            floors = kwargs["pooling_convention"] == "valid"
-            return pool(kind, kwargs["kernel"], kwargs["stride"], kwargs["pad"]) if floors else None
+            rounds_down = kwargs["pooling_convention"] == "valid"
+            return pool(kind, kwargs["kernel"], kwargs["stride"], kwargs["pad"]) if rounds_down else None
         case nn.Activation() if block._act_type in ("relu", "sigmoid"):
             return Specification("ReLU" if block._act_type == "relu" else "Sigmoid")
     return None

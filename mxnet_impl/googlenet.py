@@ -10,12 +10,12 @@ from types import ModuleType
 from mxnet.gluon import HybridBlock, nn
 
 from mxnet_impl.heads import Head
-from mxnet_impl.layers import Tensor
+from mxnet_impl.layers import HybridSequential, Tensor
 
 __all__ = ["GoogLeNet", "Inception"]
 
 
-class PointwiseBranch(nn.HybridSequential):
+class PointwiseBranch(HybridSequential):
     """conv 1x1, relu: (N, C, H, W) -> (N, channels, H, W)."""
 
     def __init__(self, channels: int) -> None:
@@ -24,7 +24,7 @@ class PointwiseBranch(nn.HybridSequential):
         self.relu = nn.Activation("relu")
 
 
-class Branch(nn.HybridSequential):
+class Branch(HybridSequential):
     """conv 1x1, relu, conv `kernel_size`, relu: (N, C, H, W) -> (N, channels[1], H, W)."""
 
     def __init__(self, channels: tuple[int, int], kernel_size: int) -> None:
@@ -35,7 +35,7 @@ class Branch(nn.HybridSequential):
         self.relu2 = nn.Activation("relu")
 
 
-class PoolBranch(nn.HybridSequential):
+class PoolBranch(HybridSequential):
     """max-pool 3x3/1, conv 1x1, relu: (N, C, H, W) -> (N, channels, H, W)."""
 
     def __init__(self, channels: int) -> None:
@@ -62,7 +62,7 @@ class Inception(HybridBlock):
         return F.np.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], axis=1)
 
 
-class Stem(nn.HybridSequential):
+class Stem(HybridSequential):
     """conv 7x7/2, max-pool 3x3/2, conv 1x1, conv 3x3, max-pool 3x3/2, relu after each conv.
 
     (N, C, H, W) -> (N, 192, H/8, W/8).
@@ -80,7 +80,7 @@ class Stem(nn.HybridSequential):
         self.pool2 = nn.MaxPool2D(3, strides=2, padding=1)
 
 
-class Stage1(nn.HybridSequential):
+class Stage1(HybridSequential):
     """Two Inception blocks, max-pool 3x3/2: (N, 192, H, W) -> (N, 480, H/2, W/2)."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Stage1(nn.HybridSequential):
         self.pool = nn.MaxPool2D(3, strides=2, padding=1)
 
 
-class Stage2(nn.HybridSequential):
+class Stage2(HybridSequential):
     """Five Inception blocks, max-pool 3x3/2: (N, 480, H, W) -> (N, 832, H/2, W/2)."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Stage2(nn.HybridSequential):
         self.pool = nn.MaxPool2D(3, strides=2, padding=1)
 
 
-class Stage3(nn.HybridSequential):
+class Stage3(HybridSequential):
     """Two Inception blocks: (N, 832, H, W) -> (N, 1024, H, W)."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Stage3(nn.HybridSequential):
         self.block2 = Inception(384, (192, 384), (48, 128), 128)
 
 
-class GoogLeNet(nn.HybridSequential):
+class GoogLeNet(HybridSequential):
     """Stem, nine Inception blocks in three stages, head.
 
     (N, C, H, W) -> (N, num_classes).

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
-from mxnet_impl.layers import BatchNorm
+from mxnet_impl.layers import BatchNorm, HybridSequential
 
 __all__ = ["Head", "Stem"]
 
 
-class Stem(nn.HybridSequential):
+class Stem(HybridSequential):
     """conv 7x7/2, bn, relu, max-pool 3x3/2: (N, C, H, W) -> (N, channels, H/4, W/4)."""
 
     def __init__(self, channels: int = 64) -> None:
@@ -20,7 +20,7 @@ class Stem(nn.HybridSequential):
         self.pool = nn.MaxPool2D(3, strides=2, padding=1)
 
 
-class Head(nn.HybridSequential):
+class Head(HybridSequential):
     """Global average pool, dense: (N, C, H, W) -> (N, num_classes)."""
 
     def __init__(self, num_classes: int) -> None:

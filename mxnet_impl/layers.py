@@ -1,8 +1,8 @@
-"""What MXNet does otherwise than the suite, put right in one place.
+"""Gluon layers with the suite's semantics.
 
-`nn.Conv2D`, `nn.Dense`, the pools, activations and `nn.Dropout` already mean what the suite means by them: symmetric
-padding, minus infinity around a max-pool, floored sizes, kept activations scaled by 1 / (1 - p). Models use them as
-they are. Batch normalization is the suite's too; its constants are written out here because others depend on them.
+Gluon's `nn.Conv2D`, `nn.Dense`, pools, activations and `nn.Dropout` have these semantics already, and models use them
+directly: symmetric padding, minus infinity around a max-pool, output sizes rounded down, kept activations scaled by
+1 / (1 - p).
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from mxnet import np, npx
 from mxnet.gluon import HybridBlock, nn
 from mxnet.symbol import Symbol
 
-__all__ = ["BATCH_NORM_EPSILON", "BATCH_NORM_MOMENTUM", "BatchNorm", "Tensor", "exact_statistics"]
+__all__ = [
+    "BATCH_NORM_EPSILON",
+    "BATCH_NORM_MOMENTUM",
+    "BatchNorm",
+    "HybridSequential",
+    "NamedChildren",
+    "Tensor",
+    "exact_statistics",
+]
 
-# Gluon's layers ask for this at every call: without it they take and give MXNet's older arrays.
+# Gluon's layers check this switch at every call: without it they compute on MXNet's older arrays.
 npx.set_np()
 
 BATCH_NORM_EPSILON = 1e-5
@@ -26,15 +34,42 @@ BATCH_NORM_MOMENTUM = 0.9
 """Fraction of the old running statistic kept at each training step."""
 
 Tensor: TypeAlias = np.ndarray | Symbol
-"""What a block computes on: an array, or a symbol while a hybridized network is recorded."""
+"""Input of a block: an array, or a symbol while MXNet records the graph of a hybridized network."""
+
+
+class NamedChildren(HybridBlock):
+    """A block whose children are attributes, also those that `register_child(block, name)` adds."""
+
+    def __getattr__(self, name: str) -> HybridBlock:
+        children = self.__dict__.get("_children", {})
+        if name not in children:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return children[name]
+
+    # Gluon prints the children of containers, but only the attributes of other blocks.
+    __repr__ = nn.HybridSequential.__repr__
+
+
+class HybridSequential(NamedChildren, nn.HybridSequential):
+    """Gluon's container, for subclasses that create named layers in their constructors."""
+
+    def __getitem__(self, key: int | slice) -> HybridBlock:
+        """Return one layer, or a container of several, which keep their names."""
+        if not isinstance(key, slice):
+            return super().__getitem__(key)
+        # Gluon would call the constructor of this class, which would create the layers anew.
+        part = HybridSequential(prefix=self.prefix)
+        for name, block in list(self._children.items())[key]:
+            part.register_child(block, name)
+        return part
 
 
 class BatchNorm(nn.BatchNorm):
-    """Batch normalization over the batch, for images also over height and width: the shape stays.
+    """Batch normalization over the batch, and over height and width of images.
 
-    (N, C) or (N, C, H, W) -> the same shape. MXNet moves the running statistics in the backward pass, toward the
-    batch's mean and biased variance. It keeps `momentum` as a float32, 0.9 - 2.4e-8, in a network of any dtype; see
-    `exact_statistics`.
+    (N, C) or (N, C, H, W) -> the same shape. MXNet updates the running statistics in the backward pass, from the
+    batch's mean and biased variance. It stores `momentum` in float32, as 0.9 - 2.4e-8, whatever the dtype of the
+    network; see `exact_statistics`.
     """
 
     def __init__(self, in_channels: int = 0) -> None:
@@ -43,27 +78,27 @@ class BatchNorm(nn.BatchNorm):
 
 @contextmanager
 def exact_statistics(model: HybridBlock) -> Iterator[None]:
-    """Let one pass in training mode, forward and backward, move float64 statistics by the momentum that was given.
+    """Correct the update of float64 running statistics for the momentum that MXNet rounds to float32.
 
-    With u as MXNet keeps it, a statistic moves by (1 - u) (batch - old): the same way, but for 0.9 too far by 2.4e-7 of
-    it.
+    The context holds one forward and backward pass in training mode. MXNet moves a statistic by (1 - u) (batch - old)
+    with u rounded: for 0.9 that is 2.4e-7 of the update too far.
     """
     statistics: list[tuple[np.ndarray, float]] = []
 
     def collect(block: HybridBlock) -> None:
         if isinstance(block, nn.BatchNorm) and block.running_mean.dtype == "float64":
-            keep = block._kwargs["momentum"]
-            missing = (1 - keep) / (1 - float(numpy.float32(keep))) - 1
-            statistics.extend((each.data(), missing) for each in (block.running_mean, block.running_var))
+            momentum = block._kwargs["momentum"]
+            correction = (1 - momentum) / (1 - float(numpy.float32(momentum))) - 1
+            statistics.extend((each.data(), correction) for each in (block.running_mean, block.running_var))
 
     model.apply(collect)
     if not statistics:
         yield
         return
     old = [statistic.copy() for statistic, _ in statistics]
-    # MXNet orders neither these copies nor the correction with what a graph with static memory does to the statistics.
+    # With static memory, MXNet does not order the update of the statistics before or after other uses of them.
     npx.waitall()
     yield
     npx.waitall()
-    for (statistic, missing), before in zip(statistics, old, strict=True):
-        statistic[:] = statistic + missing * (statistic - before)
+    for (statistic, correction), before in zip(statistics, old, strict=True):
+        statistic[:] = statistic + correction * (statistic - before)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
+from mxnet_impl.layers import HybridSequential
+
 __all__ = ["LeNet"]
 
 
-class LeNet(nn.HybridSequential):
+class LeNet(HybridSequential):
     """(conv 5x5, sigmoid, avg-pool 2x2) twice, dense 120, 84, classes.
 
     (N, C, H, W) -> (N, num_classes).

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
+from mxnet_impl.layers import HybridSequential
+
 __all__ = ["NiN", "NiNStage"]
 
 
-class NiNStage(nn.HybridSequential):
+class NiNStage(HybridSequential):
     """conv, relu, (conv 1x1, relu) twice.
 
     (N, C, H, W) -> (N, channels, H', W').
@@ -26,7 +28,7 @@ class NiNStage(nn.HybridSequential):
         self.relu3 = nn.Activation("relu")
 
 
-class NiN(nn.HybridSequential):
+class NiN(HybridSequential):
     """Four stages with max-pools 3x3/2 between, global average pool.
 
     (N, C, H, W) -> (N, num_classes).

@@ -11,12 +11,12 @@ from mxnet.gluon import HybridBlock, nn
 from mxnet.gluon.contrib.nn import Identity
 
 from mxnet_impl.heads import Head, Stem
-from mxnet_impl.layers import BatchNorm, Tensor
+from mxnet_impl.layers import BatchNorm, HybridSequential, Tensor
 
 __all__ = ["ResNet", "Residual"]
 
 
-class Projection(nn.HybridSequential):
+class Projection(HybridSequential):
     """conv 1x1/s: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(self, channels: int, stride: int) -> None:
@@ -46,7 +46,7 @@ class Residual(HybridBlock):
         return self.relu2(y + self.shortcut(x))
 
 
-class ResNetStage(nn.HybridSequential):
+class ResNetStage(HybridSequential):
     """`blocks` residual blocks, the first with stride s: (N, C, H, W) -> (N, channels, H/s, W/s).
 
     Its shortcut is a projection where it changes channels or resolution.
@@ -56,10 +56,10 @@ class ResNetStage(nn.HybridSequential):
         super().__init__()
         self.block1 = Residual(channels, stride, projection=stride > 1 or in_channels != channels)
         for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", Residual(channels))
+            self.register_child(Residual(channels), f"block{j}")
 
 
-class ResNet(nn.HybridSequential):
+class ResNet(HybridSequential):
     """Stem, a stage for each (blocks, channels) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
@@ -76,6 +76,6 @@ class ResNet(nn.HybridSequential):
         self.stem = Stem()
         channels = 64
         for i, (blocks, stage_channels) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", ResNetStage(channels, blocks, stage_channels, stride=1 if i == 1 else 2))
+            self.register_child(ResNetStage(channels, blocks, stage_channels, stride=1 if i == 1 else 2), f"stage{i}")
             channels = stage_channels
         self.head = Head(num_classes)

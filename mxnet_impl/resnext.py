@@ -12,12 +12,12 @@ from mxnet.gluon.contrib.nn import Identity
 
 from common.catalog import bottleneck_width
 from mxnet_impl.heads import Head, Stem
-from mxnet_impl.layers import BatchNorm, Tensor
+from mxnet_impl.layers import BatchNorm, HybridSequential, Tensor
 
 __all__ = ["ResNeXt", "ResNeXtBlock", "ResNeXtStage"]
 
 
-class NormedProjection(nn.HybridSequential):
+class NormedProjection(HybridSequential):
     """conv 1x1/s, bn: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(self, channels: int, stride: int) -> None:
@@ -60,17 +60,17 @@ class ResNeXtBlock(HybridBlock):
         return self.relu3(y + self.shortcut(x))
 
 
-class ResNeXtStage(nn.HybridSequential):
+class ResNeXtStage(HybridSequential):
     """`blocks` ResNeXt blocks, the first projecting with stride s: (N, C, H, W) -> (N, channels, H/s, W/s)."""
 
     def __init__(self, blocks: int, channels: int, group_width: int, multiplier: float, stride: int) -> None:
         super().__init__()
         self.block1 = ResNeXtBlock(channels, group_width, multiplier, stride, projection=True)
         for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", ResNeXtBlock(channels, group_width, multiplier))
+            self.register_child(ResNeXtBlock(channels, group_width, multiplier), f"block{j}")
 
 
-class ResNeXt(nn.HybridSequential):
+class ResNeXt(HybridSequential):
     """Stem, a stage for each (blocks, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
@@ -87,5 +87,5 @@ class ResNeXt(nn.HybridSequential):
         self.stem = Stem()
         for i, (blocks, channels, group_width, multiplier) in enumerate(arch, start=1):
             stage = ResNeXtStage(blocks, channels, group_width, multiplier, stride=1 if i == 1 else 2)
-            setattr(self, f"stage{i}", stage)
+            self.register_child(stage, f"stage{i}")
         self.head = Head(num_classes)

@@ -1,10 +1,10 @@
 """Training in Gluon: record the forward pass, backward, `gluon.Trainer.step`.
 
-MXNet's optimizers mean other things than the suite does (`common.optimizers`): velocity has the learning rate
-in it, Adam's epsilon is added before the bias correction of the square, AdamW there is none, and clipping adds 1e-8 to
-the norm. They also round every constant to float32, in a network of any dtype. The suite's are therefore written here,
-as an `mx.optimizer.Optimizer` of `mx.np`'s arithmetic, which does not round them; MXNet's own `SGD` serves where it is
-the same: in float32.
+MXNet's optimizers differ from the suite's (`common.optimizers`): the velocity includes the learning rate, Adam adds
+epsilon before it corrects the bias of the second moment, there is no AdamW, and clipping adds 1e-8 to the norm. They
+also round every constant to float32, whatever the dtype of the network. The suite's optimizers are therefore written
+here, as an `mx.optimizer.Optimizer` that computes with `mx.np`, which does not round constants. MXNet's own `SGD` is
+used in float32, where it is the same.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Trainer", "clip_gradients", "gradients", "make_optimizer", "train_st
 Array: TypeAlias = mx.np.ndarray
 Slots: TypeAlias = tuple[Array, ...]
 
-_cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()  # one loss for each example
+_cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()  # returns one loss per example
 _cross_entropy.hybridize()
 
 
 class SuiteOptimizer(mx.optimizer.Optimizer):
-    """The suite's optimizers, `steps` steps on.
+    """The suite's optimizers after `steps` steps.
 
-    `slots` holds what they keep beside each parameter, in the order of `parameters`, as `gluon.Trainer` counts them.
+    `slots` holds the optimizer state of each parameter, in the order of `parameters`, as in `gluon.Trainer`.
     """
 
     def __init__(self, config: OptimizerConfig, parameters: list[gluon.Parameter], steps: int = 0) -> None:
@@ -46,7 +46,7 @@ class SuiteOptimizer(mx.optimizer.Optimizer):
         return self.slots[index]
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Slots) -> None:
-        # Gluon gives optimizers MXNet's older arrays, whatever the model computes on; these lie on the same memory.
+        # Gluon passes arrays of MXNet's older interface to optimizers; these NumPy arrays share their memory.
         w, g, config = weight.as_np_ndarray(), grad.as_np_ndarray(), self.config
         self._update_count(index)
         step = self._index_update_count[index]
@@ -66,7 +66,7 @@ class SuiteOptimizer(mx.optimizer.Optimizer):
                 mean += (1 - config.beta1) * g
                 square *= config.beta2
                 square += (1 - config.beta2) * mx.np.square(g)
-                # The corrections are factors because MXNet takes several times as long to divide.
+                # The corrections are factors because division is several times slower in MXNet.
                 root = mx.np.sqrt(square) * (1 - config.beta2**step) ** -0.5
                 change = mean / (root + config.epsilon) * (1 - config.beta1**step) ** -1
         if self.wd and config.name == "adamw":
@@ -74,29 +74,29 @@ class SuiteOptimizer(mx.optimizer.Optimizer):
         w -= self.learning_rate * change
 
 
-def _learned(model: HybridBlock) -> dict[str, gluon.Parameter]:
-    """Return the parameters that have a gradient, by canonical name."""
+def _trainable(model: HybridBlock) -> dict[str, gluon.Parameter]:
+    """Return the parameters with gradients by canonical name."""
     return {name: each for name, each in canonical_parameters(model).items() if each.grad_req != "null"}
 
 
 def make_optimizer(config: OptimizerConfig, model: HybridBlock, steps: int = 0) -> gluon.Trainer:
-    """Return Gluon's trainer of the model's parameters, `steps` steps on; `set_learning_rate` before each step.
+    """Return a Gluon trainer after `steps` steps. Call its `set_learning_rate` before each step.
 
-    The model keeps a gradient beside each parameter from then on.
+    This allocates a gradient for each parameter of the model.
     """
-    # Running statistics stay without: Gluon knows them as not differentiable.
+    # Gluon skips running statistics, which are not differentiable.
     model.collect_params().setattr("grad_req", "write")
-    parameters = list(_learned(model).values())
+    parameters = list(_trainable(model).values())
     if config.name == "sgd" and parameters[0].dtype == "float32":
-        # MXNet updates several at once, in as long as if each were as large as the largest.
+        # MXNet updates several parameters at once, as slowly as if each were as large as the largest of them.
         by_size = sorted(parameters, key=lambda each: each.data().size)
         return gluon.Trainer(by_size, mx.optimizer.SGD(learning_rate=0.0, wd=config.weight_decay))
     return gluon.Trainer(parameters, SuiteOptimizer(config, parameters, steps))
 
 
 def clip_gradients(model: HybridBlock, norm: float) -> None:
-    """Scale all gradients down together so that their norm is at most `norm`."""
-    grads = [parameter.grad() for parameter in _learned(model).values()]
+    """Scale all gradients by one factor so that their norm is at most `norm`."""
+    grads = [parameter.grad() for parameter in _trainable(model).values()]
     total = mx.np.sqrt(sum(mx.np.square(grad).sum() for grad in grads))
     scale = mx.np.minimum(norm / total, 1.0)
     for grad in grads:
@@ -104,27 +104,27 @@ def clip_gradients(model: HybridBlock, norm: float) -> None:
 
 
 def _backward(model: HybridBlock, images: Array, labels: Array) -> tuple[Array, Array]:
-    """Leave the gradients beside the parameters: (N, C, H, W), (N,) -> mean cross-entropy and number right."""
+    """Compute the gradients: (N, C, H, W), (N,) -> mean cross-entropy and number of correct predictions."""
     with exact_statistics(model):
         with autograd.record():
             logits = model(images)
             loss = _cross_entropy(logits, labels).mean()
-        # Whoever reads the count waits for all that was asked for before it, so it is asked for before the way back.
-        right = (logits.argmax(axis=1) == labels).sum()
+        # Reading the count waits for all operations queued before it, so it is queued before the backward pass.
+        correct = (logits.argmax(axis=1) == labels).sum()
         loss.backward()
-    return loss, right
+    return loss, correct
 
 
 def gradients(model: HybridBlock, images: Array, labels: Array) -> tuple[Array, dict[str, Array], Array]:
-    """Return the loss in training mode, its gradient by every parameter, by canonical name, and by the images."""
+    """Return the loss in training mode and its gradients: of the parameters, by canonical name, and of the images."""
     images.attach_grad()
     before = {parameter: parameter.grad_req for parameter in model.collect_params().values()}
     model.collect_params().setattr("grad_req", "write")
     try:
         loss, _ = _backward(model, images, labels)
-        return loss, {name: parameter.grad() for name, parameter in _learned(model).items()}, images.grad
+        return loss, {name: parameter.grad() for name, parameter in _trainable(model).items()}, images.grad
     finally:
-        # A model that kept no gradients is not to keep them from now on, which would double its memory.
+        # Gradients that stay allocated would double the memory of the model.
         for parameter, grad_req in before.items():
             parameter.grad_req = grad_req
 
@@ -132,21 +132,21 @@ def gradients(model: HybridBlock, images: Array, labels: Array) -> tuple[Array, 
 def train_step(
     model: HybridBlock, optimizer: gluon.Trainer, images: Array, labels: Array, clip_norm: float | None = None
 ) -> tuple[Array, Array]:
-    """Take one step: (N, C, H, W), (N,) -> mean cross-entropy and number right, both from before the update."""
-    loss, right = _backward(model, images, labels)
+    """Take one step: (N, C, H, W), (N,) -> mean cross-entropy and number of correct predictions, before the update."""
+    loss, correct = _backward(model, images, labels)
     if clip_norm is not None:
         clip_gradients(model, clip_norm)
-    # Gluon would divide the gradients by this number, rounded to float32; the mean is the loss's instead.
+    # Gluon divides the gradients by this batch size, rounded to float32. Here the loss takes the mean.
     optimizer.step(1)
-    return loss, right
+    return loss, correct
 
 
-def _drops(block: Block) -> bool:
-    return (isinstance(block, nn.Dropout) and block._rate > 0) or any(map(_drops, block._children.values()))
+def _has_dropout(block: Block) -> bool:
+    return (isinstance(block, nn.Dropout) and block._rate > 0) or any(map(_has_dropout, block._children.values()))
 
 
 class Trainer:
-    """A model, its optimizer and its random state; see `common.backends.registry.Trainer`."""
+    """A model, its optimizer and its random state; see `common.backends.protocol.Trainer`."""
 
     def __init__(self, model: HybridBlock, config: OptimizerConfig, seed: int = 0) -> None:
         self.model = model
@@ -154,23 +154,23 @@ class Trainer:
         self.seed = seed
         self.steps = 0
         self._optimizer = make_optimizer(config, model)
-        self._parameters = _learned(model)
-        self._drops = _drops(model)
-        # Memory is planned once, and again where the shape of the batch changes.
+        self._parameters = _trainable(model)
+        self._has_dropout = _has_dropout(model)
+        # MXNet plans memory once, and again when the shape of the batch changes.
         model.hybridize(static_alloc=True, static_shape=True)
 
     def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float) -> tuple[float, int]:
-        if self._drops:
+        if self._has_dropout:
             mx.random.seed(step_seed(self.seed, self.steps))
         self._optimizer.set_learning_rate(learning_rate)
         x = self._array(images)
         y = mx.np.array(labels, ctx=x.ctx)
-        loss, right = train_step(self.model, self._optimizer, x, y, self.config.clip_norm)
+        loss, correct = train_step(self.model, self._optimizer, x, y, self.config.clip_norm)
         self.steps += 1
-        return loss.item(), int(right)
+        return loss.item(), int(correct)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        # A graph with static memory does not wait for the running statistics to be moved.
+        # A graph with static memory does not wait for the update of the running statistics.
         npx.waitall()
         return self.model(self._array(images)).asnumpy()
 

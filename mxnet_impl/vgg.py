@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
+from mxnet_impl.layers import HybridSequential
+
 __all__ = ["VGG", "VGGStage"]
 
 
-class VGGStage(nn.HybridSequential):
+class VGGStage(HybridSequential):
     """(conv 3x3, relu) `num_convs` times, max-pool 2x2.
 
     (N, C, H, W) -> (N, channels, H/2, W/2).
@@ -16,12 +18,12 @@ class VGGStage(nn.HybridSequential):
     def __init__(self, num_convs: int, channels: int) -> None:
         super().__init__()
         for j in range(1, num_convs + 1):
-            setattr(self, f"conv{j}", nn.Conv2D(channels, kernel_size=3, padding=1))
-            setattr(self, f"relu{j}", nn.Activation("relu"))
+            self.register_child(nn.Conv2D(channels, kernel_size=3, padding=1), f"conv{j}")
+            self.register_child(nn.Activation("relu"), f"relu{j}")
         self.pool = nn.MaxPool2D(2)
 
 
-class VGGHead(nn.HybridSequential):
+class VGGHead(HybridSequential):
     """Flatten, (dense 4096, relu, dropout) twice, dense.
 
     (N, C, H, W) -> (N, num_classes).
@@ -39,7 +41,7 @@ class VGGHead(nn.HybridSequential):
         self.fc3 = nn.Dense(num_classes)
 
 
-class VGG(nn.HybridSequential):
+class VGG(HybridSequential):
     """A stage for each (num_convs, channels) of `arch`, then the head.
 
     (N, C, H, W) -> (N, num_classes).
@@ -55,5 +57,5 @@ class VGG(nn.HybridSequential):
     ) -> None:
         super().__init__()
         for i, (num_convs, channels) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", VGGStage(num_convs, channels))
+            self.register_child(VGGStage(num_convs, channels), f"stage{i}")
         self.head = VGGHead(num_classes, dropout)

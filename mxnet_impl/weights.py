@@ -1,4 +1,4 @@
-"""Native parameters <-> canonical names: Gluon's own names, but for those of a batch norm's scale and shift."""
+"""Convert parameters between Gluon and canonical weights: only batch norm's gamma and beta have other names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LEAVES = {"gamma": "weight", "beta": "bias"}
 
 
 def named_blocks(block: HybridBlock, prefix: str = "") -> Iterator[tuple[str, HybridBlock]]:
-    """Iterate over (path, block) of all blocks below a block, in the order of assignment."""
+    """Iterate over (path, block) of all descendants of a block, in the order of assignment."""
     for name, child in block._children.items():
         yield prefix + name, child
         yield from named_blocks(child, f"{prefix}{name}.")
 
 
 def canonical_parameters(model: HybridBlock) -> dict[str, Parameter]:
-    """Return the model's own parameters by canonical name, in the order in which its layers were assigned."""
+    """Return the model's Gluon parameters by canonical name, in the order of assignment."""
     parameters = {}
     for name, parameter in model._collect_params_with_prefix().items():
         path, dot, leaf = name.rpartition(".")
@@ -33,15 +33,15 @@ def canonical_parameters(model: HybridBlock) -> dict[str, Parameter]:
     return parameters
 
 
-def _shared(array: np.ndarray, dtype: str) -> mx.np.ndarray:
-    """Return an MXNet array on the memory of `array`, or of a copy where it is not contiguous or of another dtype."""
-    # MXNet forbids writing to the array that it is given: let it be another one than the caller's.
+def _as_mxnet(array: np.ndarray, dtype: str) -> mx.np.ndarray:
+    """Return an MXNet array that shares the memory of `array`, or of a contiguous copy of `dtype` if that differs."""
+    # MXNet makes the NumPy array that it is given read-only, so it gets a view of the caller's.
     return mx.nd.from_numpy(np.ascontiguousarray(array, dtype).view(), array_cls=mx.np.ndarray)
 
 
 def to_canonical(model: HybridBlock) -> dict[str, np.ndarray]:
     """Return the weights by canonical name, in network order."""
-    # Hybridized with static memory, MXNet does not make a reader wait for the running statistics to be moved.
+    # Reading a running statistic does not wait for its update in a graph with static memory.
     npx.waitall()
     return {name: parameter.data().asnumpy() for name, parameter in canonical_parameters(model).items()}
 
@@ -49,26 +49,26 @@ def to_canonical(model: HybridBlock) -> dict[str, np.ndarray]:
 def from_canonical(model: HybridBlock, tensors: Mapping[str, np.ndarray], context: mx.Context | None = None) -> None:
     """Copy canonical weights into the model, in the model's dtype and on its device.
 
-    `context` is the device where a model without memory takes it, if not the CPU.
+    `context` is the device for parameters that have no memory yet, by default the CPU.
     """
-    arrays = {p.name: _shared(tensors[name], p.dtype) for name, p in canonical_parameters(model).items()}
-    # Parameters without memory take it here, and are spared an initialization.
+    arrays = {p.name: _as_mxnet(tensors[name], p.dtype) for name, p in canonical_parameters(model).items()}
+    # This also allocates parameters that have no memory yet, without initializing them first.
     model.collect_params().load_dict(arrays, ctx=context)
-    # MXNet copies in the background, out of memory that is only lent to it.
+    # MXNet copies in the background, from memory that belongs to the caller.
     npx.waitall()
 
 
 def load_weights(model: HybridBlock, path: Path | str) -> None:
-    """Copy the weights of a file into a model that `build` made.
+    """Copy the weights of a file into a model from `build`.
 
-    Raises WeightsError where the file is not valid or is another network's; the model is then as it was.
+    Raises WeightsError if the file is invalid or of another network; the model is then unchanged.
     """
     from_canonical(model, weights.read_for(model, path).tensors)
 
 
 def save_weights(model: HybridBlock, path: Path | str) -> None:
-    """Write the weights of a model that `build` made to a file.
+    """Write the weights of a model from `build` to a file.
 
-    Raises WeightsError where a weight is not finite, InputError where the file cannot be written.
+    Raises WeightsError if a weight is not finite, InputError if the file cannot be written.
     """
     weights.write(Path(path), weights.network_of(model), to_canonical(model))

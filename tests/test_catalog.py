@@ -9,7 +9,7 @@ from common import catalog
 from common.errors import ConfigError
 
 
-def test_catalog_has_the_networks_of_the_facts_and_the_families() -> None:
+def test_catalog_has_all_networks_of_the_facts_and_all_families() -> None:
     # bn_lenet_scratch is bn_lenet again, so the facts hold it once.
     assert list(catalog.NETWORKS) == [
         "lenet",
@@ -29,11 +29,11 @@ def test_catalog_has_the_networks_of_the_facts_and_the_families() -> None:
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_default_inputs_are_those_of_the_facts(name: str) -> None:
+def test_default_inputs_equal_the_facts(name: str) -> None:
     assert [1, *catalog.get(name).input_shape] == FACTS[name]["input_shape_nchw"]
 
 
-def test_overrides_replace_the_configuration_and_leave_the_catalog_alone() -> None:
+def test_overrides_do_not_change_the_catalog() -> None:
     network = catalog.get("resnet18", num_classes=7, in_channels=3, input_size=[57, 83], arch=[[1, 8], [2, 16]])
     assert network.input_shape == (3, 57, 83)
     assert network.config.num_classes == 7
@@ -63,7 +63,9 @@ def test_overrides_replace_the_configuration_and_leave_the_catalog_alone() -> No
         ("resnext", {"arch": [[1, 32, 8, 0]]}, "`arch: multiplier of stage 1` (=0) must be a positive number"),
     ],
 )
-def test_bad_configuration_says_what_was_given_and_expected(name: str, overrides: dict, message: str) -> None:
+def test_error_for_an_invalid_configuration_shows_the_value_and_what_is_expected(
+    name: str, overrides: dict, message: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         catalog.get(name, **overrides)
     assert message in str(raised.value)

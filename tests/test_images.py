@@ -12,7 +12,7 @@ from common import catalog, images
 from common.errors import InputError
 
 
-def test_digits_are_the_data_set_that_is_documented() -> None:
+def test_digits_have_the_properties_that_scikit_learn_documents() -> None:
     pictures, labels = images.digits()
     assert pictures.shape == (1797, 8, 8)
     # Class sizes and gray levels as scikit-learn documents the data set: about 180 a class, levels 0 to 16.
@@ -29,7 +29,7 @@ def idx(shape: tuple[int, ...], data: bytes, kind: int = 8) -> bytes:
     return bytes([0, 0, kind, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape) + data
 
 
-def test_idx_is_read_compressed_or_not(tmp_path: Path) -> None:
+def test_idx_files_are_read_compressed_or_not(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for data in (idx((2, 3), bytes(range(6))), gzip.compress(idx((2, 3), bytes(range(6))))):
         path.write_bytes(data)
@@ -50,14 +50,14 @@ def test_idx_is_read_compressed_or_not(tmp_path: Path) -> None:
         gzip.compress(idx((2, 3), bytes(6)))[:-9],
     ],
 )
-def test_what_is_no_whole_idx_file_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_incomplete_or_other_files_are_rejected(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(data)
     with pytest.raises(InputError, match=str(path)):
         images.read_idx(path)
 
 
-def test_enlarging_interpolates_between_pixel_centers() -> None:
+def test_enlarge_interpolates_between_pixel_centers() -> None:
     # Two pixels to four: centers at -0.25, 0.25, 0.75, 1.25 of the old ones, edges held.
     np.testing.assert_allclose(images.enlarge(np.array([[0.0, 4.0]]), (1, 4)), [[0, 1, 3, 4]])
     image = np.random.default_rng(0).random((8, 8))
@@ -69,7 +69,7 @@ def test_enlarging_interpolates_between_pixel_centers() -> None:
     np.testing.assert_allclose(images.enlarge(ramp, (57, 83))[inside], np.add.outer(rows, 2 * columns)[inside])
 
 
-def test_batches_have_the_networks_shape_and_no_two_channels_alike() -> None:
+def test_batches_have_the_networks_shape_and_distinct_channels() -> None:
     network = catalog.get("resnet18", in_channels=3, input_size=[57, 83])
     for batch in (images.real_batch(network, 2), images.noise_batch(network, 2)):
         assert batch.shape == (2, 3, 57, 83)

@@ -40,11 +40,11 @@ def run(config: OptimizerConfig, rates: list[float], w: float = 1.0, g: float = 
         (OptimizerConfig("adamw", epsilon=0.5, weight_decay=0.5), [0.1], [0.87]),
     ],
 )
-def test_steps_worked_out_by_hand(config: OptimizerConfig, rates: list[float], expected: list[float]) -> None:
+def test_steps_equal_manual_calculations(config: OptimizerConfig, rates: list[float], expected: list[float]) -> None:
     assert run(config, rates) == pytest.approx(expected, rel=1e-12)
 
 
-def test_adam_corrects_its_moments_for_their_beginning_at_zero() -> None:
+def test_adam_corrects_the_bias_of_its_moments() -> None:
     config = OptimizerConfig("adam", beta1=0.5, beta2=0.75, epsilon=1e-30)
     parameters, slots = {"w": np.array([0.0])}, {}
     for step, gradient in enumerate([1.0, 3.0], start=1):
@@ -53,7 +53,7 @@ def test_adam_corrects_its_moments_for_their_beginning_at_zero() -> None:
     assert parameters["w"][0] == pytest.approx(-1 - (1.75 / 0.75) / math.sqrt(2.4375 / 0.4375), rel=1e-12)
 
 
-def test_clipping_goes_by_the_norm_of_all_gradients_together() -> None:
+def test_clipping_uses_the_norm_of_all_gradients_together() -> None:
     gradients = {"a": np.array([3.0]), "b": np.array([[0.0, 4.0]])}
     zeros = {name: np.zeros_like(g) for name, g in gradients.items()}
     after, _ = update(OptimizerConfig("sgd", clip_norm=1.0), zeros, gradients, {}, 1, 1.0)
@@ -72,7 +72,7 @@ def test_clipping_goes_by_the_norm_of_all_gradients_together() -> None:
         (Schedule("cosine", 2.0, 6, warmup=2), [1, 2, 2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5)]),
     ],
 )
-def test_learning_rates_worked_out_by_hand(schedule: Schedule, expected: list[float]) -> None:
+def test_learning_rates_equal_manual_calculations(schedule: Schedule, expected: list[float]) -> None:
     rates = [schedule.learning_rate(step) for step in range(schedule.total)]
     assert rates == pytest.approx(expected, rel=1e-12)
 
@@ -91,7 +91,7 @@ def test_learning_rates_worked_out_by_hand(schedule: Schedule, expected: list[fl
         (lambda: Schedule(total=10, warmup=11), "`warmup` (=11) must be a number at least 0 and at most 10"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(make, message: str) -> None:
+def test_constants_out_of_range_are_rejected(make, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert message in str(error.value)

@@ -37,7 +37,7 @@ def assemble(path: Path, header: dict, data: bytes) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def test_numbers_are_the_same_on_every_machine_and_numpy() -> None:
+def test_initial_weights_are_the_same_on_every_machine_and_numpy_version() -> None:
     # Written down from one run; the suite reads it on NumPy 1.23 and on NumPy 2.
     digest = hashlib.sha256()
     for name, array in weights.initialize(catalog.get("bn_lenet"), "probe", seed=7, dtype="float64").items():
@@ -45,14 +45,14 @@ def test_numbers_are_the_same_on_every_machine_and_numpy() -> None:
     assert digest.hexdigest() == "cbcb98372dbd7663b8800804edd3d1111a6028e0df670448c2dcf1aa6fcd82a7"
 
 
-def test_float32_numbers_are_the_rounded_float64_ones() -> None:
+def test_float32_weights_are_rounded_float64_weights() -> None:
     wide, narrow = (weights.initialize(LENET, "probe", dtype=dtype) for dtype in ("float64", "float32"))
     for name in wide:
         np.testing.assert_array_equal(wide[name].astype(np.float32), narrow[name])
         assert (wide[name] != narrow[name]).any()
 
 
-def test_a_tensor_depends_on_its_name_and_the_seed_alone() -> None:
+def test_a_tensor_depends_only_on_its_name_and_the_seed() -> None:
     deep = weights.initialize(catalog.get("resnet", arch=[[2, 8], [1, 8]]), "probe")
     shallow = weights.initialize(catalog.get("resnet", arch=[[1, 8]]), "probe")
     np.testing.assert_array_equal(deep["stage1.block1.conv2.weight"], shallow["stage1.block1.conv2.weight"])
@@ -61,7 +61,7 @@ def test_a_tensor_depends_on_its_name_and_the_seed_alone() -> None:
     assert all((other[name] != shallow[name]).all() for name in shallow)
 
 
-def test_xavier_has_the_bounds_of_its_definition_and_plain_vectors() -> None:
+def test_xavier_has_the_bounds_of_its_definition_and_constant_vectors() -> None:
     tensors = weights.initialize(catalog.get("resnet18"), "xavier")
     for name, array in tensors.items():
         leaf = name.rpartition(".")[2]
@@ -76,7 +76,7 @@ def test_xavier_has_the_bounds_of_its_definition_and_plain_vectors() -> None:
                 assert abs(array.var() / (bound**2 / 3) - 1) < 0.1, name
 
 
-def test_probe_leaves_nothing_constant() -> None:
+def test_probe_makes_every_tensor_random() -> None:
     for name, array in weights.initialize(catalog.get("resnet18"), "probe").items():
         assert len(np.unique(array)) > array.size // 2, name
         if name.endswith("running_var"):
@@ -85,7 +85,7 @@ def test_probe_leaves_nothing_constant() -> None:
 
 @pytest.mark.parametrize("name", ["lenet", "bn_lenet", "resnet18", "regnetx32"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_probe_keeps_every_tap_alive(name: str, dtype: weights.DTypeName) -> None:
+def test_probe_keeps_the_scale_of_every_tap(name: str, dtype: weights.DTypeName) -> None:
     network = catalog.get(name)
     model = reference.build(network)
     reference.load(model, weights.initialize(network, "probe", dtype=dtype))
@@ -96,7 +96,7 @@ def test_probe_keeps_every_tap_alive(name: str, dtype: weights.DTypeName) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_file_holds_what_was_written_in_network_order(tmp_path: Path, dtype: weights.DTypeName) -> None:
+def test_file_has_the_written_tensors_in_network_order(tmp_path: Path, dtype: weights.DTypeName) -> None:
     path = tmp_path / "w.safetensors"
     network = catalog.get("anynet", num_classes=7, arch=[[11, 32, 16, 1]])
     tensors = weights.initialize(network, "probe", 3, dtype)
@@ -116,22 +116,22 @@ def test_file_holds_what_was_written_in_network_order(tmp_path: Path, dtype: wei
     assert json.loads(metadata["config"])["num_classes"] == 7
 
 
-def test_reading_maps_the_file_and_changes_stay_out_of_it(file: Path) -> None:
+def test_reading_maps_the_file_and_writes_do_not_reach_it(file: Path) -> None:
     before = file.read_bytes()
     tensors = weights.read(file).tensors
     tensors["fc1.weight"][:] = 0
     assert file.read_bytes() == before
 
 
-def test_written_file_is_readable_as_any_other_and_leaves_no_temporary(file: Path) -> None:
+def test_written_file_has_normal_permissions_and_leaves_no_temporary_file(file: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert file.stat().st_mode & 0o777 == 0o666 & ~umask
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def refused(path: Path) -> str:
-    """Return the one line with which a file is refused."""
+def rejection(path: Path) -> str:
+    """Return the one-line error that reading the file raises."""
     with pytest.raises(WeightsError) as raised:
         weights.read(path)
     message = str(raised.value)
@@ -140,7 +140,7 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_files_that_are_no_safetensors_are_refused(tmp_path: Path, file: Path) -> None:
+def test_files_in_other_formats_are_rejected(tmp_path: Path, file: Path) -> None:
     whole = file.read_bytes()
     cases = {
         "empty": b"",
@@ -153,31 +153,31 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path: Path, file: Path) -
     for name, data in cases.items():
         path = tmp_path / name
         path.write_bytes(data)
-        assert "not a whole safetensors file" in refused(path) or name == "empty"
-    assert "no such file" in refused(tmp_path / "absent")
-    assert "cannot be read" in refused(tmp_path)
+        assert "not a whole safetensors file" in rejection(path) or name == "empty"
+    assert "no such file" in rejection(tmp_path / "absent")
+    assert "cannot be read" in rejection(tmp_path)
 
 
-def test_files_of_something_else_are_refused(tmp_path: Path, file: Path) -> None:
+def test_safetensors_files_with_other_metadata_are_rejected(tmp_path: Path, file: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"a": np.zeros(3)}, path)
-    assert "a safetensors file, but not of rosetta" in refused(path)
+    assert "a safetensors file, but not a rosetta weights file" in rejection(path)
     header, data = parts(file)
     for key, value, message in [
-        ("version", "2", "version '2' of the format; this rosetta reads '1'"),
+        ("version", "2", "format version '2'; this version of rosetta reads '1'"),
         ("network", "lenot", "there is no network 'lenot'"),
-        ("config", "{", "names no network that can be built"),
+        ("config", "{", "describes no valid network"),
         ("config", '{"num_classes": "ten"}', "`num_classes` (='ten') must be a positive integer"),
-        ("config", "[]", "names no network that can be built"),
+        ("config", "[]", "describes no valid network"),
     ]:
         assemble(path, {**header, "__metadata__": {**header["__metadata__"], key: value}}, data)
-        assert message in refused(path)
+        assert message in rejection(path)
     metadata = {key: value for key, value in header["__metadata__"].items() if key != "config"}
     assemble(path, {**header, "__metadata__": metadata}, data)
-    assert "its metadata has no 'config'" in refused(path)
+    assert "its metadata has no 'config'" in rejection(path)
 
 
-def test_wrong_tensors_are_refused_by_name(tmp_path: Path, file: Path) -> None:
+def test_error_for_wrong_tensors_lists_their_names(tmp_path: Path, file: Path) -> None:
     path = tmp_path / "wrong.safetensors"
     metadata = parts(file)[0]["__metadata__"]
 
@@ -189,7 +189,7 @@ def test_wrong_tensors_are_refused_by_name(tmp_path: Path, file: Path) -> None:
             if array is not None:
                 tensors[key] = array
         save_file(tensors, path, metadata)
-        return refused(path)
+        return rejection(path)
 
     message = write(fc1_weight=None, conv1_bias=None, fc9_weight=np.zeros(1, np.float32))
     assert "- conv1.bias, - fc1.weight, + fc9.weight" in message
@@ -197,14 +197,14 @@ def test_wrong_tensors_are_refused_by_name(tmp_path: Path, file: Path) -> None:
         conv1_weight=np.zeros((6, 1, 5, 4), np.float32)
     )
     assert "conv1.bias is of type I64; expected F32 or F64" in write(conv1_bias=np.zeros(6, np.int64))
-    assert "all must be of one type" in write(conv1_bias=np.zeros(6, np.float64))
+    assert "expected one dtype for all" in write(conv1_bias=np.zeros(6, np.float64))
     for value in (math.nan, math.inf, -math.inf):
         bias = np.zeros(6, np.float32)
         bias[5] = value
         assert "conv1.bias holds a NaN or an infinity" in write(conv1_bias=bias)
 
 
-def test_a_nan_far_into_a_large_tensor_is_found(tmp_path: Path) -> None:
+def test_a_nan_late_in_a_large_tensor_is_detected(tmp_path: Path) -> None:
     tensors = weights.initialize(catalog.get("vgg", arch=[[1, 8]], input_size=[32, 32]))
     tensors["head.fc1.weight"][-1, -1] = math.nan
     with pytest.raises(WeightsError, match=r"head\.fc1\.weight holds a NaN"):
@@ -212,7 +212,7 @@ def test_a_nan_far_into_a_large_tensor_is_found(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_written_is_said_before_anything_is(tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         weights.write_initial(tmp_path / "absent" / "w", LENET)
     with pytest.raises(InputError, match="it is a folder"):
@@ -223,7 +223,7 @@ def test_what_cannot_be_written_is_said_before_anything_is(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-def test_a_write_that_fails_midway_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file.read_bytes()
 
     def full_disk(descriptor: int) -> None:

@@ -1,9 +1,8 @@
-"""The networks as a tutorial of each framework would write them: what a port of ours must not be slower than.
+"""The networks as each framework's tutorials would write them: baselines for the speed of the ports.
 
-Nothing here is tuned, folded or shared: default layers, eager modules in PyTorch, `nnx.jit` in JAX, `tf.function` or
-not in TensorFlow, blocks hybridized or not in MXNet. Each module gives what a port's `deploy` does (see
-`common.backends.sessions`). With the same weights they compute the same logits:
-`tests/benchmarks/test_plain.py` holds them to it.
+Nothing is tuned or folded: default layers, eager modules in PyTorch, `nnx.jit` in JAX, eager execution or `tf.function`
+in TensorFlow, blocks hybridized or not in MXNet. Each module has the functions of a port's `deploy` (see
+`common.backends.sessions`). `tests/benchmarks/test_plain.py` checks that they compute the reference's logits.
 """
 
 from __future__ import annotations
@@ -16,6 +15,6 @@ __all__ = ["arguments"]
 
 
 def arguments(network: Network) -> dict[str, Any]:
-    """Return what a plain network takes of the catalog's settings: its depths and widths are written out."""
-    taken = ("in_channels", "num_classes", "dropout")
-    return {name: value for name, value in network.settings().items() if name in taken}
+    """Return the settings that a plain network accepts; its depths and widths are fixed."""
+    accepted = ("in_channels", "num_classes", "dropout")
+    return {name: value for name, value in network.settings().items() if name in accepted}

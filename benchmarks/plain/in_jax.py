@@ -1,4 +1,4 @@
-"""The networks in JAX as a tutorial of Flax NNX has them: modules of default layers, `nnx.jit`."""
+"""The networks in JAX as a tutorial of Flax NNX would write them: modules of default layers, `nnx.jit`."""
 
 from __future__ import annotations
 
@@ -234,12 +234,12 @@ NETWORKS: Mapping[str, Callable[..., nnx.Module]] = {
 
 
 def build(network: Network) -> nnx.Module:
-    """Return the network with Flax's own initial weights."""
+    """Return the network with Flax's default initialization."""
     return NETWORKS[network.name](**arguments(network), rngs=nnx.Rngs(0))
 
 
 def _in_order(module: nnx.Module, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the paths of a module and of those below it, in the order of assignment; Flax itself sorts them by name."""
+    """Yield the paths of a module and its descendants in order of assignment; Flax sorts them by name."""
     yield path
     for name, value in vars(module).items():
         children = (
@@ -259,7 +259,7 @@ def load(network: Network, layers: Layers) -> nnx.Module:
         order.extend(_in_order(model))
         return model
 
-    # In shapes alone: the operations that draw random numbers would all be compiled, for weights that are none.
+    # Only shapes: drawing initial weights would compile many operations, and the weights are replaced anyway.
     model = nnx.eval_shape(make)
     nnx.reseed(model, default=0)
     modules = dict(nnx.iter_modules(model))
@@ -332,11 +332,11 @@ def _loaded(network: Network, tensors: Mapping[str, np.ndarray]) -> nnx.Module:
 
 
 def set_threads(count: int) -> None:
-    """Leave it: XLA's CPU client takes as many threads as the process has processors."""
+    """Do nothing: XLA's CPU client uses as many threads as the process has processors."""
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Jitted:
-    """Return the network with these weights, ready to answer."""
+    """Return the network with these weights, ready for inference."""
     return Jitted(_loaded(network, tensors))
 
 
@@ -349,5 +349,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> JittedStep:
-    """Return steps of SGD from these weights."""
+    """Return an SGD training step that starts from these weights."""
     return JittedStep(_loaded(network, tensors), images, labels, learning_rate)

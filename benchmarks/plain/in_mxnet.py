@@ -1,4 +1,4 @@
-"""The networks in MXNet as a tutorial of Gluon has them: blocks of default layers, hybridized."""
+"""The networks in MXNet as a tutorial of Gluon would write them: blocks of default layers, hybridized."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ IMPERATIVE = "plain-mxnet-imperative"
 
 
 def sequential(*layers: HybridBlock) -> nn.HybridSequential:
-    together = nn.HybridSequential()
-    together.add(*layers)
-    return together
+    container = nn.HybridSequential()
+    container.add(*layers)
+    return container
 
 
 def stem() -> list[HybridBlock]:
@@ -172,11 +172,11 @@ NETWORKS: Mapping[str, Callable[..., HybridBlock]] = {
 
 
 def build(network: Network) -> HybridBlock:
-    """Return the network with Gluon's own initial weights, for NumPy's arrays."""
-    # Gluon's layers ask for this at every call: without it they take and give MXNet's older arrays.
+    """Return the network with Gluon's default initialization, for `mx.np` arrays."""
+    # Gluon's layers check this switch at every call: without it they compute on MXNet's older arrays.
     npx.set_np()
     settings = arguments(network)
-    del settings["in_channels"]  # which its layers learn, as all sizes of their inputs
+    del settings["in_channels"]  # Gluon infers input channels
     model = NETWORKS[network.name](**settings)
     model.initialize()
     model(mx.np.zeros((1, *network.input_shape)))
@@ -184,7 +184,7 @@ def build(network: Network) -> HybridBlock:
 
 
 def _in_order(block: HybridBlock) -> Iterator[HybridBlock]:
-    """Yield a block and those below it in the order in which they were put there."""
+    """Yield a block and its descendants in order of registration."""
     yield block
     for child in block._children.values():
         yield from _in_order(child)
@@ -207,7 +207,7 @@ def load(model: HybridBlock, layers: Layers) -> None:
 
 
 class Inference:
-    """A model in evaluation mode. `array` makes what it takes: MXNet has two kinds of arrays."""
+    """A model in evaluation mode. `array` creates its input: MXNet has two kinds of arrays."""
 
     def __init__(self, model: HybridBlock, array: Callable[..., Any] = mx.np.array) -> None:
         self.model, self.array = model, array
@@ -246,7 +246,7 @@ class Step:
         loss.backward()
         self.trainer.step(len(self.labels))
         value = float(loss.asnumpy().mean())
-        mx.nd.waitall()  # for the weights
+        mx.nd.waitall()  # for the update of the weights
         return value
 
 
@@ -260,11 +260,11 @@ def _loaded(network: Network, tensors: Mapping[str, np.ndarray], path: str) -> H
 
 
 def set_threads(count: int) -> None:
-    """Leave it: MXNet takes the threads that `OMP_NUM_THREADS` names when it is imported."""
+    """Do nothing: MXNet reads the number of threads from `OMP_NUM_THREADS` when it is imported."""
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Inference:
-    """Return the network with these weights, ready to answer."""
+    """Return the network with these weights, ready for inference."""
     return Inference(_loaded(network, tensors, path))
 
 
@@ -277,5 +277,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Step:
-    """Return steps of SGD from these weights."""
+    """Return an SGD training step that starts from these weights."""
     return Step(_loaded(network, tensors, path), images, labels, learning_rate)

@@ -1,4 +1,4 @@
-"""The networks in TensorFlow as a tutorial of Keras has them: functional models of default layers, `tf.function`."""
+"""The networks in TensorFlow as a Keras tutorial would write them: functional models, default layers, `tf.function`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from common.catalog import Network
 __all__ = ["Compiled", "CompiledStep", "Lite", "build", "load", "session", "set_threads", "training_step"]
 
 COMPILED = {"plain-tf-eager": None, "plain-tf": False, "plain-tf-xla": True}
-"""By path whether XLA compiles, None where nothing does."""
+"""Whether XLA compiles each path; None for eager execution."""
 LITE = "plain-litert"
-"""The path through TensorFlow Lite, which answers and does not learn."""
+"""The path through TensorFlow Lite, for inference only."""
 
 
 def conv(x: tf.Tensor, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> tf.Tensor:
     if stride > 1 and kernel > 1:
-        # 'same' would pad unevenly.
+        # 'same' pads asymmetrically for strides above 1.
         x = layers.ZeroPadding2D(kernel // 2)(x)
     padding = "same" if stride == 1 else "valid"
     return layers.Conv2D(channels, kernel, strides=stride, padding=padding, groups=groups)(x)
@@ -40,7 +40,7 @@ def relu(x: tf.Tensor) -> tf.Tensor:
 
 
 def max_pool(x: tf.Tensor) -> tf.Tensor:
-    # What is pooled here comes from a rectifier: zeros never win.
+    # Zero padding is correct here because the input comes from a ReLU.
     return layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
 
 
@@ -140,21 +140,21 @@ NETWORKS: Mapping[str, Callable[..., tf.Tensor]] = {
 
 
 def build(network: Network) -> keras.Model:
-    """Return the network with Keras's own initial weights."""
+    """Return the network with Keras's default initialization."""
     settings = arguments(network)
     inputs = keras.Input((*network.config.input_size, settings.pop("in_channels")))
     return keras.Model(inputs, NETWORKS[network.name](inputs, **settings))
 
 
-def _made(layer: keras.Layer) -> int:
-    """Return how many of its kind were made before a layer, as its name tells; the model's own order is by depth."""
+def _creation_order(layer: keras.Layer) -> int:
+    """Return the number of earlier layers of the same class, read from the name; Keras orders layers by depth."""
     numbered = re.search(r"_(\d+)$", layer.name)
     return int(numbered[1]) if numbered else 0
 
 
 def load(model: keras.Model, weights: Layers) -> None:
-    """Put canonical weights into the model, in its dtype."""
-    for layer in sorted(model.layers, key=_made):
+    """Copy canonical weights into the model, in its dtype."""
+    for layer in sorted(model.layers, key=_creation_order):
         if isinstance(layer, layers.Conv2D | layers.Dense):
             arrays = weights.next("conv" if isinstance(layer, layers.Conv2D) else "dense")
             layer.set_weights([arrays["weight"], arrays["bias"]])
@@ -165,7 +165,7 @@ def load(model: keras.Model, weights: Layers) -> None:
 
 
 class Compiled:
-    """A model in evaluation mode, under `tf.function`, with XLA or without, or called as it is where `xla` is None."""
+    """A model in evaluation mode under `tf.function`, with or without XLA, or eager if `xla` is None."""
 
     def __init__(self, model: keras.Model, xla: bool | None = False) -> None:
         def predict(x: tf.Tensor) -> tf.Tensor:
@@ -186,12 +186,12 @@ class Compiled:
 
 
 class Lite:
-    """A model in evaluation mode, converted with the converter's defaults, for batches of one size."""
+    """A model converted to TensorFlow Lite with the default options."""
 
     def __init__(self, model: keras.Model, threads: int | None) -> None:
         content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
         with warnings.catch_warnings():
-            # That it will be a package of its own, ai-edge-litert, as it is where artifacts are served.
+            # The interpreter moves to the package ai-edge-litert, which rosetta uses to serve artifacts.
             warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
             self.interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
         self.input = self.interpreter.get_input_details()[0]["index"]
@@ -213,7 +213,7 @@ class Lite:
 
 
 class CompiledStep:
-    """SGD on one batch: images (N, C, H, W), labels (N,); under `tf.function`, with XLA or without, or, None, not."""
+    """SGD on one batch: images (N, C, H, W), labels (N,). `xla` is as in `Compiled`."""
 
     def __init__(
         self,
@@ -249,13 +249,13 @@ def _loaded(network: Network, tensors: Mapping[str, np.ndarray]) -> keras.Model:
 
 
 def set_threads(count: int) -> None:
-    """Compute with `count` threads, one operation after another, as the port does."""
+    """Use `count` threads within an operation and run one operation at a time, as the port does."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Compiled | Lite:
-    """Return the network with these weights, ready to answer."""
+    """Return the network with these weights, ready for inference."""
     if path == LITE:
         return Lite(_loaded(network, tensors), tf.config.threading.get_intra_op_parallelism_threads() or None)
     return Compiled(_loaded(network, tensors), COMPILED[path])
@@ -270,5 +270,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> CompiledStep:
-    """Return steps of SGD from these weights."""
+    """Return an SGD training step that starts from these weights."""
     return CompiledStep(_loaded(network, tensors), images, labels, learning_rate, COMPILED[path])

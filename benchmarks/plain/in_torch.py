@@ -1,4 +1,4 @@
-"""The networks in PyTorch as a tutorial has them: modules of default layers, run eagerly."""
+"""The networks in PyTorch as a tutorial would write them: modules of default layers, run eagerly."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build(network: Network) -> nn.Module:
-    """Return the network with torch's own initial weights."""
+    """Return the network with torch's default initialization."""
     return NETWORKS[network.name](**arguments(network))
 
 
@@ -188,7 +188,7 @@ def load(model: nn.Module, layers: Layers) -> None:
 
 
 class Eager:
-    """A model in evaluation mode, called as it is."""
+    """An eager model in evaluation mode."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval()
@@ -229,12 +229,12 @@ def _loaded(network: Network, tensors: Mapping[str, np.ndarray]) -> nn.Module:
 
 
 def set_threads(count: int) -> None:
-    """Compute with `count` threads."""
+    """Use `count` threads."""
     torch.set_num_threads(count)
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Eager:
-    """Return the network with these weights, ready to answer."""
+    """Return the network with these weights, ready for inference."""
     return Eager(_loaded(network, tensors))
 
 
@@ -247,5 +247,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> EagerStep:
-    """Return steps of SGD from these weights."""
+    """Return an SGD training step that starts from these weights."""
     return EagerStep(_loaded(network, tensors), images, labels, learning_rate)

@@ -1,4 +1,4 @@
-"""Canonical weights for models that do not know canonical names: layer after layer, in the order they were written."""
+"""Canonical weights in network order, for models without canonical names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Kind", "Layer", "Layers"]
 
 Kind = Literal["conv", "dense", "norm"]
 Layer = Mapping[str, np.ndarray]
-"""A layer's arrays by leaf: `weight`, `bias`, and of a batch norm `running_mean` and `running_var`."""
+"""Arrays of a layer: `weight`, `bias`, and for batch normalization `running_mean` and `running_var`."""
 
 
 class Layers:
-    """The weights of a network's layers, of each kind in network order, contiguous.
+    """The weights of a network's layers as contiguous arrays, in network order for each kind of layer.
 
-    A model that has the network's layers of each kind in that order takes one after another by `next`, and then calls
-    `finish`, which raises ValueError where some are left over. `channels_last`: in the layout of JAX and TensorFlow.
+    Call `next` for each layer of the model, in order, then `finish`. `channels_last` selects the layout of JAX and
+    TensorFlow.
     """
 
     def __init__(self, network: Network, tensors: Mapping[str, np.ndarray], channels_last: bool = False) -> None:
@@ -33,21 +33,21 @@ class Layers:
             layers.setdefault(path, {})[leaf] = np.ascontiguousarray(array)
 
         def of_kind(kind: Kind) -> Iterator[Layer]:
-            # A batch norm is what has no weight but vectors.
+            # The weight of batch normalization is a vector.
             kinds = {path: manifest[f"{path}.weight"].kind for path in layers}
             return iter([layers[path] for path in layers if kinds[path] == ("vector" if kind == "norm" else kind)])
 
         self._kinds: dict[Kind, Iterator[Layer]] = {kind: of_kind(kind) for kind in ("conv", "dense", "norm")}
 
     def next(self, kind: Kind) -> Layer:
-        """Return the next layer of that kind. Raises ValueError where there is none."""
+        """Return the next layer of this kind. Raises ValueError if there is none."""
         layer = next(self._kinds[kind], None)
         if layer is None:
             raise ValueError(f"the model has more layers of kind {kind!r} than the network")
         return layer
 
     def finish(self) -> None:
-        """Check that all weights were taken."""
+        """Raise ValueError unless all layers were used."""
         left = [kind for kind, layers in self._kinds.items() if next(layers, None) is not None]
         if left:
             raise ValueError(f"the model has fewer layers than the network, of kind {', '.join(left)}")

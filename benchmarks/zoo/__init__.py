@@ -1,6 +1,6 @@
-"""The networks of others, as near to ours as each model zoo has them.
+"""The nearest counterparts of the catalog's networks in public model zoos.
 
-Each module of this package gives what a port's `deploy` does (see `common.backends.sessions`), with weights of the
-zoo's own making, and `work(network)`: the multiply-accumulates of its counterpart for one image. Run as a program, with
-networks as JSON, this says the work of each: `python -m benchmarks.zoo MODULE '{"resnet18": {}}'`.
+Each module has the functions of a port's `deploy` (see `common.backends.sessions`), with the zoo's own initial weights,
+and `work(network)`: the multiply-accumulates of the counterpart for one image. To print the work of several networks:
+`python -m benchmarks.zoo MODULE '{"resnet18": {}}'`.
 """

@@ -1,4 +1,4 @@
-"""Print, as JSON, the multiply-accumulates of a zoo's counterparts; see `benchmarks.zoo`."""
+"""Print the multiply-accumulates of a zoo's networks as JSON; see `benchmarks.zoo`."""
 
 from __future__ import annotations
 

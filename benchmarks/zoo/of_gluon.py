@@ -17,9 +17,9 @@ __all__ = ["session", "set_threads", "training_step", "work"]
 
 
 def build(network: Network) -> HybridBlock:
-    """Return the counterpart of a network in Gluon's model zoo, which takes MXNet's older arrays.
+    """Return the counterpart of a network in Gluon's model zoo, for arrays of MXNet's older interface.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError if there is none.
     """
     classes = network.config.num_classes
     match network.name:
@@ -38,7 +38,7 @@ def build(network: Network) -> HybridBlock:
 
 
 def _any_size(model: HybridBlock) -> HybridBlock:
-    """Have a model average whole images in the end: Gluon's DenseNet averages 7 by 7 pixels, for images of 224."""
+    """Make the last pool global: that of Gluon's DenseNet is 7x7, for images of 224x224 pixels."""
     children = model.features._children
     (last,) = (name for name, layer in children.items() if isinstance(layer, nn.AvgPool2D))
     children[last] = nn.GlobalAvgPool2D()
@@ -48,7 +48,7 @@ def _any_size(model: HybridBlock) -> HybridBlock:
 def work(network: Network) -> int:
     """Return the multiply-accumulates of the counterpart for one image."""
     model = build(network)
-    model.hybridize(active=False)  # else its layers do not run one by one
+    model.hybridize(active=False)  # a hybridized model does not call its layers
     total = 0
 
     def add(layer: HybridBlock, _: object, output: mx.nd.NDArray) -> None:
@@ -65,7 +65,7 @@ def work(network: Network) -> int:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Inference:
-    """Return the counterpart, ready to answer."""
+    """Return the counterpart, ready for inference."""
     return Inference(build(network), mx.nd.array)
 
 
@@ -78,5 +78,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> Step:
-    """Return steps of SGD of the counterpart."""
+    """Return an SGD training step of the counterpart."""
     return Step(build(network), images, labels, learning_rate, mx.nd.array)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# The functions behind keras.applications take other depths than those that it names, but are not public.
+# The functions behind keras.applications accept other depths, but are not public.
 from keras.src.applications.densenet import DenseNet
 from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
 
@@ -27,7 +27,7 @@ def _stages(x: tf.Tensor) -> tf.Tensor:
 
 
 def build(network: Network) -> keras.Model:
-    """Return the counterpart of a network in keras.applications. Raises ConfigError where there is none."""
+    """Return the counterpart of a network in keras.applications. Raises ConfigError if there is none."""
     options = {
         "weights": None,
         "input_shape": (*network.config.input_size, network.config.in_channels),
@@ -48,12 +48,12 @@ def build(network: Network) -> keras.Model:
 def work(network: Network) -> int:
     """Return the multiply-accumulates of the counterpart for one image."""
     layers = [layer for layer in build(network).layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
-    # A kernel's last axis is the outputs' channels, which its pixels have too.
+    # The kernel's last axis is the output channels, so only the output's height and width are counted in addition.
     return sum(math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Compiled:
-    """Return the counterpart, ready to answer."""
+    """Return the counterpart, ready for inference."""
     return Compiled(build(network))
 
 
@@ -66,5 +66,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> CompiledStep:
-    """Return steps of SGD of the counterpart."""
+    """Return an SGD training step of the counterpart."""
     return CompiledStep(build(network), images, labels, learning_rate)

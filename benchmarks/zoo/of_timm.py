@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-# First, since timm imports torchvision, and that must be done as it is there.
+# First, since timm imports torchvision, which needs the preparation in that module.
 from benchmarks.zoo.of_torchvision import Eager, EagerStep, count, set_threads  # isort: skip
 import timm
 from timm.models.densenet import DenseNet
@@ -19,7 +19,7 @@ __all__ = ["session", "set_threads", "training_step", "work"]
 
 
 def build(network: Network) -> nn.Module:
-    """Return timm's counterpart of a network. Raises ConfigError where there is none."""
+    """Return timm's counterpart of a network. Raises ConfigError if there is none."""
     sizes = {"num_classes": network.config.num_classes, "in_chans": network.config.in_channels}
     match network.name:
         case "resnet18" | "vgg11":
@@ -38,7 +38,7 @@ def work(network: Network) -> int:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Eager:
-    """Return the counterpart, ready to answer."""
+    """Return the counterpart, ready for inference."""
     return Eager(build(network))
 
 
@@ -51,5 +51,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> EagerStep:
-    """Return steps of SGD of the counterpart."""
+    """Return an SGD training step of the counterpart."""
     return EagerStep(build(network), images, labels, learning_rate)

@@ -14,8 +14,8 @@ from common.errors import ConfigError
 
 __all__ = ["count", "session", "set_threads", "training_step", "work"]
 
-# The compiled operators of torchvision's wheel do not load beside a CPU build of torch. No classifier needs them, but
-# to import torchvision is to describe two of them to torch, which must have heard of them for that.
+# The compiled operators of torchvision's wheel do not load with a CPU build of torch. Classifiers do not need them, but
+# the import of torchvision fails unless these two operators are defined.
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 for _operator in ("nms", "qnms"):
     _LIBRARY.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -25,7 +25,7 @@ from torchvision.models.regnet import BlockParams, RegNet
 
 
 def build(network: Network) -> nn.Module:
-    """Return torchvision's counterpart of a network. Raises ConfigError where there is none."""
+    """Return torchvision's counterpart of a network. Raises ConfigError if there is none."""
     classes = network.config.num_classes
     match network.name:
         case "resnet18":
@@ -40,11 +40,11 @@ def build(network: Network) -> nn.Module:
             model = RegNet(BlockParams([4, 6], [32, 80], [16, 16], [1.0, 1.0], [2, 2]), num_classes=classes)
         case _:
             raise ConfigError(f"torchvision has no counterpart of {network.name}")
-    return _reading(model, network.config.in_channels)
+    return _with_input_channels(model, network.config.in_channels)
 
 
-def _reading(model: nn.Module, channels: int) -> nn.Module:
-    """Have a model read images of so many channels: torchvision's all have three."""
+def _with_input_channels(model: nn.Module, channels: int) -> nn.Module:
+    """Replace the first convolution by one with `channels` input channels; torchvision's has three."""
     path, first = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
     parent, _, name = path.rpartition(".")
     bias = first.bias is not None
@@ -75,7 +75,7 @@ def work(network: Network) -> int:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str) -> Eager:
-    """Return the counterpart, ready to answer."""
+    """Return the counterpart, ready for inference."""
     return Eager(build(network))
 
 
@@ -88,5 +88,5 @@ def training_step(
     labels: np.ndarray,
     learning_rate: float,
 ) -> EagerStep:
-    """Return steps of SGD of the counterpart."""
+    """Return an SGD training step of the counterpart."""
     return EagerStep(build(network), images, labels, learning_rate)

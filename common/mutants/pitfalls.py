@@ -184,8 +184,8 @@ PITFALLS: Sequence[Pitfall] = (
             "mxnet": [
                 (
                     "weights",
-                    "_shared(tensors[name], p.dtype)",
-                    "_shared(tensors[name].swapaxes(-1, -2) if tensors[name].ndim == 4 else tensors[name], p.dtype)",
+                    "_as_mxnet(tensors[name], p.dtype)",
+                    "_as_mxnet(tensors[name].swapaxes(-1, -2) if tensors[name].ndim == 4 else tensors[name], p.dtype)",
                 )
             ],
         },

@@ -1,4 +1,4 @@
-"""The networks from scratch in NumPy: the truth the ports are held to, and where names, shapes and costs come from."""
+"""The reference networks in NumPy: what the ports are compared with, and the source of names, shapes and costs."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ _NETWORKS: Mapping[str, type[Sequential]] = {
 
 @dataclass(frozen=True)
 class Call:
-    """One module's run: its path ("" for the network), class, output shape, parameters and multiply-accumulates.
+    """One call of a module: its path ("" for the network), class, output shape, parameters and multiply-accumulates.
 
-    `kind` is the class in the framework's terms, `own` the one that the port calls it by, "" for a function.
-    `activations` is how many numbers a layer hands on, 0 for what has layers below it; `fields` are the receptive
-    fields of the output along height and width. Costs and fields are known of the reference alone.
+    `kind` is the framework's class, `own` the port's class, "" for a function. `activations` is the size of a layer's
+    output, 0 for a module with children; `fields` are the output's receptive fields along height and width. Only the
+    reference sets costs and fields.
     """
 
     path: str
@@ -84,10 +84,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to know of a network without computing anything.
+    """Names, shapes and costs of a network, found without computing it.
 
-    `manifest`: canonical name -> tensor, in network order. `taps`: canonical name -> shape for a batch of 1, in the
-    order in which they are computed. `calls`: every module, in the order in which they finish.
+    `manifest`: canonical name -> tensor, in network order. `taps`: canonical name -> shape for a batch of 1, in order
+    of computation. `calls`: every module, in order of completion.
     """
 
     manifest: Mapping[str, Tensor]
@@ -98,29 +98,29 @@ class Description:
 
     @property
     def parameters(self) -> int:
-        """Trained numbers, without the running statistics."""
+        """Number of trainable parameters, without running statistics."""
         return sum(call.parameters for call in self.calls)
 
     @property
     def statistics(self) -> int:
-        """Running means and variances."""
+        """Number of running means and variances."""
         return sum(call.statistics for call in self.calls)
 
     @property
     def multiply_accumulates(self) -> int:
-        """Multiplications of the convolutions and dense layers for one image."""
+        """Multiply-accumulates of the convolutions and dense layers for one image."""
         return sum(call.multiply_accumulates for call in self.calls)
 
     @property
     def activations(self) -> int:
-        """Numbers that all layers together hand on for one image."""
+        """Total size of all layer outputs for one image."""
         return sum(call.activations for call in self.calls)
 
 
 class ExternalNetwork(Network):
-    """A network that is not of the catalog, and stands for one: what is known of it is what its model tells.
+    """A network that is not in the catalog; its description is read from its model.
 
-    `image`: (channels, height, width) of one example, or whatever else that is. `about` stands where a paper would.
+    `image`: shape of one example, (channels, height, width) or any other. `about` takes the place of the paper.
     """
 
     description: Description
@@ -131,19 +131,19 @@ class ExternalNetwork(Network):
         object.__setattr__(self, "image", tuple(image))
         object.__setattr__(self, "description", description)
 
-    # No two are the same: JAX compiles anew for what is another network.
+    # Compared by identity: JAX compiles once per network, and equal names do not make two networks equal.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     @property
-    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # one of no pixels may be anything
+    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # inputs other than images have other ranks
         return self.image
 
     def settings(self) -> dict[str, Any]:
         return {}
 
     def configured(self, /, **overrides: object) -> Network:
-        raise ConfigError(f"{self.name} is not of the catalog, and has no settings")
+        raise ConfigError(f"{self.name} is not in the catalog and has no settings")
 
 
 def _construct(network: Network) -> Sequential:
@@ -153,7 +153,7 @@ def _construct(network: Network) -> Sequential:
 
 
 def _smallest_input(network: Network) -> int | None:
-    """Return the side of the smallest square image that `network` can read, or None if it is beyond 1024 pixels."""
+    """Return the side of the smallest square image that `network` accepts, or None if it exceeds 1024 pixels."""
 
     def fits(size: int) -> bool:
         candidate = network.configured(input_size=(size, size))
@@ -164,14 +164,14 @@ def _smallest_input(network: Network) -> int | None:
         return True
 
     sizes = range(1, 1025)
-    found = bisect.bisect_left(sizes, True, key=fits)
-    return sizes[found] if found < len(sizes) else None
+    index = bisect.bisect_left(sizes, True, key=fits)
+    return sizes[index] if index < len(sizes) else None
 
 
 def describe(network: Network) -> Description:
-    """Return manifest, taps, shapes and costs of `network`, in milliseconds and without its weights.
+    """Return manifest, taps, shapes and costs of `network` in milliseconds, without its weights.
 
-    Raises ConfigError where the input is too small, naming the layer that runs out of pixels.
+    Raises ConfigError if the input is too small; the message names the layer that runs out of pixels.
     """
     return network.description if isinstance(network, ExternalNetwork) else _describe(network)
 
@@ -184,7 +184,7 @@ def _describe(network: Network) -> Description:
 
     def record(module: Module, _: np.ndarray | Shape, output: np.ndarray | Shape) -> None:
         if not isinstance(output, Shape):
-            raise TypeError(f"a description runs on shapes, and {module.path} made an array")
+            raise TypeError(f"a description is computed on shapes, but {module.path} returned an array")
         tensors = module.tensors() if isinstance(module, Layer) else {}
         sizes = {leaf: math.prod(tensor.shape) for leaf, tensor in tensors.items()}
         statistics = sum(size for leaf, size in sizes.items() if leaf.startswith("running_"))
@@ -211,13 +211,13 @@ def _describe(network: Network) -> Description:
     except ConfigError as error:
         height, width = network.config.input_size
         smallest = _smallest_input(network)
-        mend = (
+        hint = (
             f"{network.name} needs at least {smallest}x{smallest}"
             if smallest
-            else "no image of up to 1024x1024 would do"
+            else "no image of up to 1024x1024 is large enough"
         )
         raise ConfigError(
-            f"`input_size` (={height}x{width}) is too small for {network.name}: {error}; {mend}"
+            f"`input_size` (={height}x{width}) is too small for {network.name}: {error}; {hint}"
         ) from None
     for layer in module.modules():
         if isinstance(layer, Layer):
@@ -228,7 +228,7 @@ def _describe(network: Network) -> Description:
 
 
 def _kind(module: Module) -> str:
-    """Return the name of the class of `layers` that a module is, or its own where it is none of them."""
+    """Return the name of the nearest class of `layers` that a module derives from, or else of its own class."""
     for base in type(module).__mro__:
         if base.__module__ == layers.__name__ and base not in (Layer, Module):
             return base.__name__
@@ -236,16 +236,16 @@ def _kind(module: Module) -> str:
 
 
 def _is_tap(module: Module) -> bool:
-    """A trace names every layer with weights, every pooling, every block and every stage."""
+    """Whether a module is a tap: a layer with weights, a pool, a block or a stage."""
     if isinstance(module, Layer):
         return bool(module.tensors()) or "Pool" in _kind(module)
     return module.path.rpartition(".")[2].startswith(("block", "stage"))
 
 
 def build(network: Network) -> Sequential:
-    """Return the network without weights; `load` gives it some.
+    """Return the network without weights; `load` sets them.
 
-    Raises ConfigError where the input is too small.
+    Raises ConfigError if the input is too small.
     """
     describe(network)
     module = _construct(network)
@@ -254,7 +254,7 @@ def build(network: Network) -> Sequential:
 
 
 def load(module: Module, tensors: Mapping[str, np.ndarray]) -> None:
-    """Give the network its weights, by canonical name, in float64."""
+    """Set the network's weights by canonical name, converted to float64."""
     for layer in module.modules():
         if isinstance(layer, Layer):
             for leaf in layer.tensors():
@@ -274,7 +274,8 @@ def weights(module: Module) -> dict[str, np.ndarray]:
 def trace(module: Module, x: np.ndarray, given: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Run the network on (N, C, H, W) and return every tap by canonical name, in the order of computation.
 
-    A layer that `given` names hands that on in place of what it computed, which is what the trace shows.
+    An array in `given` replaces the output of the module at that path for the rest of the network. The trace still
+    holds the output that the module computed.
     """
     taps: dict[str, np.ndarray] = {}
 
@@ -292,15 +293,15 @@ def trace(module: Module, x: np.ndarray, given: Mapping[str, np.ndarray] | None 
 
 
 def calls(module: Module, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Run the network on (N, C, H, W) and return what each layer and block was given and made of it, by path."""
-    seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    """Run the network on (N, C, H, W) and return the input and output of each layer and block by path."""
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def record(module: Module, given: np.ndarray | Shape, output: np.ndarray | Shape) -> None:
-        seen[module.path] = (np.asarray(given), np.asarray(output))
+    def record(module: Module, module_input: np.ndarray | Shape, output: np.ndarray | Shape) -> None:
+        arrays[module.path] = (np.asarray(module_input), np.asarray(output))
 
     module.observe(record)
     try:
         module(np.asarray(x, dtype=np.float64))
     finally:
         module.observe(None)
-    return seen
+    return arrays

@@ -38,6 +38,8 @@ class AnyNet(Sequential):
         self.stem = SmallStem(in_channels, stem_channels)
         channels = stem_channels
         for i, (depth, stage_channels, group_width, multiplier) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", ResNeXtStage(channels, depth, stage_channels, group_width, multiplier, stride=2))
+            self.add_module(
+                f"stage{i}", ResNeXtStage(channels, depth, stage_channels, group_width, multiplier, stride=2)
+            )
             channels = stage_channels
         self.head = Head(channels, num_classes)

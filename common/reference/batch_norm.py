@@ -1,6 +1,6 @@
 """LeNet with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167) before each sigmoid.
 
-The reference's batch normalization is written from the definition in any case, so both catalog entries are this one.
+The reference implements batch normalization from its definition, so both catalog entries use this class.
 """
 
 from __future__ import annotations

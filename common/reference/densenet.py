@@ -32,7 +32,7 @@ class DenseLayer(Module):
         self.conv = Conv2d(in_channels, growth_rate, 3, padding=1)
 
     def forward(self, x: Value) -> Value:
-        """Join the new channels behind those of the input."""
+        """Concatenate the new channels to those of the input."""
         return concatenate([x, self.conv(self.relu(self.bn(x)))])
 
 
@@ -41,7 +41,7 @@ class DenseBlock(Module):
 
     def __init__(self, in_channels: int, num_layers: int, growth_rate: int) -> None:
         for j in range(1, num_layers + 1):
-            setattr(self, f"block{j}", DenseLayer(in_channels + (j - 1) * growth_rate, growth_rate))
+            self.add_module(f"block{j}", DenseLayer(in_channels + (j - 1) * growth_rate, growth_rate))
 
     def forward(self, x: Value) -> Value:
         """Run the layers in order."""
@@ -89,9 +89,9 @@ class DenseNet(Sequential):
         self.stem = Stem(in_channels, num_channels)
         channels = num_channels
         for i, num_layers in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", DenseBlock(channels, num_layers, growth_rate))
+            self.add_module(f"stage{i}", DenseBlock(channels, num_layers, growth_rate))
             channels += num_layers * growth_rate
             if i < len(arch):
-                setattr(self, f"transition{i}", Transition(channels, channels // 2))
+                self.add_module(f"transition{i}", Transition(channels, channels // 2))
                 channels //= 2
         self.head = DenseHead(channels, num_classes)

@@ -20,7 +20,7 @@ __all__ = ["GoogLeNet", "Inception"]
 
 
 class Branch(Sequential):
-    """conv 1x1, relu, and where `kernel` is given conv `kernel`, relu: (N, C, H, W) -> (N, channels[-1], H, W)."""
+    """conv 1x1, relu, conv `kernel`, relu: (N, C, H, W) -> (N, channels[1], H, W)."""
 
     def __init__(self, in_channels: int, channels: tuple[int, int], kernel: int) -> None:
         self.conv1 = Conv2d(in_channels, channels[0], 1)
@@ -56,12 +56,12 @@ class Inception(Module):
         self.branch4 = PoolBranch(in_channels, c4)
 
     def forward(self, x: Value) -> Value:
-        """Run the four branches on the same input and join their channels."""
+        """Run the four branches on the same input and concatenate their channels."""
         return concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)])
 
 
 class Stem(Sequential):
-    """conv 7x7/2, pool, conv 1x1, conv 3x3, pool: (N, C, H, W) -> (N, 192, H/8, W/8)."""
+    """conv 7x7/2, max-pool, conv 1x1, conv 3x3, max-pool: (N, C, H, W) -> (N, 192, H/8, W/8)."""
 
     def __init__(self, in_channels: int) -> None:
         self.conv1 = Conv2d(in_channels, 64, 7, stride=2, padding=3)

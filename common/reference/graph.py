@@ -1,4 +1,4 @@
-"""What of a network is connected to what, found by running the reference on shapes."""
+"""Dataflow graph of a network, traced by running the reference on shapes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["INPUT", "JOINS", "OUTPUT", "Graph", "Node", "graph"]
 INPUT = "input"
 OUTPUT = "logits"
 JOINS = {"add": "+", "concatenate": "||"}
-"""The ways to join, and the sign each has in a path (`stage1.block1.+`), which no attribute can have."""
+"""Functions that join several inputs, and the sign of each in a path (`stage1.block1.+`), which no attribute has."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A layer, a block or other composite, a join, the input or the output.
+    """A layer, a composite such as a block, a join, the input or the output.
 
-    `kind` is the class, or for what has none `input`, `output`, or the function that joins. `label` and `detail` say
-    what it does whatever its channels; `given` and `shape` are its input's and output's for one example, and `given` is
-    empty where there is not one input.
+    `kind` is the class, `input`, `output`, or the name of the joining function. `label` and `detail` describe the
+    operation and its settings without channels. `given` and `shape` are the shapes of input and output for one example;
+    `given` is empty if the node does not have exactly one input.
     """
 
     path: str
@@ -51,7 +51,7 @@ Edges = tuple[tuple[str, str], ...]
 
 
 class Graph:
-    """Nodes by path, in the order in which they finish, and edges between layers, joins, input and output."""
+    """Nodes by path, in order of completion, and edges between layers, joins, input and output."""
 
     def __init__(self, nodes: Mapping[str, Node], edges: Edges) -> None:
         self.nodes = nodes
@@ -73,7 +73,7 @@ class Graph:
                     self._inside[path][start, end] = None
 
     def parts(self, path: str = "") -> list[Node]:
-        """Return what a composite consists of, its children and joins, in order."""
+        """Return the children and joins of a composite, in order."""
         return self._parts[path]
 
     def inside(self, path: str = "") -> Edges:
@@ -81,18 +81,18 @@ class Graph:
         return tuple(self._inside[path])
 
     def flat(self, path: str = "") -> Edges:
-        """Return the edges between all layers and joins in a composite, however deep, from INPUT and to OUTPUT."""
+        """Return the edges between all layers and joins in a composite, at any depth, from INPUT and to OUTPUT."""
         return tuple(self._flat[path])
 
 
 def _above(path: str) -> list[str]:
-    """Return the composites that hold `path`, the network first."""
+    """Return the composites that contain `path`, the network first."""
     names = path.split(".")
     return [".".join(names[:depth]) for depth in range(len(names))]
 
 
 def _part(path: str, end: str) -> str:
-    """Return the part of the composite `path` that `end` is, or is in."""
+    """Return the part of the composite `path` that is `end` or contains it."""
     if end in (INPUT, OUTPUT):
         return end
     depth = path.count(".") + 1 if path else 0
@@ -100,29 +100,29 @@ def _part(path: str, end: str) -> str:
 
 
 def graph(network: Network) -> Graph:
-    """Return what `network` consists of and how it is connected.
+    """Return the dataflow graph of `network`.
 
-    Raises ConfigError where the input is too small, or for a network that is not of the catalog.
+    Raises ConfigError if the input is too small, or if the network is not in the catalog.
     """
     if isinstance(network, ExternalNetwork):
-        raise ConfigError(f"{network.name} is not of the catalog: nothing tells how its layers are connected")
+        raise ConfigError(f"{network.name} is not in the catalog, so the connections between its layers are unknown")
     return _Tracer(network).graph()
 
 
 class _Tracer:
-    """Follows every `Shape` through the network by its identity."""
+    """Follows the `Shape` objects through the network by their identity."""
 
     def __init__(self, network: Network) -> None:
         module = reference.build(network)
         x = Shape((1, *network.input_shape))
         self.nodes: list[Node | Shape] = [Node(INPUT, "input", "input", "", (), network.input_shape)]
         self.arrivals: list[tuple[Shape, str]] = []
-        self.makers = {id(x): INPUT}
+        self.producers = {id(x): INPUT}
         self.owners: dict[int, str] = {}
-        """The composite in whose `forward` each join is."""
+        """The composite whose `forward` calls each join."""
         self.settled: set[int] = set()
         self.kept = [x]
-        """Every shape there was, so that no two have the same id."""
+        """All shapes, kept alive so that no two have the same id."""
         module.observe(self._record)
         y = module(x)
         self.arrivals.append((y, OUTPUT))
@@ -130,9 +130,9 @@ class _Tracer:
 
     def _record(self, module: Module, x: np.ndarray | Shape, y: np.ndarray | Shape) -> Shape | None:
         if not isinstance(x, Shape) or not isinstance(y, Shape):
-            raise TypeError(f"a graph is found on shapes, and {module.path} was run on an array")
+            raise TypeError(f"a graph is traced with shapes, but {module.path} ran on an array")
         is_layer = isinstance(module, Layer)
-        # Modules finish from the inside out: the last to be given a join stands beside it.
+        # Modules finish from the inside out, so the last one to receive a join is its sibling.
         self._join(x, module.path.rpartition(".")[0], final=False)
         if not is_layer:
             self._join(y, module.path, final=True)
@@ -141,15 +141,15 @@ class _Tracer:
         if not is_layer:
             return None
         self.arrivals.append((x, module.path))
-        # A layer may hand on the very shape that it was given, and what it hands on has to be its own.
-        made = Shape(y)
-        made.image = y.image
-        self.makers[id(made)] = module.path
-        self.kept.append(made)
-        return made
+        # A layer may return its input; a new object identifies the layer's output.
+        output = Shape(y)
+        output.image = y.image
+        self.producers[id(output)] = module.path
+        self.kept.append(output)
+        return output
 
     def _join(self, shape: Shape, owner: str, final: bool) -> None:
-        """Note that a shape, if it was joined, was so in `owner`, unless it is known better."""
+        """Record `owner` as the composite that joined this shape, unless that is settled or the shape is no join."""
         if not shape.joined_by or id(shape) in self.settled:
             return
         if id(shape) not in self.owners:
@@ -162,52 +162,52 @@ class _Tracer:
             self.settled.add(id(shape))
 
     def graph(self) -> Graph:
-        """Return what was found, with a path for every join."""
+        """Return the graph, with a path for every join."""
         nodes: dict[str, Node] = {}
-        for found in self.nodes:
-            node = self._named(found, nodes) if isinstance(found, Shape) else found
+        for traced in self.nodes:
+            node = self._named(traced, nodes) if isinstance(traced, Shape) else traced
             nodes[node.path] = node
         order = {path: position for position, path in enumerate(nodes)}
-        edges = [(self.makers[id(shape)], target) for shape, target in self.arrivals]
+        edges = [(self.producers[id(shape)], target) for shape, target in self.arrivals]
         return Graph(nodes, tuple(sorted(edges, key=lambda edge: order[edge[1]])))
 
     def _named(self, joined: Shape, taken: Mapping[str, Node]) -> Node:
-        """Return the node of a join; its path is its sign in the composite, from the second on with a number."""
+        """Return the node of a join. Its name is its sign, followed by a number from the second in a composite on."""
         sign, owner = JOINS[joined.joined_by], self.owners[id(joined)]
         names = (f"{sign}{count}" for count in itertools.chain([""], itertools.count(2)))
         paths = (f"{owner}.{name}" if owner else name for name in names)
         path = next(path for path in paths if path not in taken)
-        self.makers[id(joined)] = path
+        self.producers[id(joined)] = path
         self.arrivals += [(part, path) for part in joined.parts]
         return Node(path, joined.joined_by, sign, "", (), tuple(joined[1:]))
 
 
 def _operation(module: Module) -> tuple[str, str]:
-    """Return what a module does in a few words, and its settings but for channels."""
+    """Return a short label for a module's operation, and its settings without channels."""
     kind = type(module).__name__
-    words, setting = kind.lower() if isinstance(module, Layer) else kind, ""
+    label, setting = kind.lower() if isinstance(module, Layer) else kind, ""
     match module:
         case layers.Conv2d():
-            words, setting = f"conv {_square(module.kernel)}", _window(module.stride, 1, module.padding)
+            label, setting = f"conv {_square(module.kernel)}", _window(module.stride, 1, module.padding)
         case layers.MaxPool2d():
-            words, setting = f"max pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
+            label, setting = f"max pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
         case layers.AvgPool2d():
-            words, setting = f"avg pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
+            label, setting = f"avg pool {_square(module.kernel)}", _window(module.stride, 0, module.padding)
         case layers.GlobalAvgPool2d():
-            words = "global avg pool"
+            label = "global avg pool"
         case layers.Linear():
-            words = "dense"
+            label = "dense"
         case layers.BatchNorm1d() | layers.BatchNorm2d():
-            words = "bn"
+            label = "bn"
         case layers.Dropout():
             setting = f"p = {module.rate:g}"
-    return words, setting
+    return label, setting
 
 
 def _square(size: int) -> str:
     return f"{size}×{size}"
 
 
-def _window(stride: int, usual: int, padding: int) -> str:
-    settings = [f"stride {stride}"] if stride != usual else []
+def _window(stride: int, default: int, padding: int) -> str:
+    settings = [f"stride {stride}"] if stride != default else []
     return ", ".join(settings + ([f"pad {padding}"] if padding else []))

@@ -1,4 +1,4 @@
-"""What a framework's layer is in the reference's terms: its class of `layers`, and the arguments that make it so."""
+"""Descriptions of a framework's layers as reference layers: the class and its arguments."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Size = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Specification:
-    """A class of `common.reference.layers` by name, its arguments, and attributes that are not as the suite has them.
+    """The name of a class of `common.reference.layers`, its arguments, and attributes that differ from the default.
 
-    A batch norm is of no rank before it is seen what it is given; its class is called BatchNorm.
+    `kind` "BatchNorm" stands for both batch normalizations; `build` chooses one by the rank of the input.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Specification:
 
 
 def _square(*sizes: Size) -> list[int] | None:
-    """Return sizes of which each is the same along both axes, one number each; None where one is not."""
+    """Return one number for each size, or None if a size differs between height and width."""
     pairs = [tuple(size) if isinstance(size, Sequence) else (size, size) for size in sizes]
     return [pair[0] for pair in pairs] if all(len(set(pair)) == 1 for pair in pairs) else None
 
@@ -42,7 +42,7 @@ def _square(*sizes: Size) -> list[int] | None:
 def convolution(
     in_channels: int, out_channels: int, kernel: Size, stride: Size, padding: Size, groups: int = 1, dilation: Size = 1
 ) -> Specification | None:
-    """Return a convolution; None where its windows are not square, or dilated: the reference has no such one."""
+    """Return a convolution, or None if its window is dilated or not square: the reference has no such layer."""
     square = _square(kernel, stride, padding, dilation)
     if square is None or square[3] != 1:
         return None
@@ -58,7 +58,10 @@ def dense(in_features: int, out_features: int) -> Specification:
 
 
 def batch_norm(features: int, epsilon: float, momentum: float, unbiased: bool = False) -> Specification:
-    """Return a batch norm; `momentum` is the fraction of the old statistic kept, `unbiased` the variance kept."""
+    """Return a batch normalization.
+
+    `momentum` is the fraction of the old running statistic kept; `unbiased` selects the unbiased running variance.
+    """
     attributes = {"epsilon": epsilon, "momentum": momentum, "unbiased": unbiased}
     return Specification("BatchNorm", {"num_features": features}, attributes)
 
@@ -66,7 +69,7 @@ def batch_norm(features: int, epsilon: float, momentum: float, unbiased: bool = 
 def pool(
     kind: Literal["MaxPool2d", "AvgPool2d"], kernel: Size, stride: Size, padding: Size = 0, dilation: Size = 1
 ) -> Specification | None:
-    """Return a pool; None where its windows are not square, or dilated, or where an average counts padding."""
+    """Return a pool, or None if its window is dilated or not square, or if an average pool has padding."""
     square = _square(kernel, stride, padding, dilation)
     if square is None or square[3] != 1 or (kind == "AvgPool2d" and square[2]):
         return None

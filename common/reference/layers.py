@@ -1,8 +1,8 @@
-"""The layers from scratch in NumPy: modules with named children, their mathematics, shapes and costs.
+"""Layers of the reference in NumPy: modules with named children, their mathematics, shapes and costs.
 
-Every numeric choice of the reference stands here. A layer is called on an array, (N, C, H, W) or (N, features), or on
-a `Shape`: then nothing is computed and only the shape goes through, which is how names, shapes and costs of a network
-are had from the one definition that also computes it.
+Every numeric choice of the reference is in this file. A layer is called on an array, (N, C, H, W) or (N, features), or
+on a `Shape`. On a `Shape` it computes only the shape of its output, so the names, shapes and costs of a network come
+from the same definition as its numbers.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ BATCH_NORM_MOMENTUM = 0.9
 class Field(NamedTuple):
     """A receptive field along one axis: the pixels of the network's input that an activation depends on.
 
-    Position i depends on the `size` pixels from `start + i * stride` on and no others; those beyond the image are
-    padding. `stride` is 0 behind a layer that reads all positions, where one is left.
+    Position i depends on the `size` pixels that begin at `start + i * stride`; pixels outside the image are padding.
+    `stride` is 0 after a layer that reads all positions, since only one position is left.
     """
 
     size: int = 1
@@ -59,15 +59,15 @@ class Field(NamedTuple):
     start: int = 0
 
     def window(self, kernel: int, stride: int, padding: int) -> Field:
-        """Return the field behind a window moved over these positions."""
+        """Return the field after a window that slides over these positions."""
         return Field(self.size + (kernel - 1) * self.stride, self.stride * stride, self.start - padding * self.stride)
 
     def across(self, positions: int) -> Field:
-        """Return the field behind a layer that reads so many positions at once."""
+        """Return the field after a layer that reads `positions` positions at once."""
         return Field(self.size + (positions - 1) * self.stride, 0, self.start)
 
     def union(self, other: Field) -> Field:
-        """Return the field of what two paths make together; they have the same stride."""
+        """Return the field of an output that depends on both fields; they have the same stride."""
         start = min(self.start, other.start)
         return Field(max(self.start + self.size, other.start + other.size) - start, self.stride, start)
 
@@ -77,10 +77,10 @@ Fields = tuple[Field, Field]
 
 
 class Shape(tuple[int, ...]):
-    """The shape of an activation, standing in for it.
+    """The shape of an activation, used in its place to trace a network.
 
-    `image` remembers what a flattened one was: (C, H, W); `fields` are its receptive fields along height and width. One
-    that `add` or `concatenate` made is `joined_by` that function, by name, of `parts`.
+    `image` is the (C, H, W) of an activation before it was flattened. `fields` are its receptive fields along height
+    and width. `joined_by` is the name of the function, `add` or `concatenate`, that joined the activations `parts`.
     """
 
     image: tuple[int, int, int] | None = None
@@ -94,27 +94,31 @@ Observer = Callable[["Module", "np.ndarray | Shape", "np.ndarray | Shape"], "np.
 
 
 class Module:
-    """Something called on an activation, with children in the order in which they were assigned."""
+    """Base class: a function of one activation, with children in order of assignment."""
 
     path = ""
     training = False
     network: Network
-    """The catalog entry that a whole network was built from; only such a one has it."""
+    """The catalog entry of a whole network; other modules have none."""
     summary_expands: ClassVar[tuple[str, ...]] = ()
-    """Children for which a summary of the network shows their own children, one row each."""
+    """Children that a summary of the network expands into one row for each of their own children."""
     summary_ends: ClassVar[tuple[str, ...]] = ()
-    """Where given, a row of the summary reaches from behind the one path to the next."""
+    """Paths of the last layers of the rows in a summary; empty for the default grouping."""
     _observer: Observer | None = None
 
     def __call__(self, x: Value) -> Value:
         """Compute the output for an array, or only its shape for a Shape."""
         y = self.forward(x)
-        other = None if self._observer is None else self._observer(self, x, y)
-        return y if other is None else other  # type: ignore[return-value]  # arrays for arrays
+        replacement = None if self._observer is None else self._observer(self, x, y)
+        return y if replacement is None else replacement  # type: ignore[return-value]  # of the same type as y
 
     def forward(self, x: Value) -> Value:
-        """Compute the output; every module defines it."""
+        """Compute the output; subclasses implement it."""
         raise NotImplementedError
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Add a child whose name is computed, as attribute `name`."""
+        setattr(self, name, module)
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """Iterate over (name, child) in order."""
@@ -123,33 +127,33 @@ class Module:
                 yield name, value
 
     def modules(self) -> Iterator[Module]:
-        """Iterate over this module and all below it, children before what follows them."""
+        """Iterate over this module and its descendants, depth first."""
         yield self
         for _, child in self.children():
             yield from child.modules()
 
     def name_paths(self, path: str = "") -> None:
-        """Tell this module and all below it their attribute paths."""
+        """Set the attribute path of this module and its descendants."""
         self.path = path
         for name, child in self.children():
             child.name_paths(f"{path}.{name}" if path else name)
 
     def observe(self, observer: Observer | None) -> None:
-        """Have `observer(module, input, output)` called after each module below this one, and this one, has run.
+        """Call `observer(module, input, output)` after each call of this module and its descendants.
 
-        What it returns, unless that is None, goes on in place of the output.
+        A value that it returns, unless None, replaces the output.
         """
         for module in self.modules():
             module._observer = observer
 
     def train(self, training: bool = True) -> None:
-        """Switch batch normalization and dropout to their behavior in training, or back."""
+        """Set training or evaluation mode, which batch normalization and dropout depend on."""
         for module in self.modules():
             module.training = training
 
 
 class Sequential(Module):
-    """Its children, one after another."""
+    """Runs its children one after another."""
 
     def forward(self, x: Value) -> Value:
         """Run the children in order."""
@@ -158,16 +162,16 @@ class Sequential(Module):
         return x
 
     def features(self, in_channels: int, input_size: tuple[int, int]) -> int:
-        """Return how many values the children assigned so far make of one image of (height, width) pixels."""
+        """Return the number of values per image after the children so far, for an input of (height, width) pixels."""
         self.name_paths()
         return math.prod(self(Shape((1, in_channels, *input_size))))
 
 
 class Layer(Module):
-    """A module without children: `infer` gives the shape, `compute` the numbers."""
+    """A module without children: `infer` returns the output's shape, `compute` its values."""
 
     def forward(self, x: Value) -> Value:
-        """Check the input's shape, then compute, or return the output's shape."""
+        """Check the input's shape, then return the output for an array, or its shape for a `Shape`."""
         if not isinstance(x, Shape):
             self.infer(Shape(x.shape))
             return self.compute(x)
@@ -176,11 +180,11 @@ class Layer(Module):
         return shape
 
     def infer(self, shape: Shape) -> Shape:
-        """Return the output's shape; it is the input's unless a layer says otherwise."""
+        """Return the output's shape, by default the input's."""
         return shape
 
     def fields(self, shape: Shape) -> Fields:
-        """Return the output's receptive fields; they are the input's unless a layer reads several positions."""
+        """Return the output's receptive fields, by default the input's."""
         return shape.fields
 
     def compute(self, x: np.ndarray) -> np.ndarray:
@@ -192,24 +196,24 @@ class Layer(Module):
         return {}
 
     def multiply_accumulates(self, output: Shape) -> int:
-        """Return the multiplications of a convolution or dense layer, for a whole output; 0 for all else."""
+        """Return the multiply-accumulates of a convolution or dense layer for an output; 0 for other layers."""
         return 0
 
     def _check_rank(self, shape: Shape, rank: int) -> None:
         if len(shape) != rank:
             axes = "(N, C, H, W)" if rank == 4 else "(N, features)"
-            raise InputError(f"{self.path or type(self).__name__} takes {axes}, and was given shape {tuple(shape)}")
+            raise InputError(f"{self.path or type(self).__name__} expects {axes}; the input has shape {tuple(shape)}")
 
 
 class WeightedLayer(Layer):
-    """A layer with weights; they are attributes named by their leaf, and None until they are loaded."""
+    """A layer with weights: attributes named like the last part of their canonical names, set when loaded."""
 
     weight: np.ndarray
     bias: np.ndarray
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Return how many windows fit along one axis: floor((size + 2 padding - kernel) / stride) + 1, or 0 if none."""
+    """Return the number of windows along one axis: floor((size + 2 padding - kernel) / stride) + 1, or 0 if none."""
     return max((size + 2 * padding - kernel) // stride + 1, 0)
 
 
@@ -224,7 +228,7 @@ def _fields_across(shape: Shape, height: int, width: int) -> Fields:
 
 
 def _windows(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
-    """(N, C, H, W) -> a view of its windows, (N, C, H', W', kernel, kernel)."""
+    """Return a view of the windows: (N, C, H, W) -> (N, C, H', W', kernel, kernel)."""
     return sliding_window_view(x, (kernel, kernel), axis=(2, 3))[:, :, ::stride, ::stride]
 
 
@@ -238,7 +242,7 @@ def _pad(x: np.ndarray, padding: int, value: float) -> np.ndarray:
 class Conv2d(WeightedLayer):
     """Cross-correlation plus bias, symmetrically padded with zeros.
 
-    (N, C, H, W) -> (N, O, H', W'); `groups` cuts the channels into groups that do not see one another.
+    (N, C, H, W) -> (N, O, H', W'). With `groups`, each group of outputs depends on one group of input channels only.
     """
 
     def __init__(
@@ -255,14 +259,14 @@ class Conv2d(WeightedLayer):
         self._check_rank(shape, 4)
         batch, channels, *image = shape
         if channels != self.in_channels:
-            raise InputError(f"{self.path or 'Conv2d'} takes {self.in_channels} channels, and was given {channels}")
+            raise InputError(f"{self.path or 'Conv2d'} expects {self.in_channels} channels; the input has {channels}")
         return Shape((batch, self.out_channels, *_image_size(self, image, self.kernel, self.stride, self.padding)))
 
     def fields(self, shape: Shape) -> Fields:
         return _window_fields(shape, self.kernel, self.stride, self.padding)
 
     def compute(self, x: np.ndarray) -> np.ndarray:
-        # One matrix product an example: the weight rows by the example's windows laid out in columns (im2col).
+        # One matrix product per example: the weight rows times the example's windows, laid out as columns (im2col).
         batch, _, height, width = self.infer(Shape(x.shape))
         kernels = self.weight.reshape(self.groups, self.out_channels // self.groups, -1)
         windows = _windows(_pad(x, self.padding, 0.0), self.kernel, self.stride)
@@ -292,7 +296,7 @@ class Linear(WeightedLayer):
     def infer(self, shape: Shape) -> Shape:
         self._check_rank(shape, 2)
         if shape[1] != self.in_features:
-            raise InputError(f"{self.path or 'Linear'} takes {self.in_features} features, and was given {shape[1]}")
+            raise InputError(f"{self.path or 'Linear'} expects {self.in_features} features; the input has {shape[1]}")
         self.image = shape.image or self.image
         return Shape((shape[0], self.out_features))
 
@@ -309,8 +313,8 @@ class Linear(WeightedLayer):
 class _BatchNorm(WeightedLayer):
     """Normalize each channel, then scale by `weight` and shift by `bias`; the shape stays.
 
-    Evaluation uses the running statistics. Training uses the batch's mean and biased variance (divided by n), and
-    moves the running ones toward them; torch by itself would keep the unbiased variance.
+    Evaluation uses the running statistics. Training uses the batch's mean and biased variance (divided by n) and
+    updates the running statistics with them. (PyTorch's own layer updates with the unbiased variance.)
     """
 
     running_mean: np.ndarray
@@ -319,7 +323,7 @@ class _BatchNorm(WeightedLayer):
     epsilon = BATCH_NORM_EPSILON
     momentum = BATCH_NORM_MOMENTUM
     unbiased = False
-    """Whether the running variance is divided by n - 1."""
+    """Whether the running variance is updated with the unbiased variance, divided by n - 1."""
 
     def __init__(self, num_features: int) -> None:
         self.num_features = num_features
@@ -331,21 +335,23 @@ class _BatchNorm(WeightedLayer):
     def infer(self, shape: Shape) -> Shape:
         self._check_rank(shape, self.rank)
         if shape[1] != self.num_features:
-            raise InputError(f"{self.path or 'BatchNorm'} takes {self.num_features} channels, and was given {shape[1]}")
+            raise InputError(
+                f"{self.path or 'BatchNorm'} expects {self.num_features} channels; the input has {shape[1]}"
+            )
         return shape
 
     def compute(self, x: np.ndarray) -> np.ndarray:
         if self.training:
             axes = (0, *range(2, x.ndim))
             mean, variance = x.mean(axis=axes), x.var(axis=axes)
-            keep, kept_variance = self.momentum, x.var(axis=axes, ddof=1) if self.unbiased else variance
-            self.running_mean = keep * self.running_mean + (1 - keep) * mean
-            self.running_var = keep * self.running_var + (1 - keep) * kept_variance
+            batch_variance = x.var(axis=axes, ddof=1) if self.unbiased else variance
+            self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mean
+            self.running_var = self.momentum * self.running_var + (1 - self.momentum) * batch_variance
         else:
             mean, variance = self.running_mean, self.running_var
-        across = (slice(None),) + (None,) * (x.ndim - 2)
+        per_channel = (slice(None),) + (None,) * (x.ndim - 2)
         scale = self.weight / np.sqrt(variance + self.epsilon)
-        return (x - mean[across]) * scale[across] + self.bias[across]
+        return (x - mean[per_channel]) * scale[per_channel] + self.bias[per_channel]
 
 
 class BatchNorm1d(_BatchNorm):
@@ -361,19 +367,19 @@ class BatchNorm2d(_BatchNorm):
 
 
 def _image_size(layer: Layer, image: list[int], kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """(H, W) -> (H', W'), or the error that `layer` runs out of pixels."""
+    """Return the output size, (H, W) -> (H', W'). Raises ConfigError if no window fits."""
     height, width = (output_size(size, kernel, stride, padding) for size in image)
     if not height or not width:
         need = max(kernel - 2 * padding, 1)
         raise ConfigError(
             f"{layer.path or type(layer).__name__} runs out of pixels: its {kernel}x{kernel} window with padding "
-            f"{padding} needs at least {need}x{need}, and {image[0]}x{image[1]} arrive"
+            f"{padding} needs at least {need}x{need}; its input is {image[0]}x{image[1]}"
         )
     return height, width
 
 
 class _Pool(Layer):
-    """A window of `kernel` pixels moved by `stride` (the kernel's size unless given) over each channel."""
+    """A window of `kernel` x `kernel` pixels that slides over each channel; `stride` is `kernel` by default."""
 
     def __init__(self, kernel: int, stride: int | None = None, padding: int = 0) -> None:
         self.kernel, self.stride, self.padding = kernel, stride or kernel, padding
@@ -387,7 +393,7 @@ class _Pool(Layer):
         return _window_fields(shape, self.kernel, self.stride, self.padding)
 
     def _slices(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """Iterate over the windows' pixels: the first of every window, the second of every window, and so on."""
+        """Iterate over the positions in a window; each item holds the pixels there of all windows."""
         windows = _windows(x, self.kernel, self.stride)
         for i in range(self.kernel):
             for j in range(self.kernel):
@@ -395,7 +401,7 @@ class _Pool(Layer):
 
 
 class MaxPool2d(_Pool):
-    """The largest value of each window: (N, C, H, W) -> (N, C, H', W'). Padding is minus infinity: it never wins."""
+    """The largest value of each window: (N, C, H, W) -> (N, C, H', W'). Padding is minus infinity."""
 
     def compute(self, x: np.ndarray) -> np.ndarray:
         slices = self._slices(_pad(x, self.padding, -np.inf))
@@ -406,7 +412,7 @@ class MaxPool2d(_Pool):
 
 
 class AvgPool2d(_Pool):
-    """The mean of each window: (N, C, H, W) -> (N, C, H', W'). There is no padding."""
+    """The mean of each window, without padding: (N, C, H, W) -> (N, C, H', W')."""
 
     def __init__(self, kernel: int, stride: int | None = None) -> None:
         super().__init__(kernel, stride)
@@ -421,7 +427,7 @@ class AvgPool2d(_Pool):
 
 
 class GlobalAvgPool2d(Layer):
-    """The mean of each channel, at any size: (N, C, H, W) -> (N, C, 1, 1)."""
+    """The mean of each channel, for any image size: (N, C, H, W) -> (N, C, 1, 1)."""
 
     def infer(self, shape: Shape) -> Shape:
         self._check_rank(shape, 4)
@@ -435,7 +441,7 @@ class GlobalAvgPool2d(Layer):
 
 
 class Flatten(Layer):
-    """(N, C, H, W) -> (N, C * H * W), in that order."""
+    """(N, C, H, W) -> (N, C * H * W), channels first."""
 
     def infer(self, shape: Shape) -> Shape:
         self._check_rank(shape, 4)
@@ -456,7 +462,7 @@ class ReLU(Layer):
 
 
 class Sigmoid(Layer):
-    """1 / (1 + exp(-x)), written so that no exponential overflows."""
+    """1 / (1 + exp(-x)), computed without overflow."""
 
     def compute(self, x: np.ndarray) -> np.ndarray:
         decay = np.exp(-np.abs(x))
@@ -464,7 +470,7 @@ class Sigmoid(Layer):
 
 
 class Dropout(Layer):
-    """In training, zero each value with probability `rate` and scale the kept ones by 1 / (1 - rate)."""
+    """In training, zero each value with probability `rate` and scale the others by 1 / (1 - rate)."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -485,7 +491,7 @@ def add(x: Value, y: Value) -> Value:
 
 
 def concatenate(parts: list[Value]) -> Value:
-    """Join activations along their channels."""
+    """Concatenate activations along their channels."""
     if isinstance(parts[0], Shape):
         batch, _, *image = parts[0]
         return _joined("concatenate", parts, (batch, sum(part[1] for part in parts), *image))
@@ -493,7 +499,7 @@ def concatenate(parts: list[Value]) -> Value:
 
 
 def _joined(by: Literal["add", "concatenate"], parts: list[Shape], shape: tuple[int, ...]) -> Shape:
-    """Return the shape of what several paths make together."""
+    """Return the shape of several joined activations."""
     joined = Shape(shape)
     joined.joined_by, joined.parts = by, tuple(parts)
     vertical, horizontal = (

@@ -1,4 +1,4 @@
-"""The loss that networks are trained by: mean cross-entropy."""
+"""Mean cross-entropy, the training loss."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 Source: Zhang, Lipton, Li and Smola, Dive into Deep Learning, chapter 7. As there, no array has a batch axis: an image
 is (H, W) or (C, H, W), a kernel (h, w), (C, h, w) or (O, C, h, w). A stride, a padding or a size is one number for
-both axes or a pair, (vertical, horizontal). Whatever is wrong with an argument raises ValueError.
+both axes or a pair, (vertical, horizontal). An invalid argument raises ValueError.
 
-The operators go over the pixels of a window, not over the windows. The pixels that have one place in their windows
-are an image of the output's size, cut from X. That makes h * w operations on whole images.
+The operators loop over the h * w positions in a window, not over the windows. The pixels at one position of all windows
+are a strided slice of X, an image of the output's size.
 """
 
 # ruff: noqa: N803 (X, Y and K are the source's names)
@@ -30,20 +30,22 @@ __all__ = [
 Pair = int | tuple[int, int]
 
 
-def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+def _pair(name: str, value: Pair, minimum: int) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < least:
-        raise ValueError(f"`{name}` (={value}) must be {least} or more, for both axes or as a pair")
+    if len(pair) != 2 or min(pair) < minimum:
+        raise ValueError(f"`{name}` (={value}) must be a number or a pair of numbers, each at least {minimum}")
     return pair
 
 
 def _check_axes(name: str, x: np.ndarray, *axes: str) -> None:
     if x.ndim not in [each.count(",") + 1 for each in axes] or 0 in x.shape:
-        raise ValueError(f"`{name}` must be {' or '.join(axes)} and not empty, and has shape {x.shape}")
+        raise ValueError(f"`{name}` must have axes {' or '.join(axes)} and not be empty; its shape is {x.shape}")
 
 
-def _cuts(x: np.ndarray, size: Pair, stride: Pair, padding: Pair, fill: float) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Iterate over the places (i, j) in a window, each with the pixels there of all windows: (..., H', W')."""
+def _slices(
+    x: np.ndarray, size: Pair, stride: Pair, padding: Pair, fill: float
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Iterate over the positions (i, j) in a window, each with the pixels there of all windows: (..., H', W')."""
     (height, width), (down, right) = _pair("size", size, 1), _pair("stride", stride, 1)
     above, left = _pair("padding", padding, 0)
     if above or left:
@@ -52,20 +54,20 @@ def _cuts(x: np.ndarray, size: Pair, stride: Pair, padding: Pair, fill: float) -
     rows, columns = (x.shape[-2] - height) // down + 1, (x.shape[-1] - width) // right + 1
     if rows < 1 or columns < 1:
         padded = f"{x.shape[-2]}x{x.shape[-1]}"
-        raise ValueError(f"a {height}x{width} window must fit into the image, which is {padded} with its padding")
+        raise ValueError(f"a {height}x{width} window must fit into the image, which is {padded} after padding")
     for i in range(height):
         for j in range(width):
             yield i, j, x[..., i : i + rows * down : down, j : j + columns * right : right]
 
 
 def corr2d(X: np.ndarray, K: np.ndarray, *, stride: Pair = 1, padding: Pair = 0) -> np.ndarray:
-    """Sum the products of the kernel, which is not flipped, and each window of the image, padded with zeros.
+    """Multiply each window of the zero-padded image by the kernel, not flipped, and sum the products.
 
-    (H, W), (h, w) -> (H', W') of H' = floor((H + 2 padding - h) / stride) + 1, W' alike.
+    (H, W), (h, w) -> (H', W'), where H' = floor((H + 2 padding - h) / stride) + 1 and W' likewise.
     """
     _check_axes("X", X, "(H, W)")
     _check_axes("K", K, "(h, w)")
-    return np.sum([K[i, j] * pixels for i, j, pixels in _cuts(X, K.shape, stride, padding, 0.0)], axis=0)
+    return np.sum([K[i, j] * pixels for i, j, pixels in _slices(X, K.shape, stride, padding, 0.0)], axis=0)
 
 
 class Conv2D:
@@ -84,12 +86,12 @@ def corr2d_multi_in(X: np.ndarray, K: np.ndarray, *, stride: Pair = 1, padding: 
     _check_axes("X", X, "(C, H, W)")
     _check_axes("K", K, "(C, h, w)")
     if len(X) != len(K):
-        raise ValueError(f"`X` and `K` must have the same channels, and have {len(X)} and {len(K)}")
+        raise ValueError(f"`X` and `K` must have the same number of channels; they have {len(X)} and {len(K)}")
     return np.sum([corr2d(x, k, stride=stride, padding=padding) for x, k in zip(X, K, strict=True)], axis=0)
 
 
 def corr2d_multi_in_out(X: np.ndarray, K: np.ndarray, *, stride: Pair = 1, padding: Pair = 0) -> np.ndarray:
-    """Make each output channel with a kernel of its own: (C, H, W), (O, C, h, w) -> (O, H', W')."""
+    """Correlate with one kernel per output channel: (C, H, W), (O, C, h, w) -> (O, H', W')."""
     _check_axes("K", K, "(O, C, h, w)")
     return np.stack([corr2d_multi_in(X, k, stride=stride, padding=padding) for k in K])
 
@@ -98,42 +100,42 @@ def corr2d_multi_in_out_1x1(X: np.ndarray, K: np.ndarray) -> np.ndarray:
     """Multiply the channels of every pixel by the matrix K: (C, H, W), (O, C, 1, 1) -> (O, H, W)."""
     _check_axes("X", X, "(C, H, W)")
     if K.shape[1:] != (len(X), 1, 1):
-        raise ValueError(f"`K` must be (O, {len(X)}, 1, 1) for {len(X)} channels, and has shape {K.shape}")
+        raise ValueError(f"`K` must have shape (O, {len(X)}, 1, 1) for {len(X)} channels; its shape is {K.shape}")
     return (K.reshape(len(K), len(X)) @ X.reshape(len(X), -1)).reshape(len(K), *X.shape[1:])
 
 
 def pool2d(
     X: np.ndarray, size: Pair, mode: Literal["max", "avg"], *, stride: Pair = 1, padding: Pair = 0
 ) -> np.ndarray:
-    """Take the largest value or the mean of each window: (H, W) -> (H', W') or (C, H, W) -> (C, H', W').
+    """Return the maximum or the mean of each window: (H, W) -> (H', W') or (C, H, W) -> (C, H', W').
 
-    The stride is 1 unless given, whatever the size. Only 'max' takes padding: minus infinity, for floating-point X, and
-    less of it than the window is long, so that it never wins.
+    The default stride is 1, not the window size. Only 'max' allows padding, with minus infinity, for floating-point X.
+    The padding must be smaller than the window, so that each window holds a pixel of the image.
     """
     _check_axes("X", X, "(H, W)", "(C, H, W)")
     if mode not in ("max", "avg"):
         raise ValueError(f"`mode` (={mode!r}) must be 'max' or 'avg'")
     limits = _pair("size", size, 1) if mode == "max" else (1, 1)
     if any(beyond >= limit for beyond, limit in zip(_pair("padding", padding, 0), limits, strict=True)):
-        raise ValueError(f"`padding` (={padding}) must be less than the window (={size}) of 'max', and 0 for 'avg'")
-    pixels = [pixels for _, _, pixels in _cuts(X, size, stride, padding, -np.inf)]
+        raise ValueError(f"`padding` (={padding}) must be smaller than the window (={size}) for 'max', and 0 for 'avg'")
+    pixels = [pixels for _, _, pixels in _slices(X, size, stride, padding, -np.inf)]
     return np.max(pixels, axis=0) if mode == "max" else np.mean(pixels, axis=0)
 
 
 def learn_kernel(
     X: np.ndarray, Y: np.ndarray, kernel: np.ndarray, *, learning_rate: float = 0.03, steps: int = 10
 ) -> tuple[np.ndarray, list[float]]:
-    """Descend from `kernel` along the gradient of the sum of (corr2d(X, kernel) - Y)^2.
+    """Learn a kernel by gradient descent from `kernel` on the sum of (corr2d(X, kernel) - Y)^2.
 
     (H, W), (H', W'), (h, w) -> (h, w), and the loss before each step.
     """
-    if Y.shape != (made := corr2d(X, kernel).shape):
-        raise ValueError(f"`Y` must be {made} as corr2d(X, kernel) is, and has shape {Y.shape}")
+    if Y.shape != (shape := corr2d(X, kernel).shape):
+        raise ValueError(f"`Y` must have the shape of corr2d(X, kernel), {shape}; its shape is {Y.shape}")
     losses = []
     for _ in range(steps):
         error = corr2d(X, kernel) - Y
-        # In each output, kernel[i, j] has the pixel there as its factor: summed over the outputs, each times its error,
-        # that is X correlated with the error.
+        # The derivative of an output by kernel[i, j] is the pixel at (i, j) of its window. Summed over all outputs,
+        # each times its error, that is X correlated with the error.
         gradient = 2 * corr2d(X, error)
         kernel = kernel - learning_rate * gradient
         losses.append(float((error**2).sum()))

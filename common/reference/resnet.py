@@ -34,13 +34,13 @@ class Residual(Module):
         self.relu2 = ReLU()
 
     def forward(self, x: Value) -> Value:
-        """Add the input, or its projection, to what the two convolutions make of it."""
+        """Add the input, or its projection, to the output of the two convolutions."""
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return self.relu2(add(y, self.shortcut(x) if self.shortcut else x))
 
 
-class Stage(Sequential):
+class ResNetStage(Sequential):
     """`blocks` residual blocks, the first with stride s: (N, C, H, W) -> (N, channels, H/s, W/s).
 
     Its shortcut is a projection where it changes channels or resolution.
@@ -49,7 +49,7 @@ class Stage(Sequential):
     def __init__(self, in_channels: int, blocks: int, channels: int, stride: int) -> None:
         self.block1 = Residual(in_channels, channels, stride, projection=stride > 1 or in_channels != channels)
         for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", Residual(channels, channels))
+            self.add_module(f"block{j}", Residual(channels, channels))
 
 
 class ResNet(Sequential):
@@ -65,6 +65,6 @@ class ResNet(Sequential):
         self.stem = Stem(in_channels)
         channels = 64
         for i, (blocks, stage_channels) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", Stage(channels, blocks, stage_channels, stride=1 if i == 1 else 2))
+            self.add_module(f"stage{i}", ResNetStage(channels, blocks, stage_channels, stride=1 if i == 1 else 2))
             channels = stage_channels
         self.head = Head(channels, num_classes)

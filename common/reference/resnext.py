@@ -48,7 +48,7 @@ class ResNeXtBlock(Module):
         self.relu3 = ReLU()
 
     def forward(self, x: Value) -> Value:
-        """Add the input, or its projection, to what the three convolutions make of it."""
+        """Add the input, or its projection, to the output of the three convolutions."""
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.relu2(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -63,7 +63,7 @@ class ResNeXtStage(Sequential):
     ) -> None:
         self.block1 = ResNeXtBlock(in_channels, channels, group_width, multiplier, stride, projection=True)
         for j in range(2, blocks + 1):
-            setattr(self, f"block{j}", ResNeXtBlock(channels, channels, group_width, multiplier))
+            self.add_module(f"block{j}", ResNeXtBlock(channels, channels, group_width, multiplier))
 
 
 class ResNeXt(Sequential):
@@ -83,6 +83,8 @@ class ResNeXt(Sequential):
         channels = 64
         for i, (blocks, stage_channels, group_width, multiplier) in enumerate(arch, start=1):
             stride = 1 if i == 1 else 2
-            setattr(self, f"stage{i}", ResNeXtStage(channels, blocks, stage_channels, group_width, multiplier, stride))
+            self.add_module(
+                f"stage{i}", ResNeXtStage(channels, blocks, stage_channels, group_width, multiplier, stride)
+            )
             channels = stage_channels
         self.head = Head(channels, num_classes)

@@ -12,8 +12,8 @@ class VGGStage(Sequential):
 
     def __init__(self, in_channels: int, num_convs: int, channels: int) -> None:
         for j in range(1, num_convs + 1):
-            setattr(self, f"conv{j}", Conv2d(in_channels if j == 1 else channels, channels, 3, padding=1))
-            setattr(self, f"relu{j}", ReLU())
+            self.add_module(f"conv{j}", Conv2d(in_channels if j == 1 else channels, channels, 3, padding=1))
+            self.add_module(f"relu{j}", ReLU())
         self.pool = MaxPool2d(2)
 
 
@@ -46,6 +46,6 @@ class VGG(Sequential):
     ) -> None:
         channels = in_channels
         for i, (num_convs, stage_channels) in enumerate(arch, start=1):
-            setattr(self, f"stage{i}", VGGStage(channels, num_convs, stage_channels))
+            self.add_module(f"stage{i}", VGGStage(channels, num_convs, stage_channels))
             channels = stage_channels
         self.head = VGGHead(self.features(in_channels, input_size), num_classes, dropout)

@@ -1,4 +1,4 @@
-"""Hold the first try of the Flax port to torch's network: `python examples/squeezenet/first_try.py`."""
+"""Compare the first version of the Flax port with PyTorch's network: `python examples/squeezenet/first_try.py`."""
 
 from __future__ import annotations
 

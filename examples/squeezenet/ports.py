@@ -1,4 +1,4 @@
-"""Who is compared: each port, and what it calls what torch's calls otherwise."""
+"""The ports to compare, and the names of layers that differ from those of the PyTorch network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ for number, fire in enumerate(FIRES):
     _FLAX_NAMES[f"fires.{number}.wide"] = f"{fire}.expand3x3"
 
 FLAX_FIRST_TRY = Port("jax", "squeezenet_flax:first_try", names=_FLAX_NAMES, folder=HERE)
-FLAX = Port("jax", "squeezenet_flax:mended", names=_FLAX_NAMES, folder=HERE)
+FLAX = Port("jax", "squeezenet_flax:fixed", names=_FLAX_NAMES, folder=HERE)
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 3, 32, 48))
 LABELS = np.array([3, 1, 4, 1])

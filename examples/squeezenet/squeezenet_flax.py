@@ -1,4 +1,4 @@
-"""The small SqueezeNet in Flax NNX, with its author's own names; and his first try, which has one mistake."""
+"""The small SqueezeNet in Flax NNX with other layer names, and a first version with one mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jax import Array
 
 
 class Fire(nnx.Module):
-    """conv 1x1, relu; then conv 1x1 and conv 3x3 of that, relu, side by side: (N, H, W, C) -> (N, H, W, 2e)."""
+    """conv 1x1, relu, then conv 1x1 and conv 3x3 concatenated, relu: (N, H, W, C) -> (N, H, W, 2e)."""
 
     def __init__(self, in_features: int, squeeze: int, expand: int, *, rngs: nnx.Rngs) -> None:
         self.squeeze = nnx.Conv(in_features, squeeze, (1, 1), rngs=rngs)
@@ -43,10 +43,10 @@ class SqueezeNet(nnx.Module):
 
 
 def first_try() -> SqueezeNet:
-    """Return the port as it was first written: Flax pads by 'SAME' unless it is told."""
+    """Return the first version of the port, which pads by 'SAME', Flax's default."""
     return SqueezeNet(padding="SAME", rngs=nnx.Rngs(0))
 
 
-def mended() -> SqueezeNet:
-    """Return the port after parity had named the layer."""
+def fixed() -> SqueezeNet:
+    """Return the port with the padding of the PyTorch network."""
     return SqueezeNet(padding=1, rngs=nnx.Rngs(0))

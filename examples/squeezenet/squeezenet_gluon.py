@@ -9,7 +9,7 @@ npx.set_np()
 
 
 class Fire(HybridBlock):
-    """conv 1x1, relu; then conv 1x1 and conv 3x3 of that, relu, side by side: (N, C, H, W) -> (N, 2e, H, W)."""
+    """conv 1x1, relu, then conv 1x1 and conv 3x3 concatenated, relu: (N, C, H, W) -> (N, 2e, H, W)."""
 
     def __init__(self, squeeze: int, expand: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The small SqueezeNet as a function of NumPy arrays: what it computes, owing nothing to any framework."""
+"""The small SqueezeNet as a function of NumPy arrays: a definition that depends on no framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def convolution(x: np.ndarray, weights: Weights, name: str, stride: int = 1, padding: int = 0) -> np.ndarray:
-    """(N, C, H, W) -> (N, O, H', W')."""
+    """Cross-correlation plus bias: (N, C, H, W) -> (N, O, H', W')."""
     kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     windows = sliding_window_view(padded, kernel.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
@@ -19,7 +19,7 @@ def convolution(x: np.ndarray, weights: Weights, name: str, stride: int = 1, pad
 
 
 def pool(x: np.ndarray) -> np.ndarray:
-    """The largest of each 2x2 window: (N, C, H, W) -> (N, C, H/2, W/2)."""
+    """Maximum of each 2x2 window: (N, C, H, W) -> (N, C, H/2, W/2)."""
     return sliding_window_view(x, (2, 2), axis=(2, 3))[:, :, ::2, ::2].max(axis=(4, 5))
 
 
@@ -29,7 +29,7 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 
 def fire(x: np.ndarray, weights: Weights, name: str) -> np.ndarray:
-    """Squeeze by conv 1x1, relu; then conv 1x1 and conv 3x3 of that, relu, side by side."""
+    """Conv 1x1, relu, then conv 1x1 and conv 3x3 concatenated, relu: (N, C, H, W) -> (N, 2e, H, W)."""
     x = relu(convolution(x, weights, f"{name}.squeeze"))
     narrow = convolution(x, weights, f"{name}.expand1x1")
     return relu(np.concatenate([narrow, convolution(x, weights, f"{name}.expand3x3", padding=1)], axis=1))

@@ -1,4 +1,4 @@
-"""A small SqueezeNet (Iandola et al., 2016, arXiv 1602.07360, section 3) in PyTorch: the network to be ported."""
+"""A small SqueezeNet (Iandola et al., 2016, arXiv:1602.07360, section 3) in PyTorch: the original of the ports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Fire(nn.Module):
-    """conv 1x1, relu; then conv 1x1 and conv 3x3 of that, relu, side by side: (N, C, H, W) -> (N, 2e, H, W)."""
+    """conv 1x1, relu, then conv 1x1 and conv 3x3 concatenated, relu: (N, C, H, W) -> (N, 2e, H, W)."""
 
     def __init__(self, in_channels: int, squeeze: int, expand: int) -> None:
         super().__init__()

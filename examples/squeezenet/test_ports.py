@@ -1,4 +1,4 @@
-"""What a project with ports of its own tests: `pytest examples/squeezenet`."""
+"""Parity tests for a project with its own ports: `pytest examples/squeezenet`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from common.testing import Port
 
 @pytest.mark.parametrize("port", [FLAX, KERAS, MXNET], ids=["flax", "keras", "gluon"])
 def test_port_is_torchs_network(parity: Callable, port: Port) -> None:
-    """Forward, gradients and ten steps."""
+    """Compare the forward pass, the gradients and ten training steps."""
     parity(TORCH, port, IMAGES, LABELS)
 
 
-def test_torchs_network_is_the_function(parity: Callable) -> None:
-    """Forward, and gradients against difference quotients of the function."""
+def test_pytorch_network_computes_the_numpy_function(parity: Callable) -> None:
+    """Compare the forward pass, and the gradients with finite differences of the NumPy function."""
     parity(NUMPY, TORCH, IMAGES, LABELS)

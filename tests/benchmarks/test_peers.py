@@ -1,4 +1,4 @@
-"""What `benchmarks/peers.py` makes of measurements: ratios that can be worked out by hand."""
+"""Tables and ratios of `benchmarks/peers.py`, from measurements small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.deploy.bench.results import Interval, Measurement, Run
 def peers():
     spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["peers"] = module  # where dataclasses look up what they are made of
+    sys.modules["peers"] = module  # dataclasses look up their module here
     spec.loader.exec_module(module)
     yield module
     del sys.modules["peers"]
@@ -61,7 +61,7 @@ def test_each_framework_is_compared_with_its_own_peers_for_the_same_work(peers) 
         "torch-eager": pytest.approx(1.1),
         "onnxruntime": pytest.approx(0.4),
     }
-    # An eager path is held to an eager port, and Keras does 1.3 times the work.
+    # An eager path is compared with an eager port, and Keras does 1.3 times the work.
     assert {name: ratio.value for name, ratio in tf.slower.items()} == {
         "tf-eager": pytest.approx(0.9),
         "tf-function": pytest.approx(0.75),
@@ -70,7 +70,7 @@ def test_each_framework_is_compared_with_its_own_peers_for_the_same_work(peers) 
     assert (jax.mode, jax.zoo, jax.lead(jax.plain).value, jax.lead(jax.zoo)) == ("training", None, 2.5, None)
 
 
-def test_a_ratio_is_as_uncertain_as_both_of_its_times(peers) -> None:
+def test_the_interval_of_a_ratio_includes_the_uncertainty_of_both_times(peers) -> None:
     torch, tf, _ = peers.compare(MEASUREMENTS, WORK)
     assert asdict(torch.lead(torch.plain)) == {
         "value": 2.5,
@@ -85,19 +85,19 @@ def median(best: tuple[str, Interval]) -> tuple[str, float]:
     return name, taken.value
 
 
-def test_what_is_asked_is_held_against_what_was_found(peers) -> None:
-    found = {asked.partition(",")[0]: (text, enough) for asked, text, enough in peers.claims(MEASUREMENTS, WORK)}
-    assert {asked: text.split()[0] for asked, (text, _) in found.items()} == {
+def test_claims_compare_targets_with_measured_ratios(peers) -> None:
+    claims = {target.partition(",")[0]: (text, met) for target, text, met in peers.claims(MEASUREMENTS, WORK)}
+    assert {target: text.split()[0] for target, (text, _) in claims.items()} == {
         "the best path of each port": "1.33",
         "no path slower than 1.05 times the plain port": "1.10",
         "resnet18": "2.00",
         "regnetx32": "2.50",
     }
-    assert [enough for _, enough in found.values()] == [True, False, True, False]
+    assert [met for _, met in claims.values()] == [True, False, True, False]
 
 
-def test_how_many_pairs_are_beyond_what_is_asked_and_how_many_surely(peers) -> None:
-    # 1.10, which noise can be all of, and 2.00, which it cannot; of seven leads one is below 1.
+def test_claims_count_the_pairs_that_miss_the_target(peers) -> None:
+    # The ratio 1.10 may be noise, 2.00 cannot be; one of seven leads is below 1.
     more = [
         taken("densenet", "torch-eager", 11.0),
         taken("densenet", "plain-torch", 10.0),
@@ -108,18 +108,18 @@ def test_how_many_pairs_are_beyond_what_is_asked_and_how_many_surely(peers) -> N
     ]
     leads, slower, *_ = peers.claims([*MEASUREMENTS, *more], WORK)
     assert leads[1:] == (
-        "0.91 [0.74, 1.11] (densenet, inference, batch 1: plain-torch / torch-eager); beyond it 1 of 7 pairs, 0 by "
-        "their whole 95% confidence",
+        "0.91 [0.74, 1.11] (densenet, inference, batch 1: plain-torch / torch-eager); 1 of 7 pairs miss it, 0 with "
+        "their whole 95% interval",
         False,
     )
     assert slower[1:] == (
-        "2.00 [1.64, 2.44] (densenet, inference, batch 1: tf-eager); beyond it 3 of 8 pairs, 1 by their whole 95% "
-        "confidence",
+        "2.00 [1.64, 2.44] (densenet, inference, batch 1: tf-eager); 3 of 8 pairs miss it, 1 with their whole 95% "
+        "interval",
         False,
     )
 
 
-def test_a_peer_that_is_missing_is_said_to_be_with_the_line_that_installs_it(peers, capsys) -> None:
+def test_a_missing_peer_is_shown_with_its_install_command(peers, capsys) -> None:
     peers.show(Run(1, "", {}, {}, {}, tuple(MEASUREMENTS)), WORK, markdown=False)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("timm ")]
     assert "missing" in line
@@ -132,7 +132,7 @@ def written(file: Path, measurements: Sequence[Measurement], work: Mapping[str, 
     return str(file)
 
 
-def test_what_was_written_is_shown_again(peers, capsys, monkeypatch, tmp_path) -> None:
+def test_read_shows_written_results(peers, capsys, monkeypatch, tmp_path) -> None:
     first = written(tmp_path / "first.json", MEASUREMENTS, WORK)
     other = [taken("densenet", "tf-function", 10.0), taken("densenet", "keras", 10.0)]
     second = written(tmp_path / "second.json", other, {"keras": {"densenet": 0.5}})
@@ -148,9 +148,7 @@ def test_what_was_written_is_shown_again(peers, capsys, monkeypatch, tmp_path) -
     ]
 
 
-def test_what_was_measured_before_an_interruption_is_written_and_nothing_begun_after_it(
-    peers, capsys, monkeypatch, tmp_path
-) -> None:
+def test_an_interruption_saves_the_measurements_and_stops(peers, capsys, monkeypatch, tmp_path) -> None:
     def measured(settings, _) -> Run:
         (network,) = settings.networks
         rows = tuple(one for one in MEASUREMENTS if one.network == network.name)
@@ -165,16 +163,16 @@ def test_what_was_measured_before_an_interruption_is_written_and_nothing_begun_a
     with pytest.raises(SystemExit) as ended:
         peers.main()
     assert ended.value.code == 130
-    said = capsys.readouterr().out
-    assert "jax-jit" in said
-    assert "interrupted after 0 of 3 rounds" in said
+    output = capsys.readouterr().out
+    assert "jax-jit" in output
+    assert "interrupted after 0 of 3 rounds" in output
     run = json.loads(file.read_text())["run"]
     assert run["interrupted"]
     assert run["settings"]["networks"] == ["resnet18", "regnetx32"]
     assert len(run["measurements"]) == len(MEASUREMENTS)
 
 
-def test_every_peer_can_be_found_and_each_counterpart_is_of_a_network(peers) -> None:
+def test_every_peer_has_a_module_and_known_networks(peers) -> None:
     for peer in peers.BY_PATH.values():
         module = ROOT / f"{peer.path.module.replace('.', '/')}.py"
         assert module.is_file()
@@ -184,7 +182,7 @@ def test_every_peer_can_be_found_and_each_counterpart_is_of_a_network(peers) -> 
 
 
 @pytest.mark.parametrize("option", ["--networks", "--peers", "--paths", "--backends"])
-def test_an_unknown_name_is_refused_in_one_line(peers, monkeypatch, option: str) -> None:
+def test_an_unknown_name_is_rejected_in_one_line(peers, monkeypatch, option: str) -> None:
     monkeypatch.setattr(sys, "argv", ["peers.py", option, "nonsense"])
     with pytest.raises(peers.RosettaError, match="nonsense") as refused:
         peers.main()

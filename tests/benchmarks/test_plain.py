@@ -1,4 +1,4 @@
-"""The plain ports of `benchmarks/plain`: each is the network that it is measured for, and learns as it does."""
+"""The plain ports of `benchmarks/plain` compute the same network and loss as the reference."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.port
 
 NETWORKS = ("resnet18", "vgg11", "googlenet", "densenet", "regnetx32")
 SMALL = {"in_channels": 3, "num_classes": 7, "input_size": [64, 48]}
-"""Not square; the source's VGG is for one size alone."""
+"""Not square. VGG is left out: its plain port accepts one size only."""
 
 
 @pytest.fixture(scope="module")
 def plain(backend_name: str):
     with pytest.MonkeyPatch.context() as patch:
-        # The benchmarks are a part of the checkout that nobody installs.
+        # benchmarks/ is not part of the installed package.
         patch.syspath_prepend(ROOT)
         yield from _module(backend_name)
 
@@ -34,14 +34,14 @@ def _module(backend_name: str) -> Iterator[ModuleType]:
         return
     import jax
 
-    # What is compiled here runs twice at most.
+    # Compiled functions run at most twice here, so optimization does not pay.
     jax.config.update("jax_disable_most_optimizations", True)
     yield importlib.import_module("benchmarks.plain.in_jax")
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 def parameters(backend_name: str, build, network: catalog.Network) -> int:
-    """Count trained numbers by the framework's own means."""
+    """Return the number of trainable parameters, counted by the framework."""
     if backend_name == "jax":
         import jax
         from flax import nnx
@@ -60,17 +60,17 @@ def parameters(backend_name: str, build, network: catalog.Network) -> int:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_has_the_networks_parameters(plain, backend_name: str, name: str) -> None:
+def test_plain_network_has_the_same_number_of_parameters(plain, backend_name: str, name: str) -> None:
     network = catalog.get(name)
     assert parameters(backend_name, plain.build, network) == reference.describe(network).parameters
 
 
 OTHERS = {"tf": ("plain-tf-eager", "plain-litert"), "mxnet": ("plain-mxnet-imperative",)}
-"""Further paths than the one called as the framework, by framework; XLA is left out, for it takes long to compile."""
+"""Other execution paths to test by framework; XLA is left out because it compiles slowly."""
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "vgg11"])
-def test_with_the_same_weights_it_gives_the_references_logits(plain, backend_name: str, name: str) -> None:
+def test_plain_network_computes_the_logits_of_the_reference(plain, backend_name: str, name: str) -> None:
     network = catalog.get(name, **SMALL)
     tensors = weights.initialize(network, "probe", 3, "float32")
     x = images.noise_batch(network, 2, 5).astype(np.float32)
@@ -83,7 +83,7 @@ def test_with_the_same_weights_it_gives_the_references_logits(plain, backend_nam
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=path)
 
 
-def test_a_training_step_gives_the_references_loss_and_moves_it(plain, backend_name: str) -> None:
+def test_a_training_step_returns_the_loss_of_the_reference_and_reduces_it(plain, backend_name: str) -> None:
     network = catalog.get("densenet", **{**SMALL, "input_size": [32, 32]})
     tensors = weights.initialize(network, "probe", 3, "float32")
     x, labels = images.noise_batch(network, 4, 5).astype(np.float32), np.array([1, 6, 0, 3])

@@ -1,4 +1,4 @@
-"""Somebody's network in Gluon: layers in containers without names, activations in layers."""
+"""A user-defined network in Gluon: layers in containers without names, activations inside layers."""
 
 from mxnet import npx
 from mxnet.gluon import HybridBlock, nn

@@ -51,7 +51,7 @@ def convolution_by_definition(
         (4, 2, 1, 2, 0, 1),
     ],
 )
-def test_convolution_is_its_definition(
+def test_convolution_equals_its_definition(
     channels: int, outputs: int, kernel: int, stride: int, padding: int, groups: int
 ) -> None:
     layer = layers.Conv2d(channels, outputs, kernel, stride, padding, groups)
@@ -80,21 +80,21 @@ def pool_by_definition(x: np.ndarray, kernel: int, stride: int, padding: int, mo
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1)])
-def test_max_pool_is_its_definition_and_pads_with_minus_infinity(kernel: int, stride: int, padding: int) -> None:
+def test_max_pool_equals_its_definition_and_pads_with_minus_infinity(kernel: int, stride: int, padding: int) -> None:
     x = random(2, 3, 7, 10) - 5  # all negative: a padding of zeros would win at the edges
     expected = pool_by_definition(x, kernel, stride, padding, "max")
     np.testing.assert_array_equal(layers.MaxPool2d(kernel, stride, padding)(x), expected)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (3, 3)])
-def test_average_pool_is_its_definition(kernel: int, stride: int) -> None:
+def test_average_pool_equals_its_definition(kernel: int, stride: int) -> None:
     x = random(2, 3, 7, 10)
     expected = pool_by_definition(x, kernel, stride, 0, "avg")
     np.testing.assert_allclose(layers.AvgPool2d(kernel, stride)(x), expected, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(layers.GlobalAvgPool2d()(x)[:, :, 0, 0], x.mean((2, 3)), rtol=1e-13)
 
 
-def test_convolution_and_pooling_have_the_numbers_of_the_source() -> None:
+def test_convolution_and_pooling_reproduce_the_examples_of_the_book() -> None:
     # Dive into Deep Learning, 7.2 and 7.5.
     conv = layers.Conv2d(1, 1, 2)
     conv.weight, conv.bias = np.array([[[[0.0, 1], [2, 3]]]]), np.zeros(1)
@@ -105,7 +105,7 @@ def test_convolution_and_pooling_have_the_numbers_of_the_source() -> None:
 
 
 @pytest.mark.parametrize(("layer", "shape"), [(layers.BatchNorm2d(3), (4, 3, 5, 6)), (layers.BatchNorm1d(3), (4, 3))])
-def test_batch_norm_is_its_definition(layer: layers.BatchNorm2d, shape: tuple[int, ...]) -> None:
+def test_batch_norm_equals_its_definition(layer: layers.BatchNorm2d, shape: tuple[int, ...]) -> None:
     x = random(*shape) * 3 + 1
     layer.weight, layer.bias = np.array([0.5, 1, 2]), np.array([-1.0, 0, 1])
     layer.running_mean, layer.running_var = np.array([0.1, 0.2, 0.3]), np.array([1.0, 2, 3])
@@ -125,13 +125,13 @@ def test_batch_norm_is_its_definition(layer: layers.BatchNorm2d, shape: tuple[in
         assert math.isclose(layer.running_var[c], 0.9 * variance + 0.1 * biased, rel_tol=1e-12)
 
 
-def test_sigmoid_is_exact_at_its_ends_and_does_not_overflow() -> None:
+def test_sigmoid_is_exact_for_large_inputs_and_does_not_overflow() -> None:
     x = np.array([-1000.0, -1, 0, 1, 1000])
     expected = [0, 1 / (1 + math.e), 0.5, 1 / (1 + 1 / math.e), 1]
     np.testing.assert_allclose(layers.Sigmoid()(x), expected, rtol=1e-15)
 
 
-def test_dropout_drops_its_share_scales_the_rest_and_rests_in_evaluation() -> None:
+def test_dropout_zeroes_and_scales_in_training_only() -> None:
     layer, x = layers.Dropout(0.25), np.ones((100, 1000))
     assert layer(x) is x
     layer.train()
@@ -153,14 +153,14 @@ def test_description_equals_the_facts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_canonical_summary_equals_the_facts_but_for_the_global_pool(name: str) -> None:
+def test_summary_equals_the_facts_except_for_the_name_of_the_global_pool(name: str) -> None:
     description = reference.describe(catalog.get(name))
     found = [[row.kind, list(row.shape)] for row in rows(description.calls, description, "Sequential")]
     named = [["AdaptiveAvgPool2d" if kind == "GlobalAvgPool2d" else kind, shape] for kind, shape in found]
     assert named == FACTS[name]["summary"]
 
 
-def test_dense_layers_know_the_image_that_was_flattened() -> None:
+def test_dense_layers_store_the_shape_of_a_flattened_image() -> None:
     manifest = reference.describe(catalog.get("alexnet")).manifest
     assert manifest["fc1.weight"].image == (256, 5, 5)
     assert manifest["fc2.weight"].image is None
@@ -196,7 +196,7 @@ def test_taps_are_layers_with_weights_pools_blocks_stages_and_logits_in_order() 
         ("densenet", [16, 16], "transition3.pool"),
     ],
 )
-def test_too_small_an_input_names_the_layer_and_a_size_that_would_do(name: str, size: list[int], layer: str) -> None:
+def test_error_for_a_small_input_names_the_layer_and_the_smallest_size(name: str, size: list[int], layer: str) -> None:
     with pytest.raises(ConfigError) as raised:
         reference.describe(catalog.get(name, input_size=size))
     message = str(raised.value)
@@ -207,17 +207,17 @@ def test_too_small_an_input_names_the_layer_and_a_size_that_would_do(name: str, 
         reference.describe(catalog.get(name, input_size=[smallest - 1, smallest - 1]))
 
 
-def test_input_of_another_shape_names_the_layer() -> None:
+def test_error_for_another_input_shape_names_the_layer() -> None:
     network = catalog.get("lenet")
     model = reference.build(network)
     reference.load(model, weights.initialize(network, "probe"))
-    with pytest.raises(InputError, match="conv1 takes 1 channels, and was given 3"):
+    with pytest.raises(InputError, match="conv1 expects 1 channels; the input has 3"):
         reference.trace(model, np.zeros((1, 3, 28, 28)))
-    with pytest.raises(InputError, match=r"conv1 takes \(N, C, H, W\), and was given shape \(1, 784\)"):
+    with pytest.raises(InputError, match=r"conv1 expects \(N, C, H, W\); the input has shape \(1, 784\)"):
         reference.trace(model, np.zeros((1, 784)))
 
 
-def test_training_uses_the_batch_and_moves_the_statistics_and_evaluation_does_not() -> None:
+def test_only_training_uses_batch_statistics_and_updates_the_running_ones() -> None:
     network = catalog.get("bn_lenet")
     model = reference.build(network)
     start = weights.initialize(network, "probe", dtype="float64")

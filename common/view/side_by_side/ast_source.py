@@ -1,9 +1,9 @@
 """What a file of an implementation says, read from its syntax tree: nothing is imported or run.
 
 A class makes its attributes in its constructor and runs them in its forward pass; both are found by the attribute's
-name, be it `self.conv1 = ...`, `setattr(self, "conv1", ...)`, `self.add_module("conv1", ...)` or a pattern such as
-`f"conv{j}"`, which matches conv1, conv2 and so on. A list of layers has a plural name: the elements of `self.convs` are
-conv1, conv2 and so on.
+name, be it `self.conv1 = ...`, `setattr(self, "conv1", ...)`, `self.add_module("conv1", ...)`,
+`self.register_child(..., "conv1")` or a pattern such as `f"conv{j}"`, which matches conv1, conv2 and so on. A list of
+layers has a plural name: the elements of `self.convs` are conv1, conv2 and so on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ METHODS: Mapping[str, str] = {
 `call`; a Flax module is a callable; Gluon's pass takes the operators of the mode that it runs in as an argument; the
 reference's layers have a `forward` that checks what `compute` is then given."""
 
-_NAMING = ("setattr", "add_module", "register_buffer")
+_NAMING = ("setattr", "add_module", "register_buffer", "register_child")
 """What makes an attribute whose name is an argument."""
 
 _CONTAINERS = ("List", "ModuleList", "Sequential", "HybridSequential")
@@ -461,8 +461,10 @@ def _assigned(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr, str]]:
                     yield from list(_list_elements(each.attr, value)) or [(ast.Constant(each.attr), value, "")]
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         call = statement.value
-        if ast.unparse(call.func).rpartition(".")[2] in _NAMING:
-            name, value = call.args[-2:]
+        function = ast.unparse(call.func).rpartition(".")[2]
+        if function in _NAMING:
+            # Gluon's register_child takes the block before its name.
+            name, value = call.args[::-1] if function == "register_child" else call.args[-2:]
             yield name, value, ""
         match call:
             case ast.Call(ast.Attribute(ast.Attribute(ast.Name("self"), container), "append"), [value]):
@@ -490,7 +492,7 @@ def _runs(
     """
     inner = [*getattr(statement, "body", ()), *getattr(statement, "orelse", ())]
     loops = isinstance(statement, ast.For | ast.While)
-    if isinstance(statement, ast.For) and ast.unparse(statement.iter) == "self.children()":
+    if isinstance(statement, ast.For) and ast.unparse(statement.iter) in ("self.children()", "self._children.values()"):
         yield Run("*", None, statement, enclosing, of_self=True, looped=True)
         return
     if isinstance(statement, ast.For):

@@ -66,6 +66,8 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.output_size", _PORTS, "the framework computes it"),
             ("layers.add", _PORTS, "arrays are added with +; the reference's may be shapes"),
             ("layers.concatenate", _PORTS, "the framework has a function for it; the reference joins shapes too"),
+            ("layers.hybrid_sequential", _all_but("mxnet"), "only Gluon has two kinds of containers"),
+            ("layers.named_children", _all_but("mxnet"), "children are attributes in any case"),
             ("layers.image_size", ("numpy",), "a network there is run on a shape to learn its features"),
             ("layers.image_size", ("tf", "mxnet"), "the framework learns a layer's input size from its first input"),
             ("layers.block", _all_but("tf"), "only Keras needs a base class to build and save a layer made of layers"),
