@@ -217,11 +217,11 @@ class Limits:
         architecture = _architecture(network)
         own = [one for one in measurements(check) if _architecture(one.network) == architecture]
         self.measured = own[0] if own else _of_any(check, network.family)
-        said = [] if own else ["the worst of all networks by depth, since nothing was measured of this architecture"]
+        notes = [] if own else ["the largest errors of all networks by depth, since this architecture was not measured"]
         self.wider = 1.0 if check == "training" else self._widened(check, network, images)
         if self.wider > 1:
-            said.append(f"{self.wider:.2g} times what was measured at other sizes")
-        self.basis = "; ".join(said)
+            notes.append(f"{self.wider:.2g} times the errors measured at other sizes")
+        self.basis = "; ".join(notes)
 
     def _widened(self, check: Check, network: Network, images: int) -> float:
         """Return how many times as much as was measured there is to lose at sizes that were not.
