@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from common.backends import environments
+from common.backends import environments, launch
 from common.errors import BackendError
 from common.mutants.run import Outcome
 
@@ -72,7 +71,7 @@ def outputs(codes: Sequence[str], interpreter: Path | str) -> list[str]:
     result = subprocess.run(
         [str(interpreter), "-W", "ignore", "-c", _RUNNER],
         input=json.dumps(codes),
-        env={**os.environ, "PYTHONPATH": str(environments.PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=launch.project_environment(TF_CPP_MIN_LOG_LEVEL="3"),
         capture_output=True,
         text=True,
         check=False,

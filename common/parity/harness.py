@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 from threadpoolctl import threadpool_limits
 
-from common.backends.processes import MissingBackendError, Worker, join
+from common.backends.launch import MissingBackendError
+from common.backends.processes import Worker, join
 from common.catalog import Network
 from common.errors import RosettaError
 from common.parity.cases import IMPORT_BYTES, Case, ForwardCase

@@ -13,9 +13,7 @@ import importlib.metadata
 import json
 import os
 import resource
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,6 +24,7 @@ import numpy as np
 
 from common import catalog, weights
 from common.backends import registry
+from common.backends.launch import end_with_parent
 from common.backends.protocol import Backend
 from common.catalog import Network
 from common.files import map_safetensors, write_safetensors
@@ -286,17 +285,10 @@ def _serve(name: str, answers: TextIO) -> int:
     return 0
 
 
-def _end_with(parent: int) -> None:
-    """End this process, and all that it started, once its parent has gone: one that was killed could not do it."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
 def main() -> int:
     """Serve one backend; the process keeps its standard output for answers alone."""
     (name,) = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return _serve(name, answers)

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from common import weights as canonical
-from common.backends.processes import MissingBackendError
+from common.backends.launch import MissingBackendError
 from common.errors import ConfigError, InputError, WeightsError, unknown
 from common.files import map_safetensors, write_safetensors
 from common.optimizers import OptimizerConfig

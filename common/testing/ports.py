@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from common.backends import registry
-from common.backends.processes import MissingBackendError, Worker
+from common.backends.launch import MissingBackendError
+from common.backends.processes import Worker
 from common.errors import BackendError, ConfigError
 from common.system import processors
 

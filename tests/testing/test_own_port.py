@@ -32,14 +32,14 @@ def test_the_first_try_prints_what_the_page_shows(tmp_path: Path) -> None:
     shown = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
     # The last line ends with how long it took.
     assert said[:-1] == shown[:-1]
-    assert said[-1].startswith("5 disagree in")
+    assert said[-1].startswith("5 differ in")
 
 
 def test_every_port_is_the_network(tmp_path: Path) -> None:
     html = tmp_path / "report.html"
     said = run("-m", "pytest", EXAMPLE, "-p", "no:cacheprovider", "--parity-html", html, folder=tmp_path)
     assert "4 passed" in said, said
-    assert "18 agree" in said
+    assert "18 pass" in said
     page = html.read_text()
     assert "only tf make has" in page
     assert "test_port_is_torchs_network[gluon]" in page
