@@ -40,9 +40,9 @@ def main() -> None:
     for backend in registry.BACKENDS:
         own = [example for example in page.examples(text) if example.backend == backend]
         printed |= zip(own, page.outputs([example.code for example in own], interpreter(backend)), strict=True)
-    mutants = [mutant for backend in PORTS for mutant in pitfalls.of_pitfalls(backend)]
+    mutants = [mutant for backend in PORTS for mutant in pitfalls.pitfall_mutants(backend)]
     found = page.rows(run.run(mutants, PORTS))
-    text = page.written(text, printed, found)
+    text = page.updated(text, printed, found)
     if options.output is None:
         print(text, end="")
     else:

@@ -238,9 +238,9 @@ def answer_without_a_cost(right, request):
 
 
 @fault
-def answer_without_an_envelope(right, request):
+def answer_without_a_rounding_spread(right, request):
     answer = right(request)
-    answer.pop("envelope", None)
+    answer.pop("rounding_spread", None)
     return answer
 
 

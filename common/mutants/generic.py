@@ -13,7 +13,7 @@ from common.backends import registry
 from common.catalog import Network, get
 from common.parity.patched_import import Edit, source
 
-__all__ = ["MODULES", "Change", "Kind", "Mutant", "of_sources", "of_weights"]
+__all__ = ["MODULES", "Change", "Kind", "Mutant", "source_mutants", "weight_mutants"]
 
 Kind = Literal["pitfall", "constant", "keyword", "activation", "swap", "zero"]
 
@@ -150,7 +150,7 @@ _ACTIVATIONS = {
 }
 
 
-def of_sources(backend: str) -> Iterator[Mutant]:
+def source_mutants(backend: str) -> Iterator[Mutant]:
     """Iterate over the mutants of every model file of a port: numbers one step up, keywords and activations dropped."""
     package = registry.get(backend).package
     for file, networks in MODULES.items():
@@ -189,7 +189,7 @@ def _with_comma(text: str, begin: int, old: str) -> str:
     return old + rest[: after + 1] if rest.lstrip().startswith(",") else old
 
 
-def of_weights(backend: str) -> Iterator[Mutant]:
+def weight_mutants(backend: str) -> Iterator[Mutant]:
     """Iterate over mutants of what a port is given: equally shaped tensors of a network exchanged, each one zeroed."""
     for network in dict.fromkeys(network for networks in MODULES.values() for network in networks):
         manifest = reference.describe(network).manifest

@@ -20,7 +20,7 @@ from common.backends import environments, launch
 from common.errors import BackendError
 from common.mutants.run import Outcome
 
-__all__ = ["COMMAND", "PAGE", "Example", "alike", "examples", "outputs", "rows", "said_rows", "written"]
+__all__ = ["COMMAND", "PAGE", "Example", "examples", "outputs", "page_rows", "rows", "same_output", "updated"]
 
 PAGE = environments.PROJECT / "docs" / "pitfalls.md"
 """Of a checkout; what is installed has no documentation."""
@@ -98,7 +98,7 @@ def rows(outcomes: Sequence[Outcome]) -> dict[tuple[int, str], str]:
     return {(int(outcome.mutant.name.split()[0]), outcome.mutant.backend): _row(outcome) for outcome in outcomes}
 
 
-def said_rows(text: str) -> dict[tuple[int, str], str]:
+def page_rows(text: str) -> dict[tuple[int, str], str]:
     """Return the rows that the page has, by the pitfall's number and the port."""
     return {
         (int(match[1]), row.split("|")[1].strip()): row
@@ -108,7 +108,7 @@ def said_rows(text: str) -> dict[tuple[int, str], str]:
     }
 
 
-def written(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int, str], str]) -> str:
+def updated(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int, str], str]) -> str:
     """Return the page with what its examples printed now, and what parity finds now."""
     fresh = iter([printed[example] for example in examples(text)])
 
@@ -122,7 +122,7 @@ def written(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int,
     return _FOUND.sub(table, _EXAMPLE.sub(example, text))
 
 
-def alike(said: str, found: str) -> bool:
+def same_output(said: str, found: str) -> bool:
     """Return whether two texts are the same, but for fractions that may be off by one in their last digit.
 
     Whole numbers are counts, and may not.

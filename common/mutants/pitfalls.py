@@ -13,7 +13,7 @@ from common.catalog import Network, get
 from common.mutants.generic import MODULES, Mutant
 from common.parity.patched_import import Edit
 
-__all__ = ["PITFALLS", "Pitfall", "of_pitfalls"]
+__all__ = ["PITFALLS", "Pitfall", "pitfall_mutants"]
 
 Edits = Sequence[tuple[str, str, str]]
 """File of the port (or a module of `common`), what stands there, what stands there by mistake."""
@@ -369,7 +369,7 @@ PITFALLS: Sequence[Pitfall] = (
 """In the order in which they are told."""
 
 
-def of_pitfalls(backend: str) -> Iterator[Mutant]:
+def pitfall_mutants(backend: str) -> Iterator[Mutant]:
     """Iterate over the pitfalls that a port can have, as mutants."""
     package = registry.get(backend).package
     for pitfall in PITFALLS:

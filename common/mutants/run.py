@@ -29,7 +29,7 @@ from common.parity.training_runs import TrainingCase
 from common.reference import describe
 from common.system import processors
 
-__all__ = ["Outcome", "run", "sampled"]
+__all__ = ["Outcome", "run", "sample"]
 
 Status = Literal["killed", "survived", "equivalent", "missing"]
 
@@ -52,7 +52,7 @@ class Outcome:
     error: float | None = None
 
 
-def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
+def sample(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
     """Return `count` of the mutants of each kind, at random, in their order."""
     by_kind: dict[str, list[Mutant]] = {}
     for mutant in mutants:
@@ -64,7 +64,7 @@ def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
     return chosen
 
 
-class _Bench:
+class _NetworkChecks:
     """One network in one backend, made ready for each check, and what the right port does there."""
 
     def __init__(self, worker: Worker, backend: str, network: Network, folder: Path) -> None:
@@ -204,7 +204,7 @@ def run(
             stack.enter_context(room)
             worker = stack.enter_context(Worker(backend, Path(folder) / "worker"))
             for network in dict.fromkeys(network for mutant in own for network in mutant.networks):
-                bench: _Bench | None = None
+                bench: _NetworkChecks | None = None
                 absent: RosettaError | None = None
                 for mutant in own:
                     before = outcomes.get(mutant)
@@ -214,7 +214,7 @@ def run(
                         return
                     try:
                         if bench is None and absent is None:
-                            bench = _Bench(worker, backend, network, _fresh(Path(folder)))
+                            bench = _NetworkChecks(worker, backend, network, _fresh(Path(folder)))
                         outcomes[mutant] = (
                             bench.outcome(mutant) if bench else Outcome(mutant, "missing", detail=str(absent))
                         )

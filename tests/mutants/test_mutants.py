@@ -31,8 +31,8 @@ ALEXNET = ("alexnet", {"input_size": [96, 76]})
 
 WHERE = {
     4: (*ALEXNET, "conv1", "behaves as with padding (0, 0); expected (1, 1)"),
-    5: (*RESNET, "stem.bn", "behaves as with an epsilon of 0.001; expected 1e-05 (so do stage1.block1.bn1,"),
-    11: (*RESNET, "stem.conv", "behaves as with its kernel's height and width exchanged (so do "),
+    5: (*RESNET, "stem.bn", "behaves as with an epsilon of 0.001; expected 1e-05 (also stage1.block1.bn1,"),
+    11: (*RESNET, "stem.conv", "behaves as with its kernel's height and width exchanged (also "),
 }
 """Pitfall -> a network that shows it, its configuration, the first tap that must, and what is said of it.
 
@@ -79,7 +79,7 @@ def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
 @pytest.mark.parametrize("number", WHERE)
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, number: int) -> None:
     network, config, tap, said = WHERE[number]
-    (mutant,) = [m for m in pitfalls.of_pitfalls(backend_name) if m.name.split()[0] == str(number)]
+    (mutant,) = [m for m in pitfalls.pitfall_mutants(backend_name) if m.name.split()[0] == str(number)]
     status, report = parity_of_a_copy(tmp_path, backend_name, network, config, mutant.edits)
     assert status == 1, report
     for result in report["results"]:
@@ -97,7 +97,7 @@ PORTS = ("torch", "jax", "tf", "mxnet")
 
 @pytest.mark.parametrize("backend", PORTS)
 def test_every_edit_fits_the_source_and_leaves_one_that_can_be_read(backend: str) -> None:
-    mutants = [*pitfalls.of_pitfalls(backend), *generic.of_sources(backend)]
+    mutants = [*pitfalls.pitfall_mutants(backend), *generic.source_mutants(backend)]
     assert {mutant.kind for mutant in mutants} == {"pitfall", "constant", "keyword", "activation"}
     for mutant in mutants:
         for module in {edit.module for edit in mutant.edits}:
@@ -130,7 +130,7 @@ class Block(nn.Module):
     monkeypatch.setattr(generic, "source", lambda _: text)
     found = {
         (mutant.kind, mutant.edits[0].old, mutant.edits[0].new, mutant.owner, mutant.attribute, bool(mutant.reason))
-        for mutant in generic.of_sources("torch")
+        for mutant in generic.source_mutants("torch")
     }
     assert found == {
         ("constant", "7", "8", "", "", False),
@@ -148,20 +148,20 @@ class Block(nn.Module):
 
 
 def test_every_bias_scale_and_statistic_is_zeroed_and_every_pair_of_a_shape_exchanged() -> None:
-    mutants = [mutant for mutant in generic.of_weights("torch") if mutant.networks == MODULES["lenet"]]
+    mutants = [mutant for mutant in generic.weight_mutants("torch") if mutant.networks == MODULES["lenet"]]
     manifest = reference.describe(MODULES["lenet"][0]).manifest
     zeroed = {mutant.change.names[0] for mutant in mutants if mutant.kind == "zero"}
     assert zeroed == {name for name in manifest if name.endswith("bias")}  # lenet has no scales and no statistics
     assert [mutant.name for mutant in mutants if mutant.kind == "swap"] == []  # no two layers of lenet are alike
-    alike = {mutant.change.names for mutant in generic.of_weights("torch") if mutant.kind == "swap"}
+    alike = {mutant.change.names for mutant in generic.weight_mutants("torch") if mutant.kind == "swap"}
     assert ("stage2.block2.conv1.weight", "stage2.block2.conv2.weight") in alike
     assert ("stage2.block2.bn1.running_mean", "stage2.block2.bn1.running_var") not in alike
 
 
 @pytest.mark.port
 def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
-    every = [*generic.of_sources(backend_name), *generic.of_weights(backend_name)]
-    outcomes = run.run(run.sampled(every, 1, seed=0), [backend_name])
+    every = [*generic.source_mutants(backend_name), *generic.weight_mutants(backend_name)]
+    outcomes = run.run(run.sample(every, 1, seed=0), [backend_name])
     assert len(outcomes) == 5
     assert {outcome.status for outcome in outcomes} <= {"killed", "equivalent"}, outcomes
     assert all(outcome.mutant.reason for outcome in outcomes if outcome.status == "equivalent")
@@ -170,7 +170,7 @@ def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
 
 @pytest.mark.port
 def test_what_a_branch_does_last_is_named_at_the_block_that_joins_it(backend_name: str) -> None:
-    mutants = [m for m in generic.of_sources(backend_name) if (m.kind, m.owner) == ("activation", "PoolBranch")]
+    mutants = [m for m in generic.source_mutants(backend_name) if (m.kind, m.owner) == ("activation", "PoolBranch")]
     (outcome,) = run.run(mutants, [backend_name])
     assert (outcome.status, outcome.tap, outcome.named) == ("killed", "stage1.block1", True)
 
@@ -206,8 +206,8 @@ def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
 
 @pytest.mark.port
 def test_a_check_that_the_right_port_fails_kills_nothing(backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run._Bench, "_cell", lambda *_: RosettaError("the worker hung"))
-    mutants = [mutant for mutant in generic.of_weights(backend_name) if mutant.networks == MODULES["lenet"]]
+    monkeypatch.setattr(run._NetworkChecks, "_cell", lambda *_: RosettaError("the worker hung"))
+    mutants = [mutant for mutant in generic.weight_mutants(backend_name) if mutant.networks == MODULES["lenet"]]
     outcomes = run.run(mutants, [backend_name])
     assert {(outcome.status, outcome.detail) for outcome in outcomes} == {("missing", "the worker hung")}
     assert exit_status(outcomes) == 3
@@ -218,6 +218,6 @@ def test_a_backend_that_is_not_installed_kills_nothing(monkeypatch: pytest.Monke
     nobody.write_text("#!/bin/sh\nexit 1\n")
     nobody.chmod(0o755)
     monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(nobody))
-    outcomes = run.run(run.sampled(generic.of_weights("torch"), 2, seed=0), ["torch"])
+    outcomes = run.run(run.sample(generic.weight_mutants("torch"), 2, seed=0), ["torch"])
     assert {outcome.status for outcome in outcomes} == {"missing"}
     assert exit_status(outcomes) == 3

@@ -14,7 +14,6 @@ from common import catalog, reference
 from common.parity import report as reports
 from common.parity.comparison import Limit, TapError
 from common.parity.gradients import GradientCase
-from common.parity.learning import reduced_for_training
 from common.parity.results import Cell, Report, Settings
 from common.parity.tolerances import (
     FLOOR,
@@ -26,6 +25,7 @@ from common.parity.tolerances import (
     measurements,
     reasons,
 )
+from common.parity.training_mode import reduced_for_training
 from common.parity.training_runs import TrainingCase
 
 DTYPES = tuple(ROUNDING)
@@ -64,7 +64,7 @@ def test_every_network_of_the_catalog_was_measured(check: str) -> None:
 @pytest.mark.parametrize(("check", "measured"), MEASURED, ids=label)
 def test_no_tolerance_of_a_tap_is_wider_than_ten_times_what_was_measured(check: str, measured: Measurement) -> None:
     limits = limits_of(check, measured)
-    assert limits.wider == 1
+    assert limits.widening == 1
     assert limits.depths
     for tap, depth in limits.depths.items():
         for dtype in DTYPES:
@@ -169,18 +169,20 @@ def test_deeper_than_anything_measured_roundings_go_on_as_a_random_walk() -> Non
 def test_larger_images_than_were_measured_have_wider_limits() -> None:
     usual, larger = (Limits("forward", catalog.get("resnet18", input_size=[n, n]), 2) for n in (96, 96 * 4))
     assert usual.basis == ""
-    assert larger.wider == pytest.approx((96 * 4 * 96 * 4 / usual.measured.numbers[1]) ** 0.5)
-    assert larger.tap("logits", "float64").budget == pytest.approx(larger.wider * usual.tap("logits", "float64").budget)
+    assert larger.widening == pytest.approx((96 * 4 * 96 * 4 / usual.measured.numbers[1]) ** 0.5)
+    assert larger.tap("logits", "float64").budget == pytest.approx(
+        larger.widening * usual.tap("logits", "float64").budget
+    )
     assert larger.basis.endswith("times the errors measured at other sizes")
 
 
 def test_the_number_of_images_matters_in_training_alone() -> None:
     network = catalog.get("bn_lenet")
-    assert [Limits("forward", network, images).wider for images in (1, 4, 64)] == [1, 1, 1]
-    assert [Limits("gradients", network, images).wider for images in (2, 4, 16)] == [16, 1, 2]
+    assert [Limits("forward", network, images).widening for images in (1, 4, 64)] == [1, 1, 1]
+    assert [Limits("gradients", network, images).widening for images in (2, 4, 16)] == [16, 1, 2]
     # However many numbers there are, a batch norm behind a dense layer sees as many as there are images.
     large = catalog.get("bn_lenet", input_size=[56, 56])
-    assert Limits("gradients", large, 2).wider == pytest.approx(16 * 2**0.5)
+    assert Limits("gradients", large, 2).widening == pytest.approx(16 * 2**0.5)
 
 
 def test_a_float32_gradient_may_go_as_far_as_roundings_that_were_tried_in_the_same_run(tmp_path) -> None:

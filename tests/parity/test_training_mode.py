@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common import catalog, images, reference, weights
-from common.parity import finite_differences, gradients, learning, perturbation
+from common.parity import finite_differences, gradients, perturbation, training_mode
 from common.parity.comparison import Limit
 from common.parity.results import Cell, Settings
 from common.parity.tolerances import Limits
@@ -60,7 +60,7 @@ def test_biases_that_a_batch_norm_takes_away(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet", "regnetx32"])
 def test_a_bias_is_taken_away_if_the_loss_in_training_does_not_see_it(name: str) -> None:
-    network = learning.reduced_for_training(catalog.get(name))
+    network = training_mode.reduced_for_training(catalog.get(name))
     tensors = weights.initialize(network, "probe", 0, "float64")
     x, labels = images.noise_batch(network, 4, 0), np.array([1, 5, 5, 0])
     model = reference.build(network)
@@ -82,7 +82,7 @@ def test_a_bias_is_taken_away_if_the_loss_in_training_does_not_see_it(name: str)
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_the_middle_is_numpys_median(count: int) -> None:
     arrays = [np.random.default_rng(i).standard_normal((7, 5)) for i in range(count)]
-    np.testing.assert_allclose(learning.elementwise_median(arrays), np.median(arrays, axis=0), rtol=1e-15)
+    np.testing.assert_allclose(training_mode.elementwise_median(arrays), np.median(arrays, axis=0), rtol=1e-15)
 
 
 def test_differences_are_relative_to_the_largest_and_what_cannot_be_compared_is_infinite() -> None:
@@ -99,14 +99,14 @@ def test_differences_are_relative_to_the_largest_and_what_cannot_be_compared_is_
 
 
 def test_large_networks_learn_small_and_without_dropout_unless_asked_otherwise() -> None:
-    assert learning.reduced_for_training(catalog.get("vgg11")).settings() == {
+    assert training_mode.reduced_for_training(catalog.get("vgg11")).settings() == {
         **catalog.get("vgg11").settings(),
         "input_size": (32, 32),
         "dropout": 0.0,
     }
-    assert learning.reduced_for_training(catalog.get("lenet")) == catalog.get("lenet")
+    assert training_mode.reduced_for_training(catalog.get("lenet")) == catalog.get("lenet")
     asked = catalog.get("resnet18", input_size=[64, 48])
-    assert learning.reduced_for_training(asked) == asked
+    assert training_mode.reduced_for_training(asked) == asked
 
 
 def run_limit(rounding_spread: float) -> Limit:
@@ -122,7 +122,7 @@ def finished(values: dict[str, dict[str, float]], tmp_path, rounding_spread: flo
     case.read = lambda name, dtype: {key: np.array([value]) for key, value in values[name].items()}
     for name in values:
         case.outputs[name, "float64"] = {}
-        case.cells.append(case.blank(name, "float64"))
+        case.cells.append(case.empty_cell(name, "float64"))
     case.finish()
     return {cell.backend: cell for cell in case.cells}
 
@@ -154,7 +154,7 @@ def test_runs_that_could_not_have_disagreed_are_vacuous(tmp_path) -> None:
     assert finished({"a": {"w": 1.0}}, tmp_path)["a"].status == "vacuous"
     chaotic = finished({"a": {"w": 1.0}, "b": {"w": 1.0}}, tmp_path, rounding_spread=1e-7)
     assert {cell.status for cell in chaotic.values()} == {"vacuous"}
-    assert "rounding alone takes this run" in chaotic["a"].detail
+    assert "rounding alone moves this run" in chaotic["a"].detail
 
 
 def test_one_ulp_is_the_next_number_above_or_below() -> None:

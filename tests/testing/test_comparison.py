@@ -96,7 +96,7 @@ MISTAKES = {
 def test_a_mistake_is_named(held: Callable[..., Report], mistake: str, backend_name: str) -> None:
     settings, check, tap, said = MISTAKES[mistake]
     if backend_name == "torch" and mistake == "activation":  # which is a layer there
-        tap, said = "7", "7 hands on what it is given, unchanged; expected ReLU"
+        tap, said = "7", "7 returns its input unchanged; expected ReLU"
     report = held(checks=[check], **settings)
     assert report.exit_status() == 1
     assert report.cells[0].first_divergence.tap == tap, table(report)
@@ -204,7 +204,7 @@ def refused(**changes: Any) -> dict[str, Any]:
         (refused(checks=["gradients"], labels=None), "need `labels`"),
         (refused(checks=[]), "one or more"),
         (refused(dtypes=["float16"]), "no dtype 'float16'; did you mean"),
-        (refused(checks=["gradients"]), "computes forward only"),
+        (refused(checks=["gradients"]), "has no gradients"),
         (refused(), "two functions of arrays have no layers"),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_framework_that_is_absent_is_missing(monkeypatch: pytest.MonkeyPatch, 
 FACTORIES = {
     "own_numpy": "must be 'module:attribute'",
     "own_numpy:netwrk": "no attribute of own_numpy 'netwrk'; did you mean network",
-    "own_numpy:np": "is no function or class",
+    "own_numpy:np": "must name a function or class",
     "own_nowhere:make": "No module named 'own_nowhere'",
 }
 
