@@ -1,6 +1,6 @@
-"""A port that is broken on purpose: parity finds it, and names the tap where it happened.
+"""Tests of mutants: parity finds a mistake in a port and names the tap that has it.
 
-First as anybody would break it, in a copy of the project with one line changed; then in memory, by the hundred.
+First with an edited copy of the project on disk, then with mutants in memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WHERE = {
     5: (*RESNET, "stem.bn", "behaves as with an epsilon of 0.001; expected 1e-05 (also stage1.block1.bn1,"),
     11: (*RESNET, "stem.conv", "behaves as with its kernel's height and width exchanged (also "),
 }
-"""Pitfall -> a network that shows it, its configuration, the first tap that must, and what is said of it.
+"""Pitfall -> a network that shows it, its configuration, the first tap that differs, and the finding.
 
 None of them changes a shape.
 """
@@ -109,7 +109,7 @@ def test_every_edit_fits_the_source_and_leaves_one_that_can_be_read(backend: str
             assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text)), mutant.name
 
 
-def test_what_can_be_changed_in_a_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_possible_changes_of_a_file_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     text = '''"""Of 5 layers."""
 
 WIDTH: int = 7
@@ -169,7 +169,7 @@ def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
 
 
 @pytest.mark.port
-def test_what_a_branch_does_last_is_named_at_the_block_that_joins_it(backend_name: str) -> None:
+def test_a_mistake_at_the_end_of_a_branch_is_located_at_its_block(backend_name: str) -> None:
     mutants = [m for m in generic.source_mutants(backend_name) if (m.kind, m.owner) == ("activation", "PoolBranch")]
     (outcome,) = run.run(mutants, [backend_name])
     assert (outcome.status, outcome.tap, outcome.named) == ("killed", "stage1.block1", True)
@@ -183,7 +183,7 @@ SPARE = {"torch": "nn.ReLU()", "jax": "MaxPool(3)", "tf": "keras.layers.ReLU()",
 def test_a_layer_that_never_runs_is_found(backend_name: str) -> None:
     module = f"{registry.get(backend_name).package}.resnet"
     spare = Edit(module, "        self.conv1 = ", f"        self.spare = {SPARE[backend_name]}\n        self.conv1 = ")
-    # Keras gives a block that no call reaches no weights: to whoever loads them it is not there.
+    # In Keras, a block that is never called has no weights, so that loading them does not reveal it.
     block = Edit(module, "range(2, blocks + 1)", "range(2, blocks + 2)")
     mutants = [
         Mutant(backend_name, "constant", edit.new, MODULES["resnet"], (edit,), owner="Residual")
@@ -191,12 +191,12 @@ def test_a_layer_that_never_runs_is_found(backend_name: str) -> None:
     ]
     one, other = run.run(mutants, [backend_name])
     assert (one.status, one.check) == ("killed", "build")
-    assert "layers that were made and did not run: stage1.block1.spare, stage2.block1.spare, " in one.detail
+    assert "layers that were built but did not run: stage1.block1.spare, stage2.block1.spare, " in one.detail
     assert other.status == "killed"
 
 
 @pytest.mark.port
-def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
+def test_a_change_without_effect_survives(backend_name: str) -> None:
     package = registry.get(backend_name).package
     edit = Edit(f"{package}.lenet", "class LeNet", "NOTHING = 1\n\n\nclass LeNet")
     (outcome,) = run.run([Mutant(backend_name, "constant", "nothing", MODULES["lenet"], (edit,))], [backend_name])
@@ -205,7 +205,9 @@ def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
 
 
 @pytest.mark.port
-def test_a_check_that_the_right_port_fails_kills_nothing(backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_the_unchanged_port_fails_kills_nothing(
+    backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run._NetworkChecks, "_cell", lambda *_: RosettaError("the worker hung"))
     mutants = [mutant for mutant in generic.weight_mutants(backend_name) if mutant.networks == MODULES["lenet"]]
     outcomes = run.run(mutants, [backend_name])
@@ -213,11 +215,11 @@ def test_a_check_that_the_right_port_fails_kills_nothing(backend_name: str, monk
     assert exit_status(outcomes) == 3
 
 
-def test_a_backend_that_is_not_installed_kills_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nobody = tmp_path / "python"
-    nobody.write_text("#!/bin/sh\nexit 1\n")
-    nobody.chmod(0o755)
-    monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(nobody))
+def test_the_mutants_of_a_missing_backend_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(broken))
     outcomes = run.run(run.sample(generic.weight_mutants("torch"), 2, seed=0), ["torch"])
     assert {outcome.status for outcome in outcomes} == {"missing"}
     assert exit_status(outcomes) == 3

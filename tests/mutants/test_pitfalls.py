@@ -1,4 +1,4 @@
-"""The catalog of pitfalls: each mistake is found where it is, and docs/pitfalls.md says what is so today."""
+"""Tests of the pitfalls: parity locates each mistake, and docs/pitfalls.md shows current results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.mutants.run import Outcome
 
 TEXT = page.PAGE.read_text(encoding="utf-8")
 EXAMPLES = list(page.examples(TEXT))
-STALE = f"docs/pitfalls.md is out of date; `{page.COMMAND}` writes it anew"
+STALE = f"docs/pitfalls.md is out of date; `{page.COMMAND}` updates it"
 
 
 def assert_prints_what_the_page_says(backend_name: str) -> None:
@@ -68,10 +68,10 @@ def test_every_pitfall_is_found_where_it_is(outcomes: Sequence[Outcome]) -> None
 
 @pytest.mark.port
 def test_the_page_says_what_parity_finds(outcomes: Sequence[Outcome]) -> None:
-    said = page.page_rows(TEXT)
+    shown = page.page_rows(TEXT)
     for (number, backend), row in page.rows(outcomes).items():
-        assert page.same_output(said[number, backend], row), (
-            f"{STALE}. Pitfall {number} has {said[number, backend]}, not {row}"
+        assert page.same_output(shown[number, backend], row), (
+            f"{STALE}. Pitfall {number} has {shown[number, backend]}, not {row}"
         )
 
 
@@ -108,7 +108,7 @@ print()
 """
 
 
-def test_a_page_is_written_anew() -> None:
+def test_a_page_is_updated() -> None:
     first, second = page.examples(SMALL)
     assert (first.pitfall, first.backend, first.code) == (7, "numpy", 'print("3 by 3,", 9 / 7)\n')
     assert (first.output, second.output) == ("old\n", "")
@@ -127,7 +127,7 @@ def test_an_example_that_fails_says_how() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "found", "same"),
+    ("expected", "actual", "same"),
     [
         ("| tf | forward | conv1 | 1.3e+00 |", "| tf | forward | conv1 | 1.4e+00 |", True),
         ("| tf | forward | conv1 | 1.3e+00 |", "| tf | forward | conv1 | 1.5e+00 |", False),
@@ -141,5 +141,5 @@ def test_an_example_that_fails_says_how() -> None:
         ("True", "False", False),
     ],
 )
-def test_a_fraction_may_be_off_by_one_in_its_last_digit(said: str, found: str, same: bool) -> None:
-    assert page.same_output(said, found) is same
+def test_a_fraction_may_be_off_by_one_in_its_last_digit(expected: str, actual: str, same: bool) -> None:
+    assert page.same_output(expected, actual) is same

@@ -113,8 +113,8 @@ def test_a_wrong_answer_disagrees_at_its_tap(parity, fault: str, tap: str, note:
         ("print('the disk is on fire', file=sys.stderr); os._exit(7)", "", "ended with status 7: the disk is on fire"),
         ("raise MemoryError('no room')", "", "MemoryError: no room"),
         ("raise RuntimeError('two\\nlines')", "", "RuntimeError: two"),
-        ("pass", "print('hello', flush=True)", "answered with what is no JSON object: 'hello'"),
-        ("pass", "print('[1, 2]', flush=True)", "answered with what is no JSON object"),
+        ("pass", "print('hello', flush=True)", "sent no JSON object but 'hello'"),
+        ("pass", "print('[1, 2]', flush=True)", "sent no JSON object"),
         ("pass", "sys.exit('cannot import')", "ended with status 1: cannot import"),
         (
             "pass",

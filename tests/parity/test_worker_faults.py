@@ -182,8 +182,8 @@ def test_whole_workers_agree(parity: Parity) -> None:
 
 DEAD = "was killed by SIGSEGV"
 NO_ANSWER = "gave no answer within 4 s and was ended"
-NO_JSON = "answered with what is no JSON object"
-OTHER = "answered another request than it was asked"
+NO_JSON = "sent no JSON object"
+OTHER = "answered another request than the one sent"
 
 ENDS = {
     # How each ends: the status of its cells in float64 and in float32, and what is said of them.
