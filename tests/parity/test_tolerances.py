@@ -1,4 +1,4 @@
-"""Tolerances: what rounding was measured to do is the only thing that they rest on."""
+"""Tests of the tolerances, which follow from measured rounding errors only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def label(value: object) -> str:
 
 
 def limits_of(check: str, measured: Measurement) -> Limits:
-    """The limits at a size that was measured."""
+    """Return the limits at a measured size."""
     network = measured.network
     if network != catalog.get(network.name):
         network = network.configured(in_channels=3, input_size=[57, 83])
@@ -117,7 +117,7 @@ def test_a_statistic_has_its_layers_limit_and_the_loss_that_of_the_logits() -> N
     assert limits.tap("bn1", "float64").budget < limits.tap("logits", "float64").budget
 
 
-def test_what_is_exact_is_still_allowed_a_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exact_layer_may_still_err_by_one_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits("forward", catalog.get("lenet"), 2)
     limits.measured = dataclasses.replace(limits.measured, budget={1: 0.0}, taps={dtype: {1: 0.0} for dtype in DTYPES})
     assert limits.tap("pool1", "float64") == Limit(2.0**-53, SAFETY_FACTOR * 2.0**-53)
@@ -126,7 +126,7 @@ def test_what_is_exact_is_still_allowed_a_rounding(monkeypatch: pytest.MonkeyPat
 OTHER = {"arch": [[1, 8], [1, 24]]}
 
 
-def test_an_architecture_that_was_not_measured_has_the_worst_of_all_and_says_so() -> None:
+def test_an_unmeasured_architecture_has_the_largest_errors_of_all_and_says_so() -> None:
     limits = Limits("forward", catalog.get("vgg", **OTHER, input_size=[64, 64]), 2)
     assert limits.basis.startswith("the largest errors of all networks by depth")
     depth = limits.depths["stage2.pool"]
@@ -135,7 +135,7 @@ def test_an_architecture_that_was_not_measured_has_the_worst_of_all_and_says_so(
     assert limits.tap("stage2.pool", "float64").tolerance <= SAFETY_FACTOR * worst * ROUNDING["float64"]
 
 
-def test_gradients_of_an_architecture_that_was_not_measured_have_the_worst_of_its_family() -> None:
+def test_gradients_of_an_unmeasured_architecture_have_the_largest_errors_of_its_family() -> None:
     network = catalog.get("vgg", **OTHER, input_size=[32, 32])
     kin = [one.gradient for one in measurements("gradients") if one.network.family == "vgg"]
     assert len(kin) == 3
@@ -143,7 +143,7 @@ def test_gradients_of_an_architecture_that_was_not_measured_have_the_worst_of_it
     assert Limits("gradients", network, 4).gradient("float64").tolerance == expected
 
 
-def test_what_was_measured_in_float64_alone_stands_for_float32() -> None:
+def test_a_measurement_in_float64_only_also_serves_for_float32() -> None:
     for network in (catalog.get("vgg11"), catalog.get("vgg", **OTHER)):
         limits = Limits("training", network, 1)
         assert "float32" not in limits.measured.run
@@ -156,7 +156,7 @@ def test_a_family_in_the_architecture_of_the_catalog_has_its_measurements() -> N
     assert Limits("forward", catalog.get("resnet18", num_classes=3, in_channels=3, input_size=[57, 83]), 2).basis == ""
 
 
-def test_deeper_than_anything_measured_roundings_go_on_as_a_random_walk() -> None:
+def test_beyond_the_measured_depth_errors_grow_like_a_random_walk() -> None:
     network = catalog.get("resnet", arch=[[200, 4]], input_size=[32, 32])
     limits = Limits("forward", network, 2)
     deepest = max(limits.measured.budget)
@@ -166,7 +166,7 @@ def test_deeper_than_anything_measured_roundings_go_on_as_a_random_walk() -> Non
     assert limits.tap("logits", "float64").budget == pytest.approx(budget * (depth / deepest) ** 0.5)
 
 
-def test_larger_images_than_were_measured_have_wider_limits() -> None:
+def test_larger_images_than_those_measured_have_wider_limits() -> None:
     usual, larger = (Limits("forward", catalog.get("resnet18", input_size=[n, n]), 2) for n in (96, 96 * 4))
     assert usual.basis == ""
     assert larger.widening == pytest.approx((96 * 4 * 96 * 4 / usual.measured.numbers[1]) ** 0.5)
@@ -176,16 +176,16 @@ def test_larger_images_than_were_measured_have_wider_limits() -> None:
     assert larger.basis.endswith("times the errors measured at other sizes")
 
 
-def test_the_number_of_images_matters_in_training_alone() -> None:
+def test_the_number_of_images_matters_in_training_only() -> None:
     network = catalog.get("bn_lenet")
     assert [Limits("forward", network, images).widening for images in (1, 4, 64)] == [1, 1, 1]
     assert [Limits("gradients", network, images).widening for images in (2, 4, 16)] == [16, 1, 2]
-    # However many numbers there are, a batch norm behind a dense layer sees as many as there are images.
+    # A batch norm after a dense layer sees one value per image, whatever the image size.
     large = catalog.get("bn_lenet", input_size=[56, 56])
     assert Limits("gradients", large, 2).widening == pytest.approx(16 * 2**0.5)
 
 
-def test_a_float32_gradient_may_go_as_far_as_roundings_that_were_tried_in_the_same_run(tmp_path) -> None:
+def test_the_limit_of_a_float32_gradient_includes_the_rounding_spread_of_the_run(tmp_path) -> None:
     settings = Settings([catalog.get("lenet")], ["a"], ("gradients",))
     case = GradientCase(settings.networks[0], settings, tmp_path)
     plain = case.limits.gradient("float32")
@@ -195,7 +195,7 @@ def test_a_float32_gradient_may_go_as_far_as_roundings_that_were_tried_in_the_sa
     assert case.limit("float32", "gradient of input") == expected
 
 
-def test_a_float64_gradient_may_go_as_far_as_its_own_roundings_take_it_and_no_farther_than_ever(tmp_path) -> None:
+def test_the_limit_of_a_float64_gradient_includes_its_own_rounding_spread_up_to_a_maximum(tmp_path) -> None:
     settings = Settings([catalog.get("lenet")], ["a"], ("gradients",))
     case = GradientCase(settings.networks[0], settings, tmp_path)
     plain = case.limits.gradient("float64")
