@@ -29,14 +29,14 @@ def _share(part: int, whole: int) -> str:
 
 
 def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print a row per kind and backend, then every mutant that was not killed or was located in a wrong layer."""
+    """Print a row per kind and backend, then every mutant that was not killed or was named at a wrong layer."""
     from rich.table import Table
 
-    table = Table("kind", "backend", "mutants", "killed", "by", "equivalent", "survived", "right layer", box=None)
+    table = Table("kind", "backend", "mutants", "killed", "by", "equivalent", "survived", "named correctly", box=None)
     for (kind, backend), members in _groups(outcomes).items():
         count = Counter(outcome.status for outcome in members)
         checks = Counter(outcome.check for outcome in members if outcome.status == "killed")
-        located = [outcome.named for outcome in members if outcome.named is not None]
+        named = [outcome.named for outcome in members if outcome.named is not None]
         table.add_row(
             kind,
             backend,
@@ -45,7 +45,7 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
             ", ".join(f"{check} {number}" for check, number in checks.most_common()),
             str(count["equivalent"]),
             str(count["survived"]),
-            _share(sum(located), len(located)),
+            _share(sum(named), len(named)),
         )
     print_fitted(console, table, keys=2)
     for outcome in outcomes:
@@ -55,7 +55,7 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
                 f"{outcome.status}: {mutant.backend}: {mutant.name}: {outcome.detail}".rstrip(": "), soft_wrap=True
             )
         elif outcome.named is False:
-            console.print(f"located at {outcome.tap}: {mutant.backend}: {mutant.name}", soft_wrap=True)
+            console.print(f"named at {outcome.tap}: {mutant.backend}: {mutant.name}", soft_wrap=True)
     total = Counter(outcome.status for outcome in outcomes)
     console.print(", ".join(f"{number} {status}" for status, number in total.items()))
 

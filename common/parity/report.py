@@ -27,8 +27,6 @@ __all__ = ["context", "print_diagnosis", "print_table", "to_html", "to_json", "t
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
 _CLOSE_STYLE = "yellow"
-_WORDS = {"agree": "pass", "disagree": "differ"}
-"""What readers see for a status; the others are shown as they are."""
 
 
 def _number(error: float) -> str:
@@ -75,10 +73,18 @@ def _backend_names(report: Report) -> dict[str, str]:
 
 
 def _sentence(report: Report) -> str:
-    counts = [f"{count} {_WORDS.get(status, status)}" for status, count in report.summary().items() if count]
+    counts = [
+        f"{count} {'pass' if status == 'agree' else status}" for status, count in report.summary().items() if count
+    ]
     if report.close:
         counts.insert(1, f"{report.close} close to their tolerance")
     return f"{', '.join(counts)} in {report.seconds:.0f} s"
+
+
+def _print_line(console: Console, line: str, status: str) -> None:
+    from rich.text import Text
+
+    console.print(Text(line, style=_STYLES[status]), soft_wrap=True)
 
 
 def print_table(report: Report, console: Console) -> None:
@@ -102,28 +108,22 @@ def print_table(report: Report, console: Console) -> None:
                 table.add_row(Text(first), _SHORT[dtype], *texts)
         print_fitted(console, table, keys=2)
         console.print()
-    if report.cells:
+    if any(cell.errors for cell in report.cells):
         console.print(f"{CAPTION}\n", soft_wrap=True)
     for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
-        console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
+        _print_line(console, message, status)
     for cell in report.cells:
         if cell.detail and cell.backend not in report.unavailable:
-            line = (
-                f"{cell.check} {_label(cell.network, cell.variant)} {_SHORT[cell.dtype]} {cell.backend}: "
-                f"{_WORDS.get(cell.status, cell.status)}: {cell.detail}"
-            )
-            console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
+            where = f"{cell.check} {_label(cell.network, cell.variant)} {_SHORT[cell.dtype]} {cell.backend}"
+            _print_line(console, f"{where}: {cell.status}: {cell.detail}", cell.status)
     _print_findings(report, console)
-    for basis, where in _bases(report).items():
-        console.print(f"{', '.join(where)}: tolerances come from {basis}", soft_wrap=True, markup=False)
+    for basis, networks in _bases(report).items():
+        console.print(f"{', '.join(networks)}: tolerances come from {basis}", soft_wrap=True, markup=False)
     for pair in report.pairs:
         if pair.status != "agree":
-            line = (
-                f"{pair.check} {_label(pair.network, pair.variant)} {_SHORT[pair.dtype]}: "
-                f"{' and '.join(pair.backends)} differ by "
-                f"{_number(pair.worst.error)} at {pair.worst.tap}"
-            )
-            console.print(Text(line, style=_STYLES["disagree"]), soft_wrap=True)
+            where = f"{pair.check} {_label(pair.network, pair.variant)} {_SHORT[pair.dtype]}"
+            difference = f"{' and '.join(pair.backends)} differ by {_number(pair.worst.error)} at {pair.worst.tap}"
+            _print_line(console, f"{where}: {difference}", "disagree")
     console.print(_sentence(report))
 
 
@@ -144,15 +144,13 @@ def _across(report: Report, cells: Sequence[Cell], dtype: str) -> list[Cell | No
 
 def _print_findings(report: Report, console: Console) -> None:
     """Print each finding once, with the checks and dtypes that showed it."""
-    from rich.text import Text
-
     found: dict[tuple[str, str], list[str]] = {}
     for cell in report.cells:
         for finding in cell.findings:
             checks = found.setdefault((f"{_label(cell.network, cell.variant)} {cell.backend}", finding), [])
             checks.append(f"{cell.check} {_SHORT[cell.dtype]}")
     for (where, finding), checks in found.items():
-        console.print(Text(f"{where}: {finding} ({', '.join(checks)})", style=_STYLES["disagree"]), soft_wrap=True)
+        _print_line(console, f"{where}: {finding} ({', '.join(checks)})", "disagree")
 
 
 def print_diagnosis(report: Report, console: Console, everything: bool = False) -> None:
@@ -168,9 +166,7 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
 
     for cell in report.cells:
         if cell.status in ("missing", "error"):
-            console.print(
-                Text(f"{cell.check}: {cell.status}: {cell.detail}", style=_STYLES[cell.status]), soft_wrap=True
-            )
+            _print_line(console, f"{cell.check}: {cell.status}: {cell.detail}", cell.status)
             continue
         alone = {error.tap: error for error in cell.isolated}
         table = Table(cell.check, "in the network", "alone", pad_edge=False, box=None)
@@ -184,12 +180,7 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
         if cell.status == "agree":
             console.print(f"{cell.check}: all {taps} taps of {cell.network} pass, in the network and alone")
         elif cell.detail:
-            console.print(
-                Text(
-                    f"{cell.check}: {_WORDS.get(cell.status, cell.status)}: {cell.detail}", style=_STYLES[cell.status]
-                ),
-                soft_wrap=True,
-            )
+            _print_line(console, f"{cell.check}: {cell.status}: {cell.detail}", cell.status)
     _print_findings(report, console)
 
 

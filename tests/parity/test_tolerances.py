@@ -277,12 +277,12 @@ def test_an_error_close_to_its_tolerance_passes_and_is_yellow() -> None:
     assert suite.find(".//system-out").text.endswith("; close to its tolerance")
 
 
-def test_a_cell_that_differs_is_not_called_close() -> None:
+def test_a_cell_that_disagrees_is_not_called_close() -> None:
     report = report_of(0.75, 1.1, status="disagree")
     assert not report.cells[0].close
     assert "close to" not in printed(report)
     assert "✗ 8.8e-15 first at pool1" in printed(report)
-    assert "1 differ in" in printed(report)
+    assert "1 disagree in" in printed(report)
 
 
 def test_half_of_the_tolerance_is_not_close_to_it() -> None:

@@ -295,7 +295,7 @@ def test_the_pytest_plugin(backend_name: str, tmp_path: Path) -> None:
     assert "`labels` has shape (9,) and dtype int64; expected (2,) of integers" in message
     assert f"backend {other} is not installed" in message
     assert "Traceback" not in message
-    assert "1 pass, 1 differ, 1 missing" in message.rpartition("= parity =")[2]
+    assert "1 pass, 1 disagree, 1 missing" in message.rpartition("= parity =")[2]
     results = json.loads((tmp_path / "all.json").read_text())["results"]
     assert [(cell["network"], cell["status"]) for cell in results] == [
         ("test_right", "agree"),

@@ -32,7 +32,7 @@ def test_the_example_prints_the_output_in_the_docs(tmp_path: Path) -> None:
     shown = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
     # The last line ends with how long it took.
     assert printed[:-1] == shown[:-1]
-    assert printed[-1].startswith("5 differ in")
+    assert printed[-1].startswith("5 disagree in")
 
 
 def test_all_ports_of_the_example_pass(tmp_path: Path) -> None:
