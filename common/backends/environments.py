@@ -41,7 +41,7 @@ def find_environment(name: str, modules: Iterable[str]) -> Interpreter | None:
     given = os.environ.get(variable)
     if given:
         if not os.access(given, os.X_OK) or os.path.isdir(given):
-            raise BackendError(f"{variable} (={given!r}) is no program; give the path of a Python interpreter")
+            raise BackendError(f"{variable} (={given!r}) is not executable; give the path of a Python interpreter")
         return Interpreter(Path(given), variable)
     if name == "numpy":
         return Interpreter(Path(sys.executable), "this interpreter")

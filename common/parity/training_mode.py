@@ -29,8 +29,8 @@ from common.weights import DTypeName
 __all__ = ["TrainingModeCase", "elementwise_median", "reduced_for_training"]
 
 
-_SIZES = {"alexnet": (67, 67), "nin": (67, 67), "vgg": (32, 32), "densenet": (65, 65)}
-_SIZE = (33, 33)
+_REDUCED_SIZES = {"alexnet": (67, 67), "nin": (67, 67), "vgg": (32, 32), "densenet": (65, 65)}
+_REDUCED_SIZE = (33, 33)
 """Input sizes of networks in training checks, by family, and for all others: small enough for minutes, not hours.
 
 alexnet and nin get their smallest possible input; in the others the last stage still has several pixels.
@@ -46,7 +46,7 @@ def reduced_for_training(network: Network) -> Network:
     if "dropout" in settings:
         changed["dropout"] = 0.0
     usual = catalog.get(network.name).settings()["input_size"]
-    size = _SIZES.get(network.family, _SIZE)
+    size = _REDUCED_SIZES.get(network.family, _REDUCED_SIZE)
     if settings["input_size"] == usual and min(usual) > max(size):
         changed["input_size"] = list(size)
     return catalog.get(network.name, **{**settings, **changed}) if changed else network

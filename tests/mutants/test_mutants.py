@@ -78,7 +78,7 @@ def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
 @pytest.mark.port
 @pytest.mark.parametrize("number", WHERE)
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, number: int) -> None:
-    network, config, tap, said = WHERE[number]
+    network, config, tap, finding = WHERE[number]
     (mutant,) = [m for m in pitfalls.pitfall_mutants(backend_name) if m.name.split()[0] == str(number)]
     status, report = parity_of_a_copy(tmp_path, backend_name, network, config, mutant.edits)
     assert status == 1, report
@@ -86,7 +86,7 @@ def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, numbe
         assert (result["dtype"], result["status"]) in {("float64", "disagree"), ("float32", "disagree")}
         assert result["first_divergence"] == tap
         assert result["detail"] == ""  # the numbers differ, not the shapes
-        assert result["findings"][0].startswith(f"{tap} {said}")
+        assert result["findings"][0].startswith(f"{tap} {finding}")
 
 
 # In memory.

@@ -183,7 +183,7 @@ def test_an_interpreter_that_does_not_exist_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(tmp_path / "absent"))
     report = harness.run(Settings([LENET], ["torch"], dtypes=["float64"]))
     assert report.cells[0].status == "error"
-    assert "is no program" in report.cells[0].detail
+    assert "is not executable" in report.cells[0].detail
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -105,8 +105,8 @@ def test_networks_are_reduced_for_training_unless_their_size_was_configured() ->
         "dropout": 0.0,
     }
     assert training_mode.reduced_for_training(catalog.get("lenet")) == catalog.get("lenet")
-    asked = catalog.get("resnet18", input_size=[64, 48])
-    assert training_mode.reduced_for_training(asked) == asked
+    configured = catalog.get("resnet18", input_size=[64, 48])
+    assert training_mode.reduced_for_training(configured) == configured
 
 
 def run_limit(rounding_spread: float) -> Limit:
