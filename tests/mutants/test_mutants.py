@@ -175,7 +175,7 @@ def test_a_mistake_at_the_end_of_a_branch_is_located_at_its_block(backend_name: 
     assert (outcome.status, outcome.tap, outcome.named) == ("killed", "stage1.block1", True)
 
 
-SPARE = {"torch": "nn.ReLU()", "jax": "MaxPool(3)", "tf": "keras.layers.ReLU()", "mxnet": 'nn.Activation("relu")'}
+SPARE = {"torch": "nn.ReLU()", "jax": "nnx.Dropout(0.5)", "tf": "keras.layers.ReLU()", "mxnet": 'nn.Activation("relu")'}
 """A layer without weights, in each port's terms."""
 
 
