@@ -38,8 +38,8 @@ def main() -> None:
     for backend in registry.BACKENDS:
         own = [example for example in page.examples(text) if example.backend == backend]
         printed |= zip(own, page.outputs([example.code for example in own], interpreter_path(backend)), strict=True)
-    mutants = [mutant for backend in PORTS for mutant in pitfalls.of_pitfalls(backend)]
-    text = page.written(text, printed, page.rows(run.run(mutants, PORTS)))
+    mutants = [mutant for backend in PORTS for mutant in pitfalls.pitfall_mutants(backend)]
+    text = page.updated(text, printed, page.rows(run.run(mutants, PORTS)))
     if options.output is None:
         print(text, end="")
     else:

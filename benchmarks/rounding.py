@@ -35,9 +35,9 @@ from common import catalog, images, reference, weights
 from common.catalog import Network
 from common.parity import harness
 from common.parity.gradients import GradientCase
-from common.parity.learning import reduced_for_training
 from common.parity.results import Report
-from common.parity.tolerances import ROUNDING, SIZED, Check, depth_of, depths
+from common.parity.tolerances import ROUNDING, SIZE_SETTINGS, Check, depth_of, depths
+from common.parity.training_mode import reduced_for_training
 from common.reference.layers import WeightedLayer
 from common.system import processors
 
@@ -211,7 +211,7 @@ def key_of(network: Network) -> str:
     """Return a key of a network: its name and the settings that differ from the catalog, without sizes."""
     usual = catalog.get(network.name).settings()
     settings = network.settings()
-    config = {name: settings[name] for name in settings if name not in SIZED and settings[name] != usual[name]}
+    config = {name: settings[name] for name in settings if name not in SIZE_SETTINGS and settings[name] != usual[name]}
     return json.dumps({"network": network.name, "config": config})
 
 

@@ -1,6 +1,6 @@
-"""A runner whose framework is NumPy under PyTorch's, JAX's or TensorFlow's name, and has one fault; for test_bench.py.
+"""A deploy module with NumPy in place of a framework and one fault, for tests/deploy/bench/test_benchmark.py.
 
-`python faulty_runner.py FAULT -m common.deploy.MODULE ...` is the true module; only what FAULT names is broken.
+`python faulty_runner.py FAULT -m common.deploy.MODULE ...` runs the real module, except for FAULT.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A worker that computes in NumPy in place of a framework, and has one fault: a process that test_faults.py starts.
+"""A parity worker with NumPy in place of a framework and one fault, for tests/parity/test_worker_faults.py.
 
-`python faulty_worker.py FAULT -m common.parity.worker BACKEND` is the true worker; only what FAULT names is broken.
+`python faulty_worker.py FAULT -m common.parity.worker BACKEND` runs the real worker, except for FAULT.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Answer = dict[str, Any]
 
 
 class StandIn(Backend):
-    """The reference with what a framework has besides: float32, gradients, and training by plain SGD."""
+    """The reference with float32, gradients and plain SGD added, in place of a framework."""
 
     def build(self, network: Network, dtype: DTypeName) -> Sequential:
         model = super().build(network, dtype)
@@ -88,7 +88,7 @@ class Trainer:
 
 
 def backward(layer: Layer, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the gradients by a layer's input and by its weights; `dy` is that by its output."""
+    """Return the gradients of a layer's input and weights, given the gradient `dy` of its output."""
     if isinstance(layer, Linear):
         return dy @ layer.weight, {"weight": dy.T @ x, "bias": dy.sum(axis=0)}
     if isinstance(layer, Sigmoid):
@@ -97,7 +97,7 @@ def backward(layer: Layer, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, d
     if isinstance(layer, AvgPool2d):
         return np.kron(dy, np.full((layer.kernel, layer.kernel), layer.kernel**-2.0)), {}
     if not isinstance(layer, Conv2d):
-        return dy.reshape(x.shape), {}  # it flattens
+        return dy.reshape(x.shape), {}  # Flatten
     size, edge = (layer.kernel, layer.kernel), layer.kernel - 1
     padded = np.pad(x, [(0, 0), (0, 0), *[(layer.padding, layer.padding)] * 2])
     weight = np.einsum("nohw,nchwij->ocij", dy, sliding_window_view(padded, size, (2, 3)))
@@ -109,10 +109,10 @@ def backward(layer: Layer, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, d
 
 Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 Fault = Callable[[Callable[[Request], Answer], Request], Answer]
-"""What carries out a request, given what would do so rightly."""
+"""Answers a request; its first argument is the function that answers it correctly."""
 
 ANSWERS = os.dup(sys.stdout.fileno())
-"""Where answers go; the worker keeps a copy of its own."""
+"""A copy of the descriptor to which the worker writes its answers."""
 
 FAULTS: dict[str, Fault] = {}
 
@@ -123,7 +123,7 @@ def fault(function: Fault) -> Fault:
 
 
 def result(change: Change) -> None:
-    """Note the fault to write something else than what was computed."""
+    """Register a fault that changes the tensors that a request writes."""
 
     def altered(right: Callable[[Request], Answer], request: Request) -> Answer:
         answer = right(request)
@@ -135,8 +135,8 @@ def result(change: Change) -> None:
     FAULTS[change.__name__] = altered
 
 
-def last(tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the name of what is spoilt: of a gradient or a weight, or else of a tap."""
+def target(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the name of the tensor to change: a gradient or a weight if there is one, else a tap."""
     return next((name for name in tensors if name.endswith("fc3.weight")), "fc3")
 
 
@@ -170,7 +170,7 @@ def die_in_float32(right, request):
 def out_of_memory(right, request):
     limit = 2 << 30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    return [np.empty(1 << 26) for _ in range(4)]  # half a GiB each, which nobody touches
+    return [np.empty(1 << 26) for _ in range(4)]  # half a GiB each, not touched
 
 
 @fault
@@ -238,9 +238,9 @@ def answer_without_a_cost(right, request):
 
 
 @fault
-def answer_without_an_envelope(right, request):
+def answer_without_a_rounding_spread(right, request):
     answer = right(request)
-    answer.pop("envelope", None)
+    answer.pop("rounding_spread", None)
     return answer
 
 
@@ -264,7 +264,7 @@ def close_the_answers(right, request):
 @fault
 def leave_a_child(right, request):
     if os.fork() == 0:
-        time.sleep(600)  # and it has a copy of the worker's answers, which so do not end
+        time.sleep(600)  # it keeps the worker's output open
     ctypes.string_at(1)
 
 
@@ -325,13 +325,13 @@ def result_of_garbage(right, request):
 
 @result
 def too_few(tensors):
-    del tensors[last(tensors)]
+    del tensors[target(tensors)]
     return tensors
 
 
 @result
 def too_many(tensors):
-    return {**tensors, f"{last(tensors)}s": tensors[last(tensors)]}
+    return {**tensors, f"{target(tensors)}s": tensors[target(tensors)]}
 
 
 @result
@@ -341,13 +341,13 @@ def nothing_at_all(tensors):
 
 @result
 def nan(tensors):
-    tensors[last(tensors)].flat[-1] = np.nan
+    tensors[target(tensors)].flat[-1] = np.nan
     return tensors
 
 
 @result
 def infinity(tensors):
-    tensors[last(tensors)].flat[-1] = np.inf
+    tensors[target(tensors)].flat[-1] = np.inf
     return tensors
 
 
@@ -359,24 +359,24 @@ def other_dtype(tensors):
 
 @result
 def other_shape(tensors):
-    tensors[last(tensors)] = tensors[last(tensors)][..., :-1]
+    tensors[target(tensors)] = tensors[target(tensors)][..., :-1]
     return tensors
 
 
 @result
 def one_number_for_all(tensors):
-    tensors[last(tensors)] = tensors[last(tensors)][..., :1]  # which NumPy would spread over the whole shape
+    tensors[target(tensors)] = tensors[target(tensors)][..., :1]  # NumPy would broadcast it to the whole shape
     return tensors
 
 
 @result
 def off_by_a_thousandth(tensors):
-    tensors[last(tensors)] *= 1.001
+    tensors[target(tensors)] *= 1.001
     return tensors
 
 
 class NaN(StandIn):
-    """A backend whose gradients have a NaN, from the beginning, and so whose training runs do."""
+    """A backend with a NaN in its gradients, and therefore in its training runs."""
 
     def gradients(self, model: Sequential, x: np.ndarray, labels: np.ndarray) -> protocol.Gradients:
         found = super().gradients(model, x, labels)
@@ -385,11 +385,11 @@ class NaN(StandIn):
 
 
 def main() -> int:
-    """Be the worker that was asked for; some faults come before the first request."""
+    """Run the worker with the requested fault; some faults act before the first request."""
     name = sys.argv[1]
     sys.argv[1:] = sys.argv[-1:]
     if name == "no_framework":
-        sys.modules |= dict.fromkeys(registry.get(sys.argv[1]).modules)  # what importing them then raises is true
+        sys.modules |= dict.fromkeys(registry.get(sys.argv[1]).modules)  # makes importing them raise
         return worker.main()
     if name == "hang_at_the_start":
         time.sleep(600)
@@ -400,9 +400,9 @@ def main() -> int:
     registry.load = lambda *_, **__: NaN() if name == "nan_in_the_backend" else StandIn()
     worker.Server.versions = lambda self: {}
     if name == "die_before_the_first_request":
-        sys.stdin = (ctypes.string_at(1) for _ in [0])  # which the worker begins to read once it has said it is ready
-    spoil, right = FAULTS.get(name, none), worker.Server.answer
-    worker.Server.answer = lambda self, request: spoil(lambda asked: right(self, asked), request)
+        sys.stdin = (ctypes.string_at(1) for _ in [0])  # the worker reads it after it has reported ready
+    act, right = FAULTS.get(name, none), worker.Server.answer
+    worker.Server.answer = lambda self, request: act(lambda given: right(self, given), request)
     return worker.main()
 
 

@@ -1,1 +1,1 @@
-"""Backends: their interface, their environments and their worker processes."""
+"""Backends: protocol, registry, Python environments and processes."""

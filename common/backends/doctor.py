@@ -1,4 +1,4 @@
-"""Which backends are ready: each is started, as parity would start it."""
+"""Check which backends are ready by starting the worker of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.backends import environments, registry
-from common.backends.processes import MissingBackendError, Worker
+from common.backends.launch import MissingBackendError
+from common.backends.processes import Worker
 from common.errors import BackendError
 
 __all__ = ["Examination", "examine"]
@@ -17,7 +18,7 @@ __all__ = ["Examination", "examine"]
 
 @dataclass(frozen=True)
 class Examination:
-    """What is known of one backend; `mend` says how to get it ready, and is empty where it is."""
+    """State of one backend: `where` its interpreter is, and in `mend` how to make it ready if it is not."""
 
     backend: str
     status: str
@@ -37,10 +38,10 @@ def _examine(name: str, folder: Path) -> Examination:
     except MissingBackendError as error:
         return Examination(name, "missing", where=where, mend=str(error))
     except BackendError as error:
-        return Examination(name, "broken", mend=f"{error}; install it anew {environments.install_hint(name)}")
+        return Examination(name, "broken", mend=f"{error}; reinstall it {environments.install_hint(name)}")
 
 
 def examine(names: Sequence[str]) -> list[Examination]:
-    """Start each backend's worker and say how that went."""
+    """Start the workers of these backends side by side and return the state of each."""
     with tempfile.TemporaryDirectory(prefix="rosetta-") as folder, ThreadPoolExecutor(len(names)) as pool:
         return list(pool.map(lambda name: _examine(name, Path(folder)), names))

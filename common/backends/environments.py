@@ -1,4 +1,4 @@
-"""The Python interpreter of each framework: found by a variable, in a tox environment, or the running one."""
+"""Find the Python interpreter of each framework."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from common.errors import BackendError
 __all__ = ["PROJECT", "Interpreter", "find_environment", "install_hint"]
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-"""The folder that holds the packages: the checkout, or where they are installed."""
+"""The folder that contains the package `common`: a checkout or site-packages."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that runs a backend, and how it was found."""
+    """A Python interpreter and how it was found."""
 
     path: Path
     found: str
@@ -32,16 +32,16 @@ def _tox_folders() -> list[Path]:
 
 
 def find_environment(name: str, modules: Iterable[str]) -> Interpreter | None:
-    """Return the interpreter of environment `name`, which holds `modules`, or None where it is not installed.
+    """Return the interpreter of environment `name`, or None if it is not installed.
 
-    It is the one that `ROSETTA_PYTHON_<NAME>` names, else that of the tox environment of that name, else this one
-    if it holds the modules. Raises BackendError where the variable names no program.
+    In this order: the one that the variable `ROSETTA_PYTHON_<NAME>` names, that of the tox environment of that name,
+    the running one if it has all `modules`. Raises BackendError if the variable names no program.
     """
     variable = f"ROSETTA_PYTHON_{name.upper()}"
     given = os.environ.get(variable)
     if given:
         if not os.access(given, os.X_OK) or os.path.isdir(given):
-            raise BackendError(f"{variable} (={given!r}) is no program; give the path of a Python interpreter")
+            raise BackendError(f"{variable} (={given!r}) is not executable; give the path of a Python interpreter")
         return Interpreter(Path(given), variable)
     if name == "numpy":
         return Interpreter(Path(sys.executable), "this interpreter")
@@ -55,7 +55,7 @@ def find_environment(name: str, modules: Iterable[str]) -> Interpreter | None:
 
 
 def install_hint(name: str) -> str:
-    """Return how to install environment `name`, a backend's or another, to stand behind "install it"."""
+    """Return how to install environment `name`, in words that follow "install it"."""
     if (PROJECT / "tox.ini").exists():
         return f"with `tox run --notest -e {name}`"
     return f"as the extra [{name}] of rosetta, in an environment of its own"

@@ -1,12 +1,10 @@
-"""Workers seen from the harness: starting them, asking them, and saying what they died of."""
+"""Client side of the persistent worker processes, one per backend."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
 import threading
 import time
@@ -16,77 +14,37 @@ from typing import Any, Protocol
 
 import psutil
 
-from common.backends import environments, registry
+from common.backends import launch
+from common.backends.launch import MissingBackendError
 from common.errors import BackendError
 
-__all__ = ["THREAD_VARIABLES", "MissingBackendError", "Worker", "WorkerClient", "cause_of_death", "end", "join"]
+__all__ = ["Worker", "WorkerClient", "join"]
 
 
 class WorkerClient(Protocol):
-    """Whoever answers requests as a worker does."""
+    """Anything that answers requests as a worker does."""
 
     def ask(self, action: str, **details: Any) -> dict[str, Any]:
-        """Send one request and return its answer. Raises BackendError where there is none."""
+        """Send one request and return its answer. Raises BackendError if it fails."""
 
 
-class MissingBackendError(BackendError):
-    """A backend that is not installed."""
-
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-"""What tells each library with how many threads to compute."""
-
-
-def _environment(threads: int) -> dict[str, str]:
-    environment = dict(os.environ, PYTHONUNBUFFERED="1")
-    for variable in THREAD_VARIABLES:
-        environment.setdefault(variable, str(threads))
-    # A worker runs the code of this checkout, whatever its own environment holds. Where rosetta is installed among
-    # other packages, that folder would bring those along too: there the worker's environment has its own rosetta.
-    if (environments.PROJECT / "pyproject.toml").exists():
-        environment["PYTHONPATH"] = str(environments.PROJECT)
-    return environment
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """End a process that leads a session of its own, and all that it started, at once."""
-    # Those that made a session of their own are found only while it lives.
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def cause_of_death(status: int, log: Path) -> str:
-    """Say what a process died of, by its exit status and the last line of its standard error."""
-    if status < 0:
-        cause = f"was killed by {signal.Signals(-status).name}"
-        if -status == signal.SIGKILL:
-            cause += " (out of memory?)"
-    else:
-        cause = f"ended with status {status}"
-    last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-    return cause + (f": {last[0].strip()}" if last else "")
-
-
-_LOOK = 0.5
-"""Seconds between two looks at whether a worker that is silent still lives."""
+_POLL_SECONDS = 0.5
+"""Time between two checks that a silent worker is still alive."""
 
 
 class Worker:
-    """A backend's process. Use it as a context manager: leaving ends the process and all that it started.
+    """A backend's worker process; as a context manager, it kills the process and its descendants on exit.
 
-    `folder` is where its requests and its standard error go; `limit` is how many seconds one answer may take.
+    `folder`: for requests and the process's standard error. `threads`: for numerical libraries, unless the user has set
+    their variables. `limit`: seconds that one answer may take.
     """
 
     def __init__(self, name: str, folder: Path, threads: int = 1, limit: float = 600) -> None:
         self.name = name
         self.limit = limit
         self._folder = folder
-        self._environment = _environment(threads)
+        threads_by_library = dict.fromkeys(launch.THREAD_VARIABLES, str(threads))
+        self._environment = threads_by_library | launch.project_environment(PYTHONUNBUFFERED="1")
         self._requests = 0
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
@@ -100,36 +58,22 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process to ask."""
+        """Whether the process was started and has not been stopped."""
         return self._process is not None
 
     def start(self) -> None:
         """Start the process and wait until it has imported its framework.
 
-        Raises MissingBackendError where the framework is not installed, BackendError where it does not start.
+        Raises MissingBackendError if the framework is not installed, BackendError if the process does not start.
         """
-        interpreter = registry.find_interpreter(self.name)
-        if interpreter is None:
-            raise MissingBackendError(
-                f"backend {self.name} is not installed; install it {environments.install_hint(self.name)}, or name an "
-                f"interpreter that has it in ROSETTA_PYTHON_{self.name.upper()}"
-            )
+        interpreter = launch.interpreter(self.name)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log = self._folder / "stderr.txt"
+        command = ["-m", "common.parity.worker", self.name]
         try:
-            with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    [str(interpreter.path), "-m", "common.parity.worker", self.name],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    encoding="utf-8",
-                    errors="replace",
-                    env=self._environment,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise BackendError(f"backend {self.name}: cannot start {interpreter.path}: {error.strerror}") from None
+            self._process = launch.start(interpreter.path, command, self._environment, self._log, subprocess.PIPE)
+        except BackendError as error:
+            raise BackendError(f"backend {self.name}: {error}") from None
         self._lines = queue.Queue()
         threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
         answer = self._answer()
@@ -148,17 +92,17 @@ class Worker:
     @staticmethod
     def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
         if process.stdout is not None:
-            # Closed here: elsewhere that would wait for this reading, which some process left behind may keep up.
+            # Closed here, because closing waits for this thread's read, which a leftover process may keep blocked.
             with process.stdout:
                 for line in process.stdout:
                     lines.put(line)
         lines.put(None)
 
     def ask(self, action: str, **details: Any) -> dict[str, Any]:
-        """Send one request and return its answer, starting the process first where there is none.
+        """Send one request and return its answer; start the process first if it does not run.
 
-        Raises BackendError where the worker fails, dies, is silent past its limit or answers rubbish; it can be asked
-        again.
+        Raises BackendError if the worker fails, dies, exceeds its limit or sends an invalid answer. Later requests are
+        possible all the same.
         """
         if self._process is None:
             self.start()
@@ -175,7 +119,7 @@ class Worker:
         answer = self._answer()
         if answer.get("id") != self._requests:
             self.stop()
-            raise BackendError(f"backend {self.name} answered another request than it was asked")
+            raise BackendError(f"backend {self.name} answered another request than the one sent")
         if answer.get("status") != "ok":
             raise BackendError(f"backend {self.name}: {answer.get('message', 'failed without a reason')}")
         if not all(isinstance(answer.get(key), (int, float)) for key in ("seconds", "peak_bytes")):
@@ -196,55 +140,55 @@ class Worker:
             answer = None
         if not isinstance(answer, dict):
             self.stop()
-            raise BackendError(f"backend {self.name} answered with what is no JSON object: {line.strip()[:80]!r}")
+            raise BackendError(f"backend {self.name} sent no JSON object but {line.strip()[:80]!r}")
         return answer
 
     def _next_line(self) -> str | None:
-        """Return the next line of output, or None once there is no more. Raises queue.Empty past the limit."""
+        """Return the next line of output, or None at its end. Raises queue.Empty after the limit."""
         deadline = time.monotonic() + self.limit
         while True:
             try:
-                return self._lines.get(timeout=min(_LOOK, max(deadline - time.monotonic(), 0)))
+                return self._lines.get(timeout=min(_POLL_SECONDS, max(deadline - time.monotonic(), 0)))
             except queue.Empty:
                 if time.monotonic() >= deadline:
                     raise
-            # A child that the worker forked and left behind holds its output open.
+            # A process that the worker left behind may hold its output open.
             if self._process is not None and self._process.poll() is not None:
                 try:
-                    return self._lines.get(timeout=_LOOK)  # what it said before it died may have come since
+                    return self._lines.get(timeout=_POLL_SECONDS)  # the last output may have arrived since
                 except queue.Empty:
                     return None
 
     def _death(self) -> str:
-        """End what is left of the process and say what it died of."""
+        """Kill what is left of the process and return why it ended."""
         try:
             status = self._process.wait(timeout=min(10, self.limit)) if self._process else 0
         except subprocess.TimeoutExpired:
             self.stop()
             return f"backend {self.name} closed its output and was ended"
         self.stop()
-        return f"backend {self.name} {cause_of_death(status, self._log)}"
+        return f"backend {self.name} {launch.cause_of_death(status, self._log)}"
 
     def stop(self) -> None:
-        """End the process, and all that it started, at once."""
+        """Kill the process and its descendants."""
         process, self._process = self._process, None
         if process is None:
             return
-        end(process)
+        launch.end(process)
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
 
 
 def join(threads: Sequence[threading.Thread], stop: Callable[[], None]) -> None:
-    """Wait for threads that feed workers. On an interruption `stop` them, and end the workers, before it goes on."""
+    """Wait for threads that use workers. On an interruption, call `stop` and kill all child processes first."""
     try:
         for thread in threads:
             thread.join()
     except BaseException:
         stop()
         while any(thread.is_alive() and not thread.daemon for thread in threads):
-            # Again and again: one may just be about to start. A second interruption asks for nothing else.
+            # Repeated, because a thread may be about to start another one. Further interruptions change nothing.
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
                 for child in psutil.Process().children(recursive=True):
                     with contextlib.suppress(psutil.NoSuchProcess):

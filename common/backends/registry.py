@@ -1,4 +1,4 @@
-"""Backends by name: their packages, their image layouts, and how to load one."""
+"""Registry of the backends: packages, modules and image layouts by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["BACKENDS", "DEVICES", "BackendInfo", "find_interpreter", "get", "loa
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """Where a backend's code is, what it needs (modules that it imports, whose versions matter), its image layout."""
+    """A backend's package, the modules it imports, the distributions whose versions are reported, its image layout."""
 
     name: str
     package: str
@@ -30,7 +30,7 @@ class BackendInfo:
 
     @property
     def adapters(self) -> str:
-        """The package of its `backend`, `external` and `deploy` modules: the port's own, but for NumPy's."""
+        """The package with the modules `backend`, `external` and `deploy`: the port's own, except for NumPy."""
         return "common.backends.numpy" if self.name == "numpy" else self.package
 
 
@@ -50,16 +50,16 @@ DEVICES = ("cpu", "gpu")
 
 
 def get(name: str) -> BackendInfo:
-    """Return what is known of backend `name`. Raises ConfigError for an unknown one."""
+    """Return the entry of a backend. Raises ConfigError for an unknown name."""
     if name not in BACKENDS:
         raise unknown("backend", name, BACKENDS)
     return BACKENDS[name]
 
 
 def load(name: str, device: str = "cpu") -> Backend:
-    """Import a backend's framework and return the Backend on a device, "cpu" or "gpu".
+    """Import a backend's framework and return its Backend on a device, "cpu" or "gpu".
 
-    Raises ImportError where it is not installed here, BackendError where it sees no such device.
+    Raises ImportError if the framework is not installed here, BackendError if it has no such device.
     """
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
@@ -69,5 +69,5 @@ def load(name: str, device: str = "cpu") -> Backend:
 
 
 def find_interpreter(name: str) -> Interpreter | None:
-    """Return the interpreter that holds backend `name`, or None where it is not installed; see `find_environment`."""
+    """Return the interpreter of a backend, or None if it is not installed; see `find_environment`."""
     return environments.find_environment(name, get(name).modules)

@@ -1,13 +1,13 @@
-"""What each port's `deploy` module and each module of `common.deploy.serving` gives: sessions and training steps.
+"""Interface of the `deploy` modules of the ports and of the modules in `common.deploy.serving`.
 
-A port's `deploy` has the same three functions everywhere. Importing it imports the framework.
+Every port's `deploy` has the same three functions; importing it imports the framework.
 
-    set_threads(count)                                          before anything else is asked of the framework
-    session(network, tensors, path, device)        -> Session   of an execution path that runs the port's own code
+    set_threads(count)                                          call before any other use of the framework
+    session(network, tensors, path, device)        -> Session   runs the port's code in the way that `path` names
     training_step(network, tensors, path, device, images, labels, learning_rate)  -> TrainingStep   SGD on one batch
 
-`tensors` are canonical weights, float32 for speed and float64 for proof; a session computes in their dtype. A module of
-`serving` imports nothing of this project, for it is what a user copies:
+`tensors` are canonical weights, float32 for benchmarks and float64 for checks; the session computes in their dtype.
+A module of `serving` is copied next to exported artifacts, so it imports nothing of this project:
 
     load(path, manifest, threads)                               -> Session
 """
@@ -22,20 +22,20 @@ __all__ = ["Session", "TrainingStep"]
 
 
 class Session(Protocol):
-    """A network that is ready to answer. Only `run` is timed."""
+    """A network ready for inference. Benchmarks time only `run`."""
 
     def prepare(self, x: np.ndarray) -> Any:
-        """Return images (N, C, H, W) as the runtime takes them: in its layout, type and memory."""
+        """Return images (N, C, H, W) in the runtime's layout, type and memory."""
 
     def run(self, prepared: Any) -> Any:
-        """Return the runtime's own answer, once it is computed; a device has then finished."""
+        """Return the runtime's output after all computation on the device has finished."""
 
     def logits(self, answer: Any) -> np.ndarray:
-        """Return an answer as an array (N, num_classes)."""
+        """Return an output of `run` as an array (N, num_classes)."""
 
 
 class TrainingStep(Protocol):
-    """Steps of SGD on one batch that is where it is needed already."""
+    """SGD on one batch that is already on the device."""
 
     def __call__(self) -> float:
-        """Take one step and return the loss before it; a device has then finished."""
+        """Take one step and return the loss before it, after all computation on the device has finished."""

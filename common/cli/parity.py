@@ -206,8 +206,8 @@ def mutants(backends: str, kinds: str, sample: int | None, seed: int, json_path:
     """
     from common.files import check_writable, save
     from common.mutants import report, run
-    from common.mutants.generic import of_sources, of_weights
-    from common.mutants.pitfalls import of_pitfalls
+    from common.mutants.generic import source_mutants, weight_mutants
+    from common.mutants.pitfalls import pitfall_mutants
 
     names = parse_list("--backends", backends, BACKENDS[1:], "backend to put mistakes into")
     wanted = parse_list("--kinds", kinds, MUTANTS, "kind of mutant")
@@ -215,9 +215,9 @@ def mutants(backends: str, kinds: str, sample: int | None, seed: int, json_path:
         check_writable(json_path)
     chosen = []
     for name in names:
-        every = (mutant for made in (of_pitfalls, of_sources, of_weights) for mutant in made(name))
+        every = (mutant for made in (pitfall_mutants, source_mutants, weight_mutants) for mutant in made(name))
         own = [mutant for mutant in every if mutant.kind in wanted]
-        chosen += run.sampled(own, sample, seed) if sample else own
+        chosen += run.sample(own, sample, seed) if sample else own
     outcomes = with_progress(lambda progress: run.run(chosen, names, progress), names)
     report.print_table(outcomes, console())
     if json_path is not None:

@@ -45,33 +45,22 @@ _RESUMABLE = {"backend", "device", "epochs", "data_dir", "keep", "checkpoint_eve
 
 
 def _enter(backend: str) -> None:
-    """Go on in the interpreter that holds a backend, in place of this process if that is another.
+    """Continue in the interpreter that holds a backend: run the command there and exit with its status.
 
-    Raises BackendError where the backend is not installed.
+    Return at once if this is that interpreter. Raises MissingBackendError if the backend is not installed.
     """
-    from common.backends.environments import PROJECT, install_hint
-    from common.backends.registry import find_interpreter
-    from common.errors import BackendError
+    from common.backends import launch
 
     check_choice("backend", backend, _FRAMEWORKS)
-    # The frameworks' own chatter; whoever wants it sets the variable.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's log messages
     if os.environ.get(_INSIDE) == backend:
+        launch.end_with_parent()
         return
-    interpreter = find_interpreter(backend)
-    if interpreter is None:
-        raise BackendError(
-            f"backend {backend} is not installed; install it {install_hint(backend)}, or name an interpreter that has "
-            f"it in ROSETTA_PYTHON_{backend.upper()}"
-        )
+    interpreter = launch.interpreter(backend)
     if os.path.abspath(interpreter.path) == os.path.abspath(sys.executable):
         return
-    environment = dict(os.environ, **{_INSIDE: backend})
-    if (PROJECT / "pyproject.toml").exists():
-        environment["PYTHONPATH"] = str(PROJECT)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(interpreter.path, [str(interpreter.path), "-m", "common", *sys.argv[1:]], environment)  # noqa: S606
+    command = ["-m", "common", *sys.argv[1:]]
+    sys.exit(launch.run_command(interpreter.path, command, launch.project_environment(**{_INSIDE: backend})))
 
 
 def _given(context: click.Context) -> set[str]:

@@ -1,1 +1,1 @@
-"""Ports with a mistake put into them, to prove that parity finds every one and says where it is."""
+"""Mutation testing of parity: put mistakes into the ports and check that parity finds and locates each one."""

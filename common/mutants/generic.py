@@ -1,4 +1,4 @@
-"""Mutants that nobody thought of: every number and keyword of a model file changed, every activation dropped."""
+"""Generic mutation operators: change every number, drop every keyword and activation, exchange or zero weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.backends import registry
 from common.catalog import Network, get
 from common.parity.patched_import import Edit, source
 
-__all__ = ["MODULES", "Change", "Kind", "Mutant", "of_sources", "of_weights"]
+__all__ = ["MODULES", "Change", "Kind", "Mutant", "source_mutants", "weight_mutants"]
 
 Kind = Literal["pitfall", "constant", "keyword", "activation", "swap", "zero"]
 
@@ -31,12 +31,12 @@ MODULES: Mapping[str, Sequence[Network]] = {
     "densenet": (get("densenet", arch=[2, 1, 2], growth_rate=4, num_channels=8, input_size=[38, 51]),),
     "anynet": (get("anynet", input_size=[38, 51]),),
 }
-"""The files that every port has, and the networks, small, in which a mistake in one is looked for."""
+"""The model files of every port, each with small networks that use it."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to weights before a port is given them: two exchanged, or one filled with a number."""
+    """A change of the weights before loading: two tensors exchanged, or one filled with a number."""
 
     names: tuple[str, ...]
     fill: float | None = None
@@ -46,9 +46,9 @@ class Change:
 class Mutant:
     """A port with one mistake.
 
-    `networks` are those to look for it in. `owner` and `attribute`: the class it is in, and the layer of that class,
-    "" where it is none in particular; `taps`: where it is, if that is known by name; `pattern`: the
-    same as a regular expression. `reason`: why it may well survive.
+    `networks`: where to look for it. `owner` and `attribute`: the class and the layer of that class that have the
+    mistake, or "". `taps`: the taps that have it, if known; `pattern`: the same as a regular expression. `reason`: why
+    the mutant may be equivalent to the port.
     """
 
     backend: str
@@ -65,13 +65,13 @@ class Mutant:
 
 
 def _offset(text: str, lines: Sequence[int], line: int, column: int) -> int:
-    """Return where (line, column) is; the syntax tree counts columns in bytes."""
+    """Return the offset of (line, column) in the text; the syntax tree counts columns in bytes."""
     start = lines[line - 1]
     return start + len(text[start:].encode()[:column].decode())
 
 
 class _Finder(ast.NodeVisitor):
-    """Collects what can be changed in one file, with the class and the layer that it stands in."""
+    """Collects the possible changes of one file, each with its class and layer."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -80,7 +80,7 @@ class _Finder(ast.NodeVisitor):
         self.owner = self.attribute = self.reason = ""
 
     def place(self, node: ast.AST) -> tuple[int, str]:
-        """Return where a node begins, and its text."""
+        """Return the offset of a node and its text."""
         begin = _offset(self.text, self.lines, node.lineno, node.col_offset)  # type: ignore[attr-defined]
         end = _offset(self.text, self.lines, node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
         return begin, self.text[begin:end]
@@ -95,7 +95,7 @@ class _Finder(ast.NodeVisitor):
         self.owner = before
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self.reason = "a default that every caller overrides"
+        self.reason = "every caller overrides this default"
         for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
             self.visit(default)
         self.reason = ""
@@ -150,8 +150,8 @@ _ACTIVATIONS = {
 }
 
 
-def of_sources(backend: str) -> Iterator[Mutant]:
-    """Iterate over the mutants of every model file of a port: numbers one step up, keywords and activations dropped."""
+def source_mutants(backend: str) -> Iterator[Mutant]:
+    """Iterate over the mutants of a port's model files: numbers increased, keywords and activations dropped."""
     package = registry.get(backend).package
     for file, networks in MODULES.items():
         module = f"{package}.{file}"
@@ -164,33 +164,33 @@ def of_sources(backend: str) -> Iterator[Mutant]:
                 old = _with_comma(text, begin, old)
             why = reason or (_WITHOUT_EFFECT.get((backend, old.partition("=")[0]), "") if kind == "keyword" else "")
             line = getattr(node, "lineno", 0)
-            said = f"{file}.py:{line} {' '.join(old.strip(', ').split())} -> {new or 'nothing'}"
+            name = f"{file}.py:{line} {' '.join(old.strip(', ').split())} -> {new or 'nothing'}"
             edit = Edit(module, old, new, begin)
-            yield Mutant(backend, kind, said, networks, (edit,), owner=owner, attribute=attribute, reason=why)
+            yield Mutant(backend, kind, name, networks, (edit,), owner=owner, attribute=attribute, reason=why)
 
 
 _WITHOUT_EFFECT = {
-    ("tf", "training"): "Keras hands it down to the layers within",
-    ("tf", "name"): "nothing looks a weight up by this name",
-    ("tf", "initializer"): "weights are loaded over it",
-    ("mxnet", "init"): "weights are loaded over it",
-    ("mxnet", "strict"): "it refuses lists of different lengths, which MXNet never hands over",
-    ("mxnet", "shape"): "Gluon takes it from the first input",
-    ("mxnet", "in_channels"): "Gluon takes it from the first input",
+    ("tf", "training"): "Keras passes it to nested layers",
+    ("tf", "name"): "weights are not looked up by this name",
+    ("tf", "initializer"): "loading weights overwrites it",
+    ("mxnet", "init"): "loading weights overwrites it",
+    ("mxnet", "strict"): "it rejects lists of different lengths, which MXNet never passes",
+    ("mxnet", "shape"): "Gluon infers it from the first input",
+    ("mxnet", "in_channels"): "Gluon infers it from the first input",
 }
-"""Why a port may be the same without a keyword."""
+"""Reasons why a keyword may have no effect."""
 
 
 def _with_comma(text: str, begin: int, old: str) -> str:
-    """Return an argument's text with the comma behind it, so that nothing is left where it stood."""
+    """Return an argument's text with the comma after it, if any."""
     end = begin + len(old)
     rest = text[end:]
     after = len(rest) - len(rest.lstrip())
     return old + rest[: after + 1] if rest.lstrip().startswith(",") else old
 
 
-def of_weights(backend: str) -> Iterator[Mutant]:
-    """Iterate over mutants of what a port is given: equally shaped tensors of a network exchanged, each one zeroed."""
+def weight_mutants(backend: str) -> Iterator[Mutant]:
+    """Iterate over mutants with changed weights: two tensors of one shape exchanged, or one zeroed."""
     for network in dict.fromkeys(network for networks in MODULES.values() for network in networks):
         manifest = reference.describe(network).manifest
         for name in manifest:
@@ -210,5 +210,5 @@ def of_weights(backend: str) -> Iterator[Mutant]:
                 and first.rpartition(".")[2] == second.rpartition(".")[2]
             ):
                 taps = tuple(name.rpartition(".")[0] for name in (first, second))
-                said = f"{network.name}: {first} and {second} exchanged"
-                yield Mutant(backend, "swap", said, (network,), change=Change((first, second)), taps=taps)
+                name = f"{network.name}: {first} and {second} exchanged"
+                yield Mutant(backend, "swap", name, (network,), change=Change((first, second)), taps=taps)

@@ -1,15 +1,13 @@
-"""The page of pitfalls: its examples, what they print, and what parity finds of each mistake.
+"""Read and update docs/pitfalls.md: run its examples and write the results of the mutants.
 
-An example is a fenced block ```python BACKEND; the block of text behind it is what it prints. What parity finds stands
-between two comments, `<!-- parity NUMBER -->` and `<!-- end -->`: a table with a row for each port that can have the
-mistake.
+An example is a fenced block ```python BACKEND, followed by a block of text with its output. Between the comments
+`<!-- parity NUMBER -->` and `<!-- end -->` is a table of parity's results, one row per port that can have the mistake.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +15,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from common.backends import environments
+from common.backends import environments, launch
 from common.errors import BackendError
 from common.mutants.run import Outcome
 
-__all__ = ["COMMAND", "PAGE", "Example", "alike", "examples", "outputs", "rows", "said_rows", "written"]
+__all__ = ["COMMAND", "PAGE", "Example", "examples", "outputs", "page_rows", "rows", "same_output", "updated"]
 
 PAGE = environments.PROJECT / "docs" / "pitfalls.md"
-"""Of a checkout; what is installed has no documentation."""
+"""Exists only in a checkout."""
 COMMAND = "python benchmarks/pitfalls.py -o docs/pitfalls.md"
-"""What writes the page's figures anew."""
+"""The command that updates the page."""
 
 _EXAMPLE = re.compile(r"^```python (\w+)\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FOUND = re.compile(r"^<!-- parity (\d+) -->\n\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
@@ -48,7 +46,7 @@ print(json.dumps(printed))
 
 @dataclass(frozen=True)
 class Example:
-    """A few lines that show a pitfall, in the framework of `backend`, and what the page says that they print."""
+    """Code that shows a pitfall in the framework of `backend`, with the output on the page."""
 
     pitfall: int
     backend: str
@@ -65,14 +63,14 @@ def examples(text: str) -> Iterator[Example]:
 
 
 def outputs(codes: Sequence[str], interpreter: Path | str) -> list[str]:
-    """Return what each example prints, run one after the other in one process, as importing a framework takes seconds.
+    """Return the output of each example; all run in one process, because importing a framework takes seconds.
 
-    Raises BackendError where one fails, with its traceback's last line.
+    Raises BackendError with the last line of the traceback if one fails.
     """
     result = subprocess.run(
         [str(interpreter), "-W", "ignore", "-c", _RUNNER],
         input=json.dumps(codes),
-        env={**os.environ, "PYTHONPATH": str(environments.PROJECT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=launch.project_environment(TF_CPP_MIN_LOG_LEVEL="3"),
         capture_output=True,
         text=True,
         check=False,
@@ -95,12 +93,12 @@ def _row(outcome: Outcome) -> str:
 
 
 def rows(outcomes: Sequence[Outcome]) -> dict[tuple[int, str], str]:
-    """Return a table's row for each mistake put into a port, by the pitfall's number and the port."""
+    """Return the table rows of mutants by pitfall number and port."""
     return {(int(outcome.mutant.name.split()[0]), outcome.mutant.backend): _row(outcome) for outcome in outcomes}
 
 
-def said_rows(text: str) -> dict[tuple[int, str], str]:
-    """Return the rows that the page has, by the pitfall's number and the port."""
+def page_rows(text: str) -> dict[tuple[int, str], str]:
+    """Return the rows on the page by pitfall number and port."""
     return {
         (int(match[1]), row.split("|")[1].strip()): row
         for match in _FOUND.finditer(text)
@@ -109,8 +107,8 @@ def said_rows(text: str) -> dict[tuple[int, str], str]:
     }
 
 
-def written(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int, str], str]) -> str:
-    """Return the page with what its examples printed now, and what parity finds now."""
+def updated(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int, str], str]) -> str:
+    """Return the page with new outputs of its examples and new table rows."""
     fresh = iter([printed[example] for example in examples(text)])
 
     def example(match: re.Match[str]) -> str:
@@ -123,14 +121,14 @@ def written(text: str, printed: Mapping[Example, str], found: Mapping[tuple[int,
     return _FOUND.sub(table, _EXAMPLE.sub(example, text))
 
 
-def alike(said: str, found: str) -> bool:
-    """Return whether two texts are the same, but for fractions that may be off by one in their last digit.
+def same_output(expected: str, actual: str) -> bool:
+    """Return whether two texts are equal, except that fractions may differ by one in the last digit.
 
-    Whole numbers are counts, and may not.
+    Whole numbers are counts and must be equal.
     """
-    if _NUMBER.sub("#", said) != _NUMBER.sub("#", found):
+    if _NUMBER.sub("#", expected) != _NUMBER.sub("#", actual):
         return False
-    for one, other in zip(_NUMBER.findall(said), _NUMBER.findall(found), strict=True):
+    for one, other in zip(_NUMBER.findall(expected), _NUMBER.findall(actual), strict=True):
         exponent = Decimal(one).as_tuple().exponent
         if "." not in one and "e" not in one:
             if one != other:

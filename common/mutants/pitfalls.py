@@ -1,6 +1,6 @@
-"""Where frameworks silently differ: each mistake as what it does to a port that makes it.
+"""Pitfalls where frameworks silently differ, as edits that put the mistake into a port.
 
-Each keeps the shapes right and the numbers wrong, or right in evaluation and wrong in training.
+Each keeps the shapes and changes the numbers, some of them only in training.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from common.catalog import Network, get
 from common.mutants.generic import MODULES, Mutant
 from common.parity.patched_import import Edit
 
-__all__ = ["PITFALLS", "Pitfall", "of_pitfalls"]
+__all__ = ["PITFALLS", "Pitfall", "pitfall_mutants"]
 
 Edits = Sequence[tuple[str, str, str]]
-"""File of the port (or a module of `common`), what stands there, what stands there by mistake."""
+"""(file of the port or module of `common`, original text, text with the mistake)"""
 
 
 @dataclass(frozen=True)
 class Pitfall:
-    """A mistake: what it is, and how each port looks that makes it.
+    """A mistake, and the edits that put it into each port that can have it.
 
-    `networks` are where it can bite; `layers`: a regular expression of the taps where it is first seen. `nowhere`: why
-    no port can have it, or why none of the catalog's networks shows it, and what watches over it instead.
+    `networks`: those that show it; `layers`: a regular expression of the taps where it is first seen. `nowhere`: why no
+    port can have it or no network shows it, and which test covers it instead.
     """
 
     number: int
@@ -103,8 +103,8 @@ PITFALLS: Sequence[Pitfall] = (
             ],
         },
         _EVEN,
-        nowhere="every padded max-pool of the catalog reads what a rectifier made, where zero never wins; a test "
-        "gives one negative images",
+        nowhere="every padded max-pool of the catalog follows a ReLU, where zero never wins; a test uses "
+        "negative inputs",
     ),
     Pitfall(
         4,
@@ -142,15 +142,15 @@ PITFALLS: Sequence[Pitfall] = (
     Pitfall(
         8,
         "running statistics that move in the backward pass",
-        nowhere="it is MXNet's own way: a check of training that never runs backward sees nothing move. The check of "
-        "gradients runs backward and compares statistics after it",
+        nowhere="this is how MXNet works: without a backward pass, its statistics do not change. The gradients check "
+        "runs backward and compares the statistics after it",
     ),
     Pitfall(
         9,
         "a variance computed as E[x^2] - E[x]^2",
         {"jax": [("layers", "use_fast_variance=False", "use_fast_variance=True")]},
         _NORMALIZED,
-        nowhere="in float64 it loses too little to be seen; a test gives the layer float32 images of a large mean",
+        nowhere="in float64 the error is too small; a test uses float32 images with a large mean",
     ),
     Pitfall(
         10,
@@ -239,7 +239,7 @@ PITFALLS: Sequence[Pitfall] = (
     ),
     Pitfall(
         15,
-        "convolutions that pad where nothing is said",
+        "convolutions that pad by default",
         {
             "jax": [("layers", "            padding=padding,\n", "            padding=padding or kernel_size // 2,\n")],
             "tf": [
@@ -289,18 +289,18 @@ PITFALLS: Sequence[Pitfall] = (
     ),
     Pitfall(
         18,
-        "an initializer that passes over layers without a shape yet",
-        nowhere="no layer is lazy, and training starts from NumPy's weights, which are checked by name and shape",
+        "an initializer that skips layers whose shape is not known yet",
+        nowhere="training starts from NumPy's weights, which are checked by name and shape",
     ),
     Pitfall(
         19,
         "each framework's own initializers",
-        nowhere="training starts from the same bytes everywhere; `--init native` is asked for by name",
+        nowhere="training starts from the same weights in every framework unless `--init native` is given",
     ),
     Pitfall(
         20,
         "examples shuffled after they were batched",
-        nowhere="batches are made in one place for all ports, and a test sees each epoch mix them anew",
+        nowhere="one module makes the batches for all ports, and a test checks that every epoch has other batches",
     ),
     Pitfall(
         21,
@@ -321,7 +321,7 @@ PITFALLS: Sequence[Pitfall] = (
     ),
     Pitfall(
         22,
-        "weight decay in the gradient where it should stand beside it, or epsilon under the root",
+        "coupled weight decay instead of decoupled, or epsilon inside the square root",
         {
             "torch": [
                 (
@@ -345,31 +345,31 @@ PITFALLS: Sequence[Pitfall] = (
     Pitfall(
         23,
         "TF32 and bfloat16 in matrix products",
-        nowhere="only accelerators have it; each Backend turns it off, and float64 does not know it",
+        nowhere="only accelerators have it; each Backend turns it off, and float64 is not affected",
     ),
     Pitfall(
         24,
         "test weights of zeros and ones",
-        nowhere="it is a mistake of a test: parity's weights are all random, and that each of them matters is what the "
-        "mutants show that zero it",
+        nowhere="a mistake of a test: parity's weights are all random, and the mutants that zero one show that each "
+        "matters",
     ),
-    Pitfall(25, "taps that are all zero", nowhere="parity calls a cell vacuous in which a tap does not vary"),
+    Pitfall(25, "taps that are all zero", nowhere="a cell with a tap that does not vary is vacuous"),
     Pitfall(
         26,
         "comparing after sorting, by mean, or the predicted class alone",
-        nowhere="parity compares every entry in its place; the mutants that exchange weights show it",
+        nowhere="parity compares every entry; the mutants that exchange weights show it",
     ),
-    Pitfall(27, "a framework that is absent counted as agreeing", nowhere="it is `missing`, and the exit status 3"),
+    Pitfall(27, "a missing framework counted as a pass", nowhere="it is `missing`, and the exit status is 3"),
     Pitfall(
         28,
-        "gradients of float32 at the bends of rectifiers and maxima",
-        nowhere="float64 is the judge; in float32 a gradient may be as far off as rounding of the inputs moves it",
+        "float32 gradients where a ReLU or a maximum switches",
+        nowhere="float64 decides; in float32 the tolerance includes the effect of rounding the inputs",
     ),
 )
-"""In the order in which they are told."""
+"""In the order of docs/pitfalls.md."""
 
 
-def of_pitfalls(backend: str) -> Iterator[Mutant]:
+def pitfall_mutants(backend: str) -> Iterator[Mutant]:
     """Iterate over the pitfalls that a port can have, as mutants."""
     package = registry.get(backend).package
     for pitfall in PITFALLS:

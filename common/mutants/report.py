@@ -1,4 +1,4 @@
-"""What became of the mutants: a table, the survivors one by one, and JSON."""
+"""Report of the mutants: a table, the list of survivors, and JSON."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _share(part: int, whole: int) -> str:
 
 
 def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print a row for each kind and backend, and below it every mutant that was not killed or not named rightly."""
+    """Print a row per kind and backend, then every mutant that was not killed or was named at a wrong layer."""
     from rich.table import Table
 
-    table = Table("kind", "backend", "mutants", "killed", "by", "equivalent", "survived", "named rightly", box=None)
+    table = Table("kind", "backend", "mutants", "killed", "by", "equivalent", "survived", "named correctly", box=None)
     for (kind, backend), members in _groups(outcomes).items():
         count = Counter(outcome.status for outcome in members)
         checks = Counter(outcome.check for outcome in members if outcome.status == "killed")
-        told = [outcome.named for outcome in members if outcome.named is not None]
+        named = [outcome.named for outcome in members if outcome.named is not None]
         table.add_row(
             kind,
             backend,
@@ -45,7 +45,7 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
             ", ".join(f"{check} {number}" for check, number in checks.most_common()),
             str(count["equivalent"]),
             str(count["survived"]),
-            _share(sum(told), len(told)),
+            _share(sum(named), len(named)),
         )
     print_fitted(console, table, keys=2)
     for outcome in outcomes:
@@ -85,6 +85,6 @@ def to_json(outcomes: Sequence[Outcome]) -> str:
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """Return 1 where one survived, 3 where a backend is missing, else 0."""
+    """Return 1 if a mutant survived, 3 if a backend is missing, else 0."""
     found = {outcome.status for outcome in outcomes}
     return 1 if "survived" in found else 3 if "missing" in found else 0

@@ -1,4 +1,4 @@
-"""Putting each mutant through parity's checks, until one finds it."""
+"""Run parity's checks on each mutant until one finds it."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from common.parity.training_runs import TrainingCase
 from common.reference import describe
 from common.system import processors
 
-__all__ = ["Outcome", "run", "sampled"]
+__all__ = ["Outcome", "run", "sample"]
 
 Status = Literal["killed", "survived", "equivalent", "missing"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant.
+    """Result of a mutant.
 
-    `check` is the one that killed it: "build" where the port could not even be built or given its weights. `tap` is
-    where it was first seen, and `error` how far off it was there, infinite where there was nothing to compare; `named`:
-    whether that is where it is, None where there is nothing to name.
+    `check`: the check that killed it, "build" if building the model or loading its weights raised an error. `tap` and
+    `error`: the first error above its tolerance, infinite if the tensors cannot be compared. `named`: whether `tap` is
+    where the mistake is; None if the mistake has no known place.
     """
 
     mutant: Mutant
@@ -52,8 +52,8 @@ class Outcome:
     error: float | None = None
 
 
-def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
-    """Return `count` of the mutants of each kind, at random, in their order."""
+def sample(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
+    """Return `count` random mutants of each kind, in their order."""
     by_kind: dict[str, list[Mutant]] = {}
     for mutant in mutants:
         by_kind.setdefault(mutant.kind, []).append(mutant)
@@ -64,8 +64,8 @@ def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
     return chosen
 
 
-class _Bench:
-    """One network in one backend, made ready for each check, and what the right port does there."""
+class _NetworkChecks:
+    """The checks of one network in one backend, with the results of the unchanged port."""
 
     def __init__(self, worker: Worker, backend: str, network: Network, folder: Path) -> None:
         self.worker, self.backend, self.network = worker, backend, network
@@ -80,8 +80,8 @@ class _Bench:
         self.own = self._owners()
 
     def _owners(self) -> dict[str, list[str]]:
-        """Return the paths of each of the port's classes."""
-        self.worker.ask("mutate", edits=[])  # the last network's last mutant is still there
+        """Return the paths of each class of the port."""
+        self.worker.ask("mutate", edits=[])  # remove the previous mutant
         request = {"network": self.network.name, "config": self.network.settings(), "dtype": "float32"}
         found: dict[str, list[str]] = {}
         for call in self.worker.ask("summary", **request)["calls"]:
@@ -89,19 +89,19 @@ class _Bench:
         return found
 
     def checks(self) -> Iterable[tuple[Case, Callable[[], list[TapError] | RosettaError]]]:
-        """Iterate over the checks, each made ready when it is first wanted, with the port as it stands."""
+        """Iterate over the checks, each prepared with the unchanged port when first needed."""
         for i, case in enumerate(self.cases):
             if i == self.ready:
                 try:
-                    self._make_ready(case)
+                    self._prepare(case)
                 except RosettaError as error:
                     self.failed = self.failed or error
                     raise
                 self.ready += 1
             yield case, lambda case=case: self._errors(case)  # type: ignore[misc]
 
-    def _make_ready(self, case: Case) -> None:
-        """Have the right port do a check. Raises RosettaError where it cannot or disagrees, and then ever after."""
+    def _prepare(self, case: Case) -> None:
+        """Run a check of the unchanged port. Raises RosettaError, now and on later calls, if it does not pass."""
         if self.failed is not None:
             raise self.failed
         self.worker.ask("mutate", edits=[])
@@ -110,7 +110,7 @@ class _Bench:
         if isinstance(cell, RosettaError):
             raise cell
         if cell.status in ("error", "disagree") or first_divergence(cell.errors) is not None:
-            raise RosettaError(f"{case.check} of {self.network.name} in {self.backend} disagrees unchanged")
+            raise RosettaError(f"{case.check} of {self.network.name} in {self.backend} fails without a mutant")
         if isinstance(case, GradientCase | TrainingCase):
             self.clean[case.check + case.variant] = {
                 name: array.copy() for name, array in case.read(self.backend, "float64").items()
@@ -121,25 +121,22 @@ class _Bench:
         return RosettaError(cell.detail) if cell.status == "error" else cell
 
     def _errors(self, case: Case) -> list[TapError] | RosettaError:
-        """Return what one check finds of the port as it is now."""
+        """Return the errors of one check above their tolerance, with the mutant in place."""
         cell = self._cell(case)
         if isinstance(cell, RosettaError):
             return cell
         errors = list(cell.errors)
         if isinstance(case, GradientCase | TrainingCase):
-            # The right port stands for the other frameworks: parity holds it to them.
+            # The unchanged port stands in for the other frameworks, with which parity compares.
             right = self.clean[case.check + case.variant]
             found = differences(case.read(self.backend, "float64"), right, case.scales)
             errors += [
-                TapError("right port", name, error, case.limit("float64", name)) for name, error in found.items()
+                TapError("unchanged port", name, error, case.limit("float64", name)) for name, error in found.items()
             ]
         return [error for error in errors if not error.agrees]
 
     def expected(self, mutant: Mutant) -> set[str]:
-        """Return the taps at which a mutant may first be seen: those in what it changed, and the first behind it.
-
-        None of them where it changed no part of the network in particular.
-        """
+        """Return the taps at which a mutant may first be seen; empty if it changed no particular part."""
         taps = list(describe(self.network).taps)
         if mutant.taps:
             return set(mutant.taps)
@@ -151,27 +148,27 @@ class _Bench:
             of_layer = f"{prefix}{mutant.attribute}" if mutant.attribute else owner
             places = [tap for tap in taps if tap == of_layer or tap.startswith(f"{of_layer}.")]
             if not places or (not mutant.attribute and of_layer not in taps):
-                # An activation or a reshaping, at the end of what has no tap itself: it shows in what comes next.
+                # An activation or reshaping without a tap shows in the next tap.
                 order = [call.path for call in describe(self.network).calls]
                 after = order[order.index(of_layer) + 1 :] if of_layer in order else []
                 places += next(([path] for path in after if path in taps), [])
-                # At the end of a branch that is the block, which joins it to the others.
+                # At the end of a branch, that is the block that joins the branches.
                 places += [tap for tap in reversed(taps) if of_layer.startswith(f"{tap}.")][:1]
                 places = places or [tap for tap in taps if tap.startswith(prefix)]
             inside.update(places)
         return inside
 
     def named(self, mutant: Mutant, place: str) -> bool | None:
-        """Return whether a place is where the mutant is; None where it is in no layer."""
+        """Return whether a tap is where the mutant is; None if the mutant is in no particular layer."""
         if mutant.pattern:
             return re.fullmatch(rf"({mutant.pattern})(\.[a-z_]+)?", place) is not None
         expected = set() if mutant.kind == "pitfall" else self.expected(mutant)
         return any(place == one or place.startswith(f"{one}.") for one in expected) if expected else None
 
     def outcome(self, mutant: Mutant) -> Outcome:
-        """Put one mutant through the checks. Raises ConfigError where it does not fit the port's source any more."""
+        """Run the checks on one mutant. Raises ConfigError if its edit no longer fits the port's source."""
         for edit in mutant.edits:
-            edit.apply(source(edit.module))  # in the worker, a mutant that does not fit would count as found
+            edit.apply(source(edit.module))  # in the worker, this error would count as killing the mutant
         for case, look in self.checks():
             changes = [dataclasses.asdict(mutant.change)] if mutant.change else []
             try:
@@ -191,7 +188,7 @@ class _Bench:
 def run(
     mutants: Sequence[Mutant], backends: Sequence[str], progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> list[Outcome]:
-    """Put every mutant through the checks in its backend's process; a backend that is not installed has none killed."""
+    """Run all mutants, each in its backend's worker; those of a backend that is not installed are missing."""
     outcomes: dict[Mutant, Outcome] = {}
     failures: list[BaseException] = []
     room, stopping = threading.Semaphore(processors()), threading.Event()
@@ -204,7 +201,7 @@ def run(
             stack.enter_context(room)
             worker = stack.enter_context(Worker(backend, Path(folder) / "worker"))
             for network in dict.fromkeys(network for mutant in own for network in mutant.networks):
-                bench: _Bench | None = None
+                bench: _NetworkChecks | None = None
                 absent: RosettaError | None = None
                 for mutant in own:
                     before = outcomes.get(mutant)
@@ -214,12 +211,12 @@ def run(
                         return
                     try:
                         if bench is None and absent is None:
-                            bench = _Bench(worker, backend, network, _fresh(Path(folder)))
+                            bench = _NetworkChecks(worker, backend, network, _fresh(Path(folder)))
                         outcomes[mutant] = (
                             bench.outcome(mutant) if bench else Outcome(mutant, "missing", detail=str(absent))
                         )
                     except RosettaError as error:
-                        absent = absent or error  # and is not asked for again with every mutant
+                        absent = absent or error  # do not retry for every mutant
                         outcomes[mutant] = Outcome(mutant, "missing", detail=str(error))
                     if network == mutant.networks[-1] or outcomes[mutant].status == "killed":
                         done += 1

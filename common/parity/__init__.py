@@ -1,1 +1,1 @@
-"""Parity: run every network in every framework, and say how far each is from the reference, and where first."""
+"""Parity checks: errors of every framework against the reference, tolerances, diagnosis and reports."""

@@ -1,4 +1,4 @@
-"""One network made ready for one check: what each backend is asked, and how its answer is judged."""
+"""A network prepared for one check: the request to each backend and the comparison of its answer."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from common.weights import DTypeName
 __all__ = ["IMPORT_BYTES", "Case", "ForwardCase"]
 
 IMPORT_BYTES = 500_000_000
-"""About what a process takes that has imported a framework and done nothing yet."""
+"""Approximate memory of a process that has only imported a framework."""
 
 
 class Case:
-    """One network made ready for one check: weights and inputs in files, the truth in memory."""
+    """A network prepared for one check: weights and inputs in files, the reference's values in memory."""
 
     check: ClassVar[Check]
     batch: ClassVar[int]
-    """Images in an input, where nothing else is asked for."""
+    """Default number of images in an input."""
     copies: ClassVar[int]
-    """About how many times the weights, and the activations, are in a worker's memory at once."""
+    """Approximate number of copies of the weights that a worker holds at once."""
 
     def __init__(self, network: Network, settings: Settings, folder: Path, variant: str = "") -> None:
         self.network = network
@@ -56,39 +56,39 @@ class Case:
 
     @property
     def dtypes(self) -> Sequence[DTypeName]:
-        """In which dtypes each backend does its part."""
+        """The dtypes in which each backend runs this check."""
         return self.settings.dtypes
 
     def memory(self, dtype: DTypeName) -> int:
-        """Return about how many bytes a worker needs: weights and activations, each with their copies."""
+        """Return an estimate of the bytes that a worker needs for weights and activations."""
         numbers = sum(math.prod(tensor.shape) for tensor in self.description.manifest.values())
         activations = self.images * sum(math.prod(shape) for shape in self.description.taps.values())
         return IMPORT_BYTES + (self.copies * numbers + 4 * activations) * np.dtype(dtype).itemsize
 
     def prepare(self) -> None:
-        """Write weights and inputs, and compute the truth."""
+        """Write weights and inputs, and compute the reference's values."""
         self.folder.mkdir()
         self.weights = self.folder / "weights.safetensors"
 
     def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
-        """Return what to ask a backend: the action, the files that it is to write, and the details."""
+        """Return the request to a backend: action, files to write, and further fields."""
         raise NotImplementedError
 
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
     ) -> list[TapError]:
-        """Compare what one backend wrote with the truth."""
+        """Return the errors of what one backend wrote."""
         raise NotImplementedError
 
     def verdict(self, cell: Cell) -> tuple[str, str]:
-        """Return the status of a cell that was compared, and the detail."""
+        """Return status and detail of a cell, given its errors."""
         if (divergence := cell.first_divergence) is not None:
             return "disagree", divergence.note
         return "agree", ""
 
     def cell(self, worker: WorkerClient, name: str, dtype: DTypeName) -> Cell:
-        """Have one backend do its part in one dtype, and compare it with the truth."""
-        blank = self.blank(name, dtype)
+        """Run the check in one backend and dtype, and return the result."""
+        empty = self.empty_cell(name, dtype)
         action, outputs, details = self.request(name, dtype)
         try:
             answer = worker.ask(
@@ -102,23 +102,23 @@ class Case:
             )
             errors = self.judge(name, dtype, outputs, answer)
         except RosettaError as error:
-            return dataclasses.replace(blank, status="error", detail=str(error))
+            return dataclasses.replace(empty, status="error", detail=str(error))
         except (SafetensorError, OSError, ValueError) as error:
-            reason = BackendError(f"backend {name} gave nothing that can be compared: {error}")
-            return dataclasses.replace(blank, status="error", detail=str(reason))
+            reason = BackendError(f"backend {name} wrote files that cannot be compared: {error}")
+            return dataclasses.replace(empty, status="error", detail=str(reason))
         with self.lock:
             self.outputs[name, dtype] = outputs
         measured = {"seconds": answer["seconds"], "peak_bytes": answer["peak_bytes"]}
-        cell = self.judged(dataclasses.replace(blank, status="agree", **measured), errors)
-        wanted = self.settings.isolate or (self.settings.diagnose and cell.status == "disagree")
-        return self.diagnosed(worker, cell) if wanted else cell
+        cell = self.judged(dataclasses.replace(empty, status="agree", **measured), errors)
+        diagnose = self.settings.isolate or (self.settings.diagnose and cell.status == "disagree")
+        return self.diagnosed(worker, cell) if diagnose else cell
 
     def layer_trace(self) -> LayerTrace | None:
-        """Return the reference's network on the input that mistakes are looked for on; None where there is none."""
+        """Return the reference's layers on the input used for diagnosis, or None if there is no reference."""
         return None
 
     def diagnosed(self, worker: WorkerClient, cell: Cell) -> Cell:
-        """Return a cell with what each layer does alone, and what the wrong ones behave like."""
+        """Return a cell with the error of each layer in isolation and explanations of the wrong ones."""
         layer_trace = self.layer_trace()
         if layer_trace is None:
             return cell
@@ -140,60 +140,60 @@ class Case:
             )
             taps = map_safetensors(result)[1]
         except (RosettaError, SafetensorError, OSError, ValueError) as error:
-            return dataclasses.replace(cell, findings=(f"layers could not be run alone: {error}",))
+            return dataclasses.replace(cell, findings=(f"the layers could not be run in isolation: {error}",))
         isolated = compare(layer_trace.taps, taps, dtype, self.tap_limit(dtype), "alone")
-        by_layer = [(finding.tap, finding.what) for finding in findings(layer_trace, taps, isolated)]
-        found = merge_findings([*by_layer, *self.others(layer_trace, cell)])
-        if cell.status == "disagree" and not found:
-            found.append("each layer is right by itself: what differs is how they are connected, or what moved before")
-        return dataclasses.replace(cell, isolated=tuple(isolated), findings=tuple(found))
+        by_layer = [(finding.tap, finding.description) for finding in findings(layer_trace, taps, isolated)]
+        merged = merge_findings([*by_layer, *self.other_findings(layer_trace, cell)])
+        if cell.status == "disagree" and not merged:
+            merged.append("each layer is right in isolation: their connections differ, or running statistics moved")
+        return dataclasses.replace(cell, isolated=tuple(isolated), findings=tuple(merged))
 
     def tap_limit(self, dtype: DTypeName) -> Callable[[str], Limit]:
-        """Return the function that gives each tap's limit."""
+        """Return a function from a tap to its limit in a dtype."""
         return lambda tap: self.limits.tap(tap, dtype)
 
-    def others(self, layer_trace: LayerTrace, cell: Cell) -> list[tuple[str, str]]:
-        """Return what is wrong in a cell beside layers: its name, and what is to be said of it."""
+    def other_findings(self, layer_trace: LayerTrace, cell: Cell) -> list[tuple[str, str]]:
+        """Return (name, description) of what is wrong besides the layers' outputs."""
         return []
 
-    def blank(self, name: str, dtype: DTypeName) -> Cell:
-        """Return the cell of one backend and dtype, without a finding."""
+    def empty_cell(self, name: str, dtype: DTypeName) -> Cell:
+        """Return the cell of one backend and dtype before the check."""
         basis = self.limits.basis
         return Cell(self.network.name, self.check, self.variant, dtype, name, "missing", basis=basis)
 
     def judged(self, cell: Cell, errors: Iterable[TapError]) -> Cell:
-        """Return a cell with its errors and the status that follows."""
+        """Return a cell with its errors, and status and detail according to `verdict`."""
         cell = dataclasses.replace(cell, errors=tuple(errors))
         status, detail = self.verdict(cell)
         return dataclasses.replace(cell, status=status, detail=detail)
 
     def add(self, cell: Cell) -> bool:
-        """Note a cell, and return whether it was the network's last."""
+        """Add a cell, and return whether it was the last one."""
         with self.lock:
             self.cells.append(cell)
             self.pending -= 1
             return self.pending == 0
 
-    def again(self) -> Iterable[tuple[str, DTypeName]]:
-        """Iterate over whom to ask once more, in which dtype, where one broke down that was to measure for all."""
+    def to_repeat(self) -> Iterable[tuple[str, DTypeName]]:
+        """Iterate over backends and dtypes to run again because a measurement for all of them failed."""
         return ()
 
     def finish(self) -> list[Pair]:
-        """Compare the backends with each other once all are done; this may change what is thought of the cells."""
+        """Compare the backends with each other after the last cell; this may change the status of cells."""
         raise NotImplementedError
 
     def pair(self, dtype: DTypeName, names: tuple[str, str], errors: list[TapError]) -> Pair:
-        """Return what a comparison of two backends found."""
+        """Return the result of comparing two backends."""
         status = "agree" if first_divergence(errors) is None else "disagree"
         return Pair(self.network.name, self.check, self.variant, dtype, names, status, worst(errors))
 
-    def forget(self) -> None:
-        """Remove the files."""
+    def remove_files(self) -> None:
+        """Remove the folder with its weights, inputs and outputs."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class ForwardCase(Case):
-    """Every tap in evaluation mode, on real digits and on noise."""
+    """The forward check: every tap in evaluation mode, on digits and on noise."""
 
     check = "forward"
     batch = 2
@@ -227,7 +227,7 @@ class ForwardCase(Case):
         return "trace", outputs, {"inputs": {key: str(path) for key, path in self.inputs.items()}}
 
     def layer_trace(self) -> LayerTrace | None:
-        # Noise has no flat regions, in which one mistake looks like another.
+        # Noise has no flat regions, in which different mistakes give the same output.
         return LayerTrace(self.network, weights.read(self.weights).tensors, np.load(self.inputs["noise"]))
 
     def judge(
@@ -244,12 +244,12 @@ class ForwardCase(Case):
         limit = self.tap_limit(cell.dtype)
         vacuous = [tap for tap, varies in self.vacuous.items() if varies <= limit(tap).tolerance]
         if status == "agree" and vacuous:
-            return "vacuous", f"{', '.join(vacuous)} would be the same whatever the input"
+            return "vacuous", f"taps that do not depend on the input: {', '.join(vacuous)}"
         return status, detail
 
     def finish(self) -> list[Pair]:
-        """Compare every two backends' traces, relative to the reference's largest values."""
-        found: dict[tuple[str, str, DTypeName], list[TapError]] = {}
+        """Compare the traces of every two backends, relative to the reference's largest values."""
+        errors_by_pair: dict[tuple[str, str, DTypeName], list[TapError]] = {}
         for dtype in self.dtypes:
             names = [name for name in self.settings.backends if (name, dtype) in self.outputs]
             limit = self.tap_limit(dtype)
@@ -268,8 +268,8 @@ class ForwardCase(Case):
                                 error = math.inf
                             else:
                                 error = float(np.max(np.abs(arrays[first] - arrays[second]))) / scale
-                            # Both may be a whole tolerance away from the reference, on opposite sides.
+                            # Each may be one tolerance away from the reference, on opposite sides.
                             tap_error = TapError(key, tap, error, limit(tap) * 2)
-                            found.setdefault((first, second, dtype), []).append(tap_error)
+                            errors_by_pair.setdefault((first, second, dtype), []).append(tap_error)
         self.reference.clear()
-        return [self.pair(dtype, (first, second), errors) for (first, second, dtype), errors in found.items()]
+        return [self.pair(dtype, (first, second), errors) for (first, second, dtype), errors in errors_by_pair.items()]

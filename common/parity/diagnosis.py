@@ -1,8 +1,8 @@
-"""What is wrong with one layer: mistakes that are known from porting, tried until one gives the same numbers.
+"""Explain why a layer differs, by trying known porting mistakes until one gives the same numbers.
 
-A layer is judged alone. It is given what the reference gives it, so that no mistake of an earlier layer is in its
-output, and then the reference's layer is made to make each known mistake on the same input. Where the numbers are the
-framework's, to rounding, the mistake has a name.
+Each layer runs in isolation on the reference's input, so that mistakes of earlier layers do not reach its output. Then
+the reference's layer makes each known mistake on the same input. The first one that gives the framework's output, up
+to rounding, is reported.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from common.parity.comparison import TapError
 from common.reference import layers
 from common.reference.layers import Layer, Module, Sequential, Shape
 
-__all__ = ["Finding", "LayerTrace", "describe_statistics", "findings", "merge_findings", "scaled_alike"]
+__all__ = ["Finding", "LayerTrace", "common_factor", "describe_statistics", "findings", "merge_findings"]
 
 Guess = tuple[str, np.ndarray]
-"""What the layer would do, to stand behind its name, and what it would then hand on."""
+"""A mistake in words that follow the layer's name, and the output that it would give."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A tap that is wrong although it was given what the reference gives it, and what it behaves like, if known."""
+    """A tap that is wrong on the reference's input; `guess` is the mistake that explains it, "" if none does."""
 
     tap: str
     error: TapError
     guess: str = ""
 
     @property
-    def what(self) -> str:
-        """What it behaves like, to stand behind its name."""
-        return self.guess or "differs by itself, and like no mistake that is known here"
+    def description(self) -> str:
+        """The mistake in words that follow the layer's name."""
+        return self.guess or "differs; no known mistake reproduces it"
 
 
 class LayerTrace:
-    """The reference's network on one input: what each of its layers is given, and hands on."""
+    """Input and output of each layer of the reference on one batch."""
 
     def __init__(
         self, network: Network, tensors: Mapping[str, np.ndarray], x: np.ndarray, training: bool = False
@@ -50,11 +50,11 @@ class LayerTrace:
         self.tensors = tensors
         self.training = training
         self.model: Sequential = reference.build(network)
-        self.model(Shape((1, *network.input_shape)))  # so that dense layers know what image was flattened
+        self.model(Shape((1, *network.input_shape)))  # tells dense layers the image that was flattened
         reference.load(self.model, tensors)
         self.model.train(training)
         calls = reference.calls(self.model, x)
-        reference.load(self.model, tensors)  # in training its statistics have moved
+        reference.load(self.model, tensors)  # training mode has updated the statistics
         self.inputs = {path: given for path, (given, _) in calls.items()}
         self.outputs = {path: output for path, (_, output) in calls.items()}
         taps = reference.describe(network).taps
@@ -62,17 +62,17 @@ class LayerTrace:
         self.modules = {module.path: module for module in self.model.modules()}
 
     def guesses(self, tap: str, shape: tuple[int, ...]) -> Iterator[Guess]:
-        """Iterate over what the layer at a tap hands on when it makes a known mistake, where that has a shape."""
+        """Iterate over the known mistakes of the layer at a tap, some of them only if they give this shape."""
         module = self.modules.get("" if tap == "logits" else tap)
         if isinstance(module, Layer):
             x = self.inputs[module.path]
             yield from _mistakes(module, x, shape, self.training)
-            yield from self._weights_of_others(module, x)
-            yield from self._other_inputs(module)
+            yield from self._wrong_weights(module, x)
+            yield from self._wrong_inputs(module)
         elif module is not None:
-            yield from self._joined_otherwise(module)
+            yield from self._wrong_joins(module)
 
-    def _weights_of_others(self, module: Layer, x: np.ndarray) -> Iterator[Guess]:
+    def _wrong_weights(self, module: Layer, x: np.ndarray) -> Iterator[Guess]:
         own = {leaf: tensor.shape for leaf, tensor in module.tensors().items()}
         for path, other in self.modules.items():
             if other is module or type(other) is not type(module) or not own:
@@ -86,8 +86,8 @@ class LayerTrace:
             plain = np.full_like(getattr(module, leaf), neutral)
             yield f"behaves as with a {leaf} of {neutral:g}", _run(module, x, **{leaf: plain})
 
-    def _other_inputs(self, module: Layer) -> Iterator[Guess]:
-        """Iterate over mistakes in what comes just before: an activation left out, put in, or another one."""
+    def _wrong_inputs(self, module: Layer) -> Iterator[Guess]:
+        """Iterate over mistakes in the activation before a layer: missing, superfluous, or another one."""
         x, before = self.inputs[module.path], self._before(module)
         activations: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "ReLU": layers.ReLU().compute,
@@ -96,7 +96,7 @@ class LayerTrace:
         }
         if before is None:
             for name, function in activations.items():
-                yield f"behaves as with a {name} before it, where there should be none", _run(module, function(x))
+                yield f"behaves as with a {name} before it, expected none", _run(module, function(x))
             return
         own, start = type(before).__name__, self.inputs[before.path]
         yield f"behaves as without the {own} before it ({before.path})", _run(module, start)
@@ -105,7 +105,7 @@ class LayerTrace:
                 yield f"behaves as with {name} before it, expected {own}", _run(module, function(start))
 
     def _before(self, module: Layer) -> Module | None:
-        """Return the activation whose output `module` is given, if it is one's."""
+        """Return the activation whose output is the input of `module`, if any."""
         x = self.inputs[module.path]
         found = None
         for other in self.modules.values():
@@ -117,8 +117,8 @@ class LayerTrace:
                     found = other
         return found
 
-    def _joined_otherwise(self, block: Module) -> Iterator[Guess]:
-        """Iterate over what a block makes of the right outputs of its layers when it joins them wrongly."""
+    def _wrong_joins(self, block: Module) -> Iterator[Guess]:
+        """Iterate over wrong ways in which a block may combine the right outputs of its layers."""
         parts = [child for _, child in block.children()]
         total, x = self.taps.get(block.path), self.inputs[block.path]
         if total is None or total.ndim != 4:
@@ -129,7 +129,7 @@ class LayerTrace:
         outputs = [self.outputs[part.path] for part in branches]
         for one in outputs:
             if one.shape == total.shape:
-                yield "behaves as without what is added to its last layer", np.maximum(one, 0)
+                yield "behaves as without the addition to its last layer", np.maximum(one, 0)
                 if one.shape == x.shape:
                     yield "behaves as with its own input added", np.maximum(one + x, 0)
         if sum(one.shape[1] for one in outputs) == total.shape[1] and len(branches) <= 5:
@@ -138,11 +138,14 @@ class LayerTrace:
                 yield f"behaves as if joined in the order {names}", np.concatenate([outputs[i] for i in order], 1)
         head, tail = total[:, : x.shape[1]], total[:, x.shape[1] :]
         if tail.size and np.array_equal(head, x):
-            yield "behaves as with its input behind what its layers make, not before", np.concatenate([tail, head], 1)
+            yield (
+                "behaves as with its input concatenated after the output of its layers, expected before",
+                np.concatenate([tail, head], 1),
+            )
 
 
 def _run(module: Layer, x: np.ndarray, **attributes: object) -> np.ndarray:
-    """Run a layer with other attributes, and leave it as it was, statistics and all."""
+    """Run a layer with other attributes, and restore all attributes and statistics."""
     before = dict(vars(module))
     vars(module).update(attributes)
     try:
@@ -155,22 +158,22 @@ def _run(module: Layer, x: np.ndarray, **attributes: object) -> np.ndarray:
 def _mistakes(module: Layer, x: np.ndarray, shape: tuple[int, ...], training: bool) -> Iterator[Guess]:
     match module:
         case layers.Conv2d():
-            yield from _of_convolution(module, x, shape)
+            yield from _convolution_mistakes(module, x, shape)
         case layers.Linear():
-            yield from _of_dense(module, x)
+            yield from _dense_mistakes(module, x)
         case layers.BatchNorm1d() | layers.BatchNorm2d():
-            yield from _of_batch_norm(module, x, training)
+            yield from _batch_norm_mistakes(module, x, training)
         case layers.MaxPool2d() | layers.AvgPool2d():
-            yield from _of_pool(module, x, shape)
+            yield from _pool_mistakes(module, x, shape)
         case layers.ReLU() | layers.Sigmoid():
-            yield f"hands on what it is given, unchanged; expected {type(module).__name__}", x
+            yield f"returns its input unchanged; expected {type(module).__name__}", x
         case layers.GlobalAvgPool2d():
             yield "behaves as a maximum over the image, expected the mean", x.max(axis=(2, 3), keepdims=True)
             yield "behaves as a sum over the image, expected the mean", x.sum(axis=(2, 3), keepdims=True)
 
 
 def _paddings(kernel: int, image: tuple[int, ...], stride: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Iterate over (before, after) along both axes that give a shape."""
+    """Iterate over paddings (before, after), the same on both axes, that give a shape."""
     for before, after in itertools.product(range(kernel + 1), repeat=2):
         if tuple((size + before + after - kernel) // stride + 1 for size in image) == shape:
             yield before, after
@@ -180,21 +183,21 @@ def _pair(before: int, after: int) -> str:
     return f"({before}, {after})"
 
 
-def _of_convolution(module: layers.Conv2d, x: np.ndarray, shape: tuple[int, ...]) -> Iterator[Guess]:
+def _convolution_mistakes(module: layers.Conv2d, x: np.ndarray, shape: tuple[int, ...]) -> Iterator[Guess]:
     expected = module.padding
     for stride in (module.stride, *(s for s in (1, 2, 3, 4) if s != module.stride)):
         for before, after in _paddings(module.kernel, x.shape[2:], stride, shape[2:]):
             if (before, after, stride) == (expected, expected, module.stride):
                 continue
             padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)))
-            said = [] if stride == module.stride else [f"stride {stride}; expected {module.stride}"]
+            changes = [] if stride == module.stride else [f"stride {stride}; expected {module.stride}"]
             if (before, after) != (expected, expected):
-                said.append(f"padding {_pair(before, after)}; expected {_pair(expected, expected)}")
-            yield f"behaves as with {', and '.join(said)}", _run(module, padded, padding=0, stride=stride)
+                changes.append(f"padding {_pair(before, after)}; expected {_pair(expected, expected)}")
+            yield f"behaves as with {', and '.join(changes)}", _run(module, padded, padding=0, stride=stride)
     kernel = module.weight
     turned: dict[str, np.ndarray] = {
         "its kernel's height and width exchanged": kernel.swapaxes(2, 3),
-        "its kernel turned by half (convolution, not cross-correlation)": kernel[:, :, ::-1, ::-1],
+        "its kernel rotated by 180 degrees (convolution, not cross-correlation)": kernel[:, :, ::-1, ::-1],
         "its kernel mirrored from left to right": kernel[:, :, :, ::-1],
         "its kernel mirrored from top to bottom": kernel[:, :, ::-1],
     }
@@ -206,10 +209,10 @@ def _of_convolution(module: layers.Conv2d, x: np.ndarray, shape: tuple[int, ...]
     if module.groups > 1:
         batch, channels, *image = x.shape
         dealt = x.reshape(batch, channels // module.groups, module.groups, *image).swapaxes(1, 2).reshape(x.shape)
-        yield "behaves as if channels were dealt to its groups in turn", _run(module, dealt)
+        yield "behaves as if its groups took interleaved channels", _run(module, dealt)
 
 
-def _of_dense(module: layers.Linear, x: np.ndarray) -> Iterator[Guess]:
+def _dense_mistakes(module: layers.Linear, x: np.ndarray) -> Iterator[Guess]:
     if module.image is not None:
         channels, height, width = module.image
         last = x.reshape(len(x), channels, height, width).transpose(0, 2, 3, 1).reshape(x.shape)
@@ -227,7 +230,7 @@ def _of_dense(module: layers.Linear, x: np.ndarray) -> Iterator[Guess]:
 _EPSILONS = (1e-3, 1e-5, 1e-4, 1e-6, 1e-7, 1e-8, 1e-12, 0.0, 2e-5)
 
 
-def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Guess]:
+def _batch_norm_mistakes(module: Layer, x: np.ndarray, training: bool) -> Iterator[Guess]:
     axes = (0, *range(2, x.ndim))
     across = (slice(None),) + (None,) * (x.ndim - 2)
     own, batch = (module.running_mean, module.running_var), (x.mean(axis=axes), x.var(axis=axes))  # type: ignore[attr-defined]
@@ -258,12 +261,14 @@ def _of_batch_norm(module: Layer, x: np.ndarray, training: bool) -> Iterator[Gue
     yield "behaves as without its scale and shift", normalized(right, scaled=False)
     mean, variance = right
     squared = (x - mean[across]) / (variance + expected)[across]
-    yield "behaves as if divided by the variance, not by its root", squared * weight[across] + bias[across]
+    yield "behaves as if divided by the variance, not by its square root", squared * weight[across] + bias[across]
     outside = (x - mean[across]) / (np.sqrt(variance) + expected)[across]
-    yield "behaves as with epsilon added to the root, not under it", outside * weight[across] + bias[across]
+    yield "behaves as with epsilon added outside the square root, not inside", outside * weight[across] + bias[across]
 
 
-def _of_pool(module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: tuple[int, ...]) -> Iterator[Guess]:
+def _pool_mistakes(
+    module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[Guess]:
     own, largest = module.padding, isinstance(module, layers.MaxPool2d)
     for before, after in _paddings(module.kernel, x.shape[2:], module.stride, shape[2:]):
         for value in (-np.inf, 0.0) if largest else (0.0,):
@@ -271,12 +276,12 @@ def _of_pool(module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: 
                 continue
             edges = (before, after)
             padded = np.pad(x, ((0, 0), (0, 0), edges, edges), constant_values=value)
-            said = f"padding {_pair(before, after)}; expected {_pair(own, own)}"
+            change = f"padding {_pair(before, after)}; expected {_pair(own, own)}"
             if (before, after) == (own, own):
-                said = "zeros around the image; expected minus infinity"
+                change = "zeros around the image; expected minus infinity"
             elif largest and value == 0.0:
-                said += ", and of zeros"
-            yield f"behaves as with {said}", _run(module, padded, padding=0)
+                change += ", and of zeros"
+            yield f"behaves as with {change}", _run(module, padded, padding=0)
     if not own:
         other = (layers.AvgPool2d if largest else layers.MaxPool2d)(module.kernel, module.stride)
         name = "an average" if largest else "a maximum"
@@ -286,45 +291,45 @@ def _of_pool(module: layers.MaxPool2d | layers.AvgPool2d, x: np.ndarray, shape: 
             if tuple((size + 2 * pad - kernel) // stride + 1 for size in x.shape[2:]) == shape[2:]:
                 edges = (pad, pad)
                 padded = np.pad(x, ((0, 0), (0, 0), edges, edges), constant_values=-np.inf if largest else 0.0)
-                said = f"windows of {kernel} every {stride} and padding {pad}"
+                change = f"windows of {kernel} every {stride} and padding {pad}"
                 expected = f"{module.kernel}, {module.stride} and {own}"
                 windows = _run(module, padded, kernel=kernel, stride=stride, padding=0)
-                yield f"behaves as with {said}; expected {expected}", windows
+                yield f"behaves as with {change}; expected {expected}", windows
 
 
-def merge_findings(found: Iterable[tuple[str, str]]) -> list[str]:
-    """Return as sentences what is wrong with which, (name, what), each said once of all that it is true of."""
-    alike: dict[str, list[str]] = {}
-    for name, what in found:
-        alike.setdefault(what, []).append(name)
+_MAX_NAMED = 4
+"""The number of further layers that a merged finding names."""
+
+
+def merge_findings(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return (layer, description) pairs as sentences, one per description: "bn1 differs (also bn2, bn3)"."""
+    by_description: dict[str, list[str]] = {}
+    for name, description in pairs:
+        by_description.setdefault(description, []).append(name)
     sentences = []
-    for what, (first, *others) in alike.items():
-        more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        so = f" (so {'does' if len(others) == 1 else 'do'} {', '.join(others[:_NAMED])}{more})" if others else ""
-        sentences.append(f"{first} {what}{so}")
+    for description, (first, *others) in by_description.items():
+        more = f", and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+        also = f" (also {', '.join(others[:_MAX_NAMED])}{more})" if others else ""
+        sentences.append(f"{first} {description}{also}")
     return sentences
 
 
-_NAMED = 4
-"""How many others are named of which the same is true."""
-
-
 def findings(layer_trace: LayerTrace, isolated: Mapping[str, np.ndarray], errors: Iterable[TapError]) -> list[Finding]:
-    """Return what is wrong by itself, in network order, of a trace in which each layer had the reference's input."""
-    found = []
+    """Return the wrong taps of a trace in isolation, in network order, each with its explanation."""
+    result = []
     for error in errors:
         if error.agrees:
             continue
-        both = error.tap in isolated and error.tap in layer_trace.taps
-        guess = _name(layer_trace, error, isolated[error.tap]) if both else error.note
-        found.append(Finding(error.tap, error, guess))
-    return found
+        comparable = error.tap in isolated and error.tap in layer_trace.taps
+        guess = _explain(layer_trace, error, isolated[error.tap]) if comparable else error.note
+        result.append(Finding(error.tap, error, guess))
+    return result
 
 
-def _name(layer_trace: LayerTrace, error: TapError, output: np.ndarray) -> str:
-    """Return the first known mistake that gives this output, to rounding; "" where none does."""
+def _explain(layer_trace: LayerTrace, error: TapError, output: np.ndarray) -> str:
+    """Return the first known mistake that gives this output up to rounding, else a likeness, else ""."""
     if not np.isfinite(output).all():
-        return "gives numbers that are not finite"
+        return "gives values that are not finite"
     for what, guess in layer_trace.guesses(error.tap, output.shape):
         if guess.shape == output.shape and np.isfinite(guess).all():
             scale = float(np.max(np.abs(guess))) or 1.0
@@ -337,21 +342,21 @@ def _name(layer_trace: LayerTrace, error: TapError, output: np.ndarray) -> str:
 
 
 def _resemblance(right: np.ndarray, output: np.ndarray, error: TapError) -> str:
-    """Return what the output has in common with the right one; "" where nothing."""
+    """Return how the output resembles the right one, or ""."""
     if right.ndim == 4 and _channels_permuted(right, output, error.limit.tolerance):
         return "has the right channels in another order"
-    factor = scaled_alike({"": output}, {"": right}, error.limit.tolerance)
+    factor = common_factor({"": output}, {"": right}, error.limit.tolerance)
     if factor is not None:
-        return f"is {factor:g} times as large as it should be"
+        return f"is {factor:g} times its expected size"
     if output.dtype == np.float64 and error.error < 1e-5:
-        return "is as exact as float32, where float64 was asked for"
-    if output.dtype == np.float64 and error.error < 1e-2 and _same_order(right, output):
-        return "is as exact as TF32 or bfloat16, where float64 was asked for"
+        return "has the precision of float32, expected float64"
+    if output.dtype == np.float64 and error.error < 1e-2 and _relative_errors_small(right, output):
+        return "has the precision of TF32 or bfloat16, expected float64"
     return ""
 
 
-def _same_order(right: np.ndarray, output: np.ndarray) -> bool:
-    """Return whether differences are spread over all entries as those of a coarser number format are."""
+def _relative_errors_small(right: np.ndarray, output: np.ndarray) -> bool:
+    """Return whether every entry has a small relative error, as in a number format of lower precision."""
     relative = np.abs(output - right) / (np.abs(right) + 1e-3 * np.max(np.abs(right)))
     return bool(np.max(relative) < 2e-2)
 
@@ -364,8 +369,8 @@ def _channels_permuted(right: np.ndarray, output: np.ndarray, tolerance: float) 
     return bool(np.max(np.abs(ranked(right) - ranked(output))) <= tolerance * np.max(np.abs(right)))
 
 
-def scaled_alike(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], tolerance: float) -> float | None:
-    """Return the one factor, not 1, by which all arrays are larger than they should be; None where there is none."""
+def common_factor(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], tolerance: float) -> float | None:
+    """Return the factor other than 1 by which all arrays differ from the right ones, or None."""
     top = sum(float(np.vdot(found[name], values)) for name, values in right.items())
     bottom = sum(float(np.vdot(values, values)) for values in right.values())
     if not bottom:
@@ -383,18 +388,18 @@ def scaled_alike(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray
 def describe_statistics(
     layer_trace: LayerTrace, found: Mapping[str, np.ndarray], wrong: Iterable[str], tolerance: float
 ) -> dict[str, str]:
-    """Return what running statistics that moved wrongly behave like, by name, where that is known."""
-    said = {}
+    """Return explanations of wrongly updated running statistics by name, for those that a known mistake explains."""
+    descriptions = {}
     for name in wrong:
         for what, guess in _statistics(layer_trace, name):
             if np.max(np.abs(guess - found[name])) <= tolerance * np.max(np.abs(guess)):
-                said[name] = what
+                descriptions[name] = what
                 break
-    return said
+    return descriptions
 
 
 def _statistics(layer_trace: LayerTrace, name: str) -> Iterator[Guess]:
-    """Iterate over what a running statistic becomes in one step of training, by known mistakes."""
+    """Iterate over known mistakes in the update of a running statistic, with the values they give."""
     path, _, leaf = name.rpartition(".")
     module, x, old = layer_trace.modules[path], layer_trace.inputs[path], layer_trace.tensors[name]
     keep: float = module.momentum  # type: ignore[attr-defined]
@@ -402,7 +407,7 @@ def _statistics(layer_trace: LayerTrace, name: str) -> Iterator[Guess]:
     axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]
     variance = {True: x.var(axis=axes, ddof=int(count > 1)), False: x.var(axis=axes)}
     batch = x.mean(axis=axes) if leaf == "running_mean" else variance[unbiased]
-    yield "does not move in training", old
+    yield "is not updated in training", old
     others = [kept for kept in (0.9, 0.99, 0.999, 1 - keep, 0.95, 0.0) if kept != keep]
     for kept in others:
         yield f"keeps {kept:g} of the old value; expected {keep:g}", kept * old + (1 - kept) * batch

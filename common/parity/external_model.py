@@ -1,4 +1,4 @@
-"""Models that are not of the catalog, in the worker: run by a backend, under the names shared with another model."""
+"""Run a user's model in a worker, under names that it shares with the model it is compared with."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["ExternalBackend", "resolve", "shared_names"]
 
 
 def resolve(factory: str, folder: str) -> Callable[..., Any]:
-    """Return what "module:attribute" names; modules are looked for in `folder` first.
+    """Return the object named "module:attribute"; `folder` comes first on the import path.
 
-    Raises ConfigError where there is no such attribute, and whatever the module raises when it is imported.
+    Raises ConfigError if there is no such attribute; exceptions of the imported module pass through.
     """
     name, colon, path = factory.partition(":")
     if not colon or not name or not path:
@@ -41,14 +41,14 @@ def resolve(factory: str, folder: str) -> Callable[..., Any]:
             raise unknown(f"attribute of {name}", part, [each for each in vars(found) if not each.startswith("_")])
         found = getattr(found, part)
     if not callable(found):
-        raise ConfigError(f"`factory` (={factory!r}) is no function or class, but {type(found).__name__}")
+        raise ConfigError(f"`factory` (={factory!r}) must name a function or class, but is {type(found).__name__}")
     return found
 
 
 def shared_names(own: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Return by own name the one that is shared: the longest path of `names` that it begins with is replaced.
+    """Return the shared name of each own name: the longest prefix that is a path in `names` is replaced.
 
-    Raises ConfigError where two become one.
+    Raises ConfigError if two names become the same.
     """
     found: dict[str, str] = {}
     for name in own:
@@ -59,12 +59,14 @@ def shared_names(own: Iterable[str], names: Mapping[str, str]) -> dict[str, str]
     for shared, count in Counter(found.values()).items():
         if count > 1:
             both = " and ".join(name for name, target in found.items() if target == shared)
-            raise ConfigError(f"`names` makes {shared} of both {both}; every name must be one thing's")
+            raise ConfigError(f"`names` makes {shared} of both {both}; shared names must be unique")
     return found
 
 
-def described(description: Mapping[str, Any], image: Sequence[int], name: str = "", about: str = "") -> ExternalNetwork:
-    """Return the network that an adopted model's `description` speaks of, layers called as the reference calls them."""
+def external_network(
+    description: Mapping[str, Any], image: Sequence[int], name: str = "", about: str = ""
+) -> ExternalNetwork:
+    """Return the network of an external model's `description`; kinds of layers have the reference's names."""
     manifest = {
         name: Tensor(tuple(each["shape"]), each["kind"], each["image"] and tuple(each["image"]))
         for name, each in description["manifest"].items()
@@ -78,24 +80,24 @@ def described(description: Mapping[str, Any], image: Sequence[int], name: str = 
     return ExternalNetwork(name, tuple(image), Description(manifest, taps, calls, (), ()), about)
 
 
-def _says_nothing(call: Call) -> bool:
-    """A flattened image is in the framework's own order, and dropout is off."""
+def _not_comparable(call: Call) -> bool:
+    """Whether a layer has no comparable output: flattening keeps the framework's own order, and dropout is off."""
     return call.kind == "Flatten" or "Dropout" in call.kind
 
 
-def _place(tensor: str, layers: Mapping[str, int]) -> tuple[int, int]:
-    """Return where a tensor stands in network order, its layer's leaves in the usual order."""
+def _order_key(tensor: str, layers: Mapping[str, int]) -> tuple[int, int]:
+    """Return the sort key of a tensor: its layer's position, then the position of the leaf."""
     path, _, leaf = tensor.rpartition(".")
     leaves = ("weight", "bias", "running_mean", "running_var")
     return layers.get(path, len(layers)), leaves.index(leaf) if leaf in leaves else len(leaves)
 
 
 class ExternalBackend:
-    """A backend that runs one external model, by the names that it shares with another model.
+    """A backend that runs one external model under shared names.
 
-    `names`: own path -> shared path, for layers, blocks or single tensors; what is not named there is called the same.
-    `flattened`: shared path of a dense layer that reads a flattened image -> that image's (channels, height, width).
-    `image`: (channels, height, width), or whatever else one example is.
+    `names`: own path -> shared path of layers, blocks or single tensors; all others keep their names. `flattened`:
+    shared path of a dense layer whose input is a flattened image -> (channels, height, width). `image`: the shape of
+    one example, (channels, height, width) or another.
     """
 
     def __init__(
@@ -115,14 +117,14 @@ class ExternalBackend:
         self._describe(names, {path: tuple(shape) for path, shape in flattened.items()})
 
     def _describe(self, names: Mapping[str, str], flattened: Mapping[str, tuple[int, ...]]) -> None:
-        """Learn what tensors and layers the model has, and by which names they are shared."""
+        """Find the tensors and layers of the model, and their shared names."""
         model = self._native("float64")
         has_layers = hasattr(self._module, "manifest")
         manifest: dict[str, Tensor] = self._module.manifest(model) if has_layers else {}
         self._set(model, manifest, ())
         calls: list[Call] = self._backend.summary(model) if has_layers else []
         often = Counter(call.path for call in calls)
-        calls = [call for call in calls if often[call.path] == 1 and not _says_nothing(call)]
+        calls = [call for call in calls if often[call.path] == 1 and not _not_comparable(call)]
         paths = {name.rpartition(".")[0] for name in manifest} | set(often) | set(manifest)
         known = {".".join(path.split(".")[:count]) for path in paths for count in range(1, path.count(".") + 2)}
         for path in names:
@@ -137,7 +139,7 @@ class ExternalBackend:
             if own is not None and len(image) == 3 and math.prod(image) == math.prod(manifest[own].shape[1:]):
                 manifest[own] = replace(manifest[own], image=image)
         order = {call.path: i for i, call in enumerate(calls)}
-        self._manifest = dict(sorted(manifest.items(), key=lambda item: _place(item[0], order)))
+        self._manifest = dict(sorted(manifest.items(), key=lambda item: _order_key(item[0], order)))
         self._calls = [
             replace(call, path=self._paths[call.path], parameters=self._parameters(call.path)) for call in calls
         ]
@@ -147,7 +149,7 @@ class ExternalBackend:
         }
         self._output = self._backend.run(model, np.zeros((1, *self._image))).shape if has_layers else ()
         self._initial = {self._tensor_names[own]: values for own, values in self._backend.weights(model).items()}
-        self.network = described(self.description(), self._image)
+        self.network = external_network(self.description(), self._image)
 
     def _parameters(self, path: str) -> int:
         return sum(
@@ -164,7 +166,7 @@ class ExternalBackend:
         model.network = ExternalNetwork("", self._image, description)
 
     def description(self) -> dict[str, Any]:
-        """Return what is to be known of the model, in shared names, as can be written as JSON."""
+        """Return tensors, calls, output shape and layer specifications as JSON-ready data, in shared names."""
         return {
             "manifest": {self._tensor_names[own]: asdict(tensor) for own, tensor in self._manifest.items()},
             "calls": [asdict(call) for call in self._calls],
@@ -172,8 +174,8 @@ class ExternalBackend:
             "specifications": {path: asdict(found) for path, found in self.specifications.items()},
         }
 
-    def share(self, taps: Sequence[str]) -> None:
-        """Trace these taps from now on, by their shared names."""
+    def select_taps(self, taps: Sequence[str]) -> None:
+        """Trace these taps from now on, given by shared name."""
         self._taps = [tap for tap in taps if tap != "logits"]
 
     def build(self, network: Network, dtype: DTypeName) -> Any:
@@ -192,7 +194,7 @@ class ExternalBackend:
         return self._initial
 
     def summary(self, model: Any) -> list[Call]:
-        # A function tells only as it runs.
+        # A function has no layers to list before it runs.
         return self._calls or self._backend.summary(model)
 
     def run(self, model: Any, x: np.ndarray, training: bool = False) -> np.ndarray:

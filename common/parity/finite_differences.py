@@ -1,7 +1,7 @@
-"""The truth about gradients: derivatives of the reference's loss along random directions, by central differences.
+"""Derivatives of the reference's loss along random directions, by central differences, without autodiff.
 
-It owes nothing to anybody's backward pass. A direction moves one group of tensors (the weights, or the vectors, of one
-stage; or the input), each entry one way or the other, at random, by the tensor's root mean square.
+A direction moves one group of tensors: the weights or the vectors of one stage, or the input. Each entry moves up or
+down at random by the root mean square of its tensor.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from common.catalog import Network
 from common.reference import ExternalNetwork
 from common.reference.loss import cross_entropy
 
-__all__ = ["Derivative", "derivatives", "disagreements", "groups", "projected"]
+__all__ = ["Derivative", "derivatives", "directional_derivative", "disagreements", "groups"]
 
 _STEP = 1e-6
-"""How far to move either way, in sizes of a tensor.
+"""Step in each direction, as a multiple of the root mean square.
 
-The loss is off by some roundings of 1e-16, and so the quotient by some 1e-10. Wherever a rectifier or a maximum changes
-over within the step, the quotient is off by a share of that one term: the shorter the step, the fewer there are.
+Rounding of the loss, some 1e-16, makes an error of some 1e-10 in the quotient. A ReLU or maximum that switches within
+the step adds an error too, and shorter steps have fewer of them.
 """
 _SHORTENED = 5
-"""How often a step is divided by 4 where one changes over all the same."""
+"""How many times the step is divided by 4 if one switches."""
 
 
 def groups(network: Network) -> dict[str, list[str]]:
-    """Return the parameters by group: first part of the path, and whether they are weights or vectors."""
-    found: dict[str, list[str]] = {}
+    """Return the parameter names by group: the first part of the path, and weights or vectors."""
+    result: dict[str, list[str]] = {}
     for name, tensor in reference.describe(network).manifest.items():
         if not name.endswith(("running_mean", "running_var")):
             kind = "vectors" if tensor.kind == "vector" else "weights"
-            found.setdefault(f"{name.partition('.')[0]} {kind}", []).append(name)
-    return found
+            result.setdefault(f"{name.partition('.')[0]} {kind}", []).append(name)
+    return result
 
 
 def _direction(name: str, values: np.ndarray, number: int) -> np.ndarray:
-    """Return direction `number` of one tensor, the same for everyone who asks."""
+    """Return direction `number` of one tensor; it depends only on the number and the tensor."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([number, *name.encode()])))
     size = math.sqrt(np.vdot(values, values) / values.size)
     signs = np.unpackbits(np.frombuffer(generator.bytes(-(-values.size // 8)), np.uint8), count=values.size)
@@ -63,7 +63,7 @@ def _quotient(loss: Callable[[float], float], center: float) -> float:
     for shortened in range(_SHORTENED + 1):
         step = _STEP / 4**shortened
         ahead, behind = (loss(step) - center) / step, (center - loss(-step)) / step
-        # One-sided quotients that differ have a bend between them.
+        # One-sided quotients differ if something switches between them.
         if abs(ahead - behind) < least:
             least, value = abs(ahead - behind), (ahead + behind) / 2
         if least < 1e-5 * max(abs(value), 0.01):
@@ -79,9 +79,9 @@ def derivatives(
     directions: int = 2,
     logits: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[Derivative]:
-    """Iterate over the derivatives of the loss in training mode, `directions` of each group and of the input.
+    """Iterate over derivatives of the loss in training mode, `directions` for each group and the input.
 
-    `logits(tensors, x)` computes the network, where that is not the reference.
+    `logits(tensors, x)` computes the network; default: the reference.
     """
     values = {**tensors, "input": x}
     compute = logits or _reference(network)
@@ -101,7 +101,7 @@ def derivatives(
 def _reference(network: Network) -> Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]:
     """Return the reference as a function of its tensors and its input, in training mode."""
     if isinstance(network, ExternalNetwork):
-        raise TypeError("a network from outside has no reference; give the function that computes it")
+        raise TypeError("an external network has no reference; pass `logits`, the function that computes it")
     model = reference.build(network)
     model.train(True)
 
@@ -112,8 +112,10 @@ def _reference(network: Network) -> Callable[[Mapping[str, np.ndarray], np.ndarr
     return compute
 
 
-def projected(derivative: Derivative, values: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]) -> float:
-    """Return what `gradients` say the derivative is; `values` are the tensors that it was taken at."""
+def directional_derivative(
+    derivative: Derivative, values: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]
+) -> float:
+    """Return the derivative that follows from `gradients`; `values` are the tensors at which it was taken."""
     return sum(
         float(np.sum(gradients[name] * _direction(name, values[name], derivative.number))) for name in derivative.names
     )
@@ -122,10 +124,10 @@ def projected(derivative: Derivative, values: Mapping[str, np.ndarray], gradient
 def disagreements(
     found: Iterable[Derivative], values: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Return by group how far `gradients` are from the derivatives, relative to the group's largest derivative.
+    """Return the error of `gradients` against the derivatives by group, relative to the group's largest derivative.
 
-    A group's largest counts as no less than a thousandth of the largest of all, since the quotients' own error does
-    not shrink with the derivative.
+    The scale is at least a thousandth of the largest derivative of all groups, because the error of a quotient does not
+    shrink with the derivative.
     """
     found = list(found)
     largest = max(abs(derivative.value) for derivative in found)
@@ -133,5 +135,5 @@ def disagreements(
     for group in dict.fromkeys(derivative.group for derivative in found):
         members = [derivative for derivative in found if derivative.group == group]
         scale = max(*(abs(derivative.value) for derivative in members), largest / 1000)
-        errors[group] = max(abs(projected(d, values, gradients) - d.value) for d in members) / scale
+        errors[group] = max(abs(directional_derivative(d, values, gradients) - d.value) for d in members) / scale
     return errors

@@ -1,4 +1,4 @@
-"""Gradients in training mode: every parameter's, the input's, and the moved statistics."""
+"""The gradients check: taps, updated running statistics and all gradients in training mode."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from common.catalog import Network
 from common.files import map_safetensors
 from common.parity import finite_differences
 from common.parity.comparison import Limit, TapError, compare
-from common.parity.diagnosis import LayerTrace, describe_statistics, scaled_alike
+from common.parity.diagnosis import LayerTrace, common_factor, describe_statistics
 from common.parity.finite_differences import Derivative
-from common.parity.learning import TrainingModeCase
 from common.parity.perturbation import differences
 from common.parity.results import Cell, Pair
 from common.parity.tolerances import CANCELLATION_LIMIT, ROUNDING, SAFETY_FACTOR
+from common.parity.training_mode import TrainingModeCase
 from common.reference import Description
 from common.reference.loss import cross_entropy
 from common.weights import DTypeName
 
 
 def biases_before_normalization(description: Description) -> frozenset[str]:
-    """Return the biases that a batch norm behind them takes away again, so that their gradient is zero."""
-    found, last = set(), None
+    """Return the biases whose gradient is zero because a batch norm subtracts them again."""
+    biases, last = set(), None
     for call in description.calls:
         if call.kind in ("Conv2d", "Linear"):
             last = call.path
         elif call.kind.startswith("BatchNorm") and last is not None:
-            found.add(f"{last}.bias")
+            biases.add(f"{last}.bias")
         elif call.kind in ("ReLU", "Sigmoid", "MaxPool2d"):
             last = None
-    return frozenset(found)
+    return frozenset(biases)
 
 
 def gradient_scales(network: Network) -> dict[str, str]:
-    """Return what gradients are measured against, other than themselves.
+    """Return the gradients whose error is scaled by another gradient, as for `differences`.
 
-    A bias in front of a batch norm has no gradient, by mathematics. What is left of it is rounding of the sums that
-    also make its layer's weights' gradient, and is measured against that.
+    The gradient of a bias in front of a batch norm is mathematically zero. What is computed is the rounding error of
+    sums as large as those in the gradient of the layer's weight, so that gradient scales it.
     """
     return {
         f"gradient of {bias}": f"gradient of {bias.removesuffix('.bias')}.weight"
@@ -54,7 +54,7 @@ def gradient_scales(network: Network) -> dict[str, str]:
 def tensor_mismatches(
     found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], dtype: DTypeName
 ) -> dict[str, str]:
-    """Return what is to be said of each tensor that is missing, not asked for, or of another shape or dtype."""
+    """Return a message for each tensor that is missing, unexpected, or of another shape or dtype."""
     notes = {}
     for name, shape in shapes.items():
         if name not in found:
@@ -63,16 +63,16 @@ def tensor_mismatches(
             notes[name] = f"{name} has shape {found[name].shape}, expected {shape}"
         elif found[name].dtype != dtype:
             notes[name] = f"{name} is {found[name].dtype}, expected {dtype}"
-    return notes | {name: f"{name} was not asked for" for name in found if name not in shapes}
+    return notes | {name: f"{name} is unexpected" for name in found if name not in shapes}
 
 
 def _gradients_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the gradients among what a backend wrote."""
+    """Return the gradients among the tensors that a backend wrote."""
     return {name: array for name, array in arrays.items() if name.startswith("gradient of ")}
 
 
 class GradientCase(TrainingModeCase):
-    """In training mode: every tap, the moved statistics, the gradient of each parameter and of the input."""
+    """The gradients check: every tap, running statistic, and the gradient of each parameter and the input."""
 
     check = "gradients"
 
@@ -82,7 +82,7 @@ class GradientCase(TrainingModeCase):
         weights.write_initial(self.weights, self.network, "probe", seed, "float64", durable=False)
         tensors = weights.read(self.weights).tensors
         self.scales = gradient_scales(self.network)
-        # Noise: flat regions of an image are exact ties of a maximum, at which there is no derivative to compare.
+        # Noise, because flat regions of an image are exact ties of a max-pool, where no derivative exists.
         self.x = images.noise_batch(self.network, self.images, seed)
         classes = self.description.taps["logits"][-1]
         self.labels = np.random.default_rng(seed).integers(0, classes, self.images)
@@ -101,17 +101,17 @@ class GradientCase(TrainingModeCase):
         )
         self.values = {**tensors, "input": self.x}
 
-    def trained(self) -> set[str]:
-        """Return by what there is a gradient."""
+    def trained_tensors(self) -> set[str]:
+        """Return the names of the tensors that have a gradient."""
         return {name for derivative in self.derivatives for name in derivative.names}
 
     def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
         details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
-        if ("float32", dtype) in self.measurements() and self._claims(name, "float32"):
+        if ("float32", dtype) in self.spread_dtypes() and self._measures_spread(name, "float32"):
             details["seeds"] = [1, 2, 3]
         return "gradients", {"result": self.folder / f"{name}-{dtype}.safetensors"}, details
 
-    def measurements(self) -> list[tuple[DTypeName, DTypeName]]:
+    def spread_dtypes(self) -> list[tuple[DTypeName, DTypeName]]:
         return [("float32", self.dtypes[0])] if "float32" in self.dtypes else []
 
     def judge(
@@ -120,7 +120,7 @@ class GradientCase(TrainingModeCase):
         found = map_safetensors(outputs["result"])[1]
         forward = {key: array for key, array in found.items() if not key.startswith("gradient of ")}
         errors = compare(self.forward, forward, dtype, self.tap_limit(dtype), "training")
-        trained = self.trained()
+        trained = self.trained_tensors()
         shapes = {f"gradient of {key}": self.values[key].shape for key in self.values if key in trained}
         notes = tensor_mismatches(_gradients_of(found), shapes, dtype)
         errors += [TapError("gradient", key, math.inf, self.limit(dtype, key), note) for key, note in notes.items()]
@@ -131,7 +131,7 @@ class GradientCase(TrainingModeCase):
                 TapError("derivative", group, error if math.isfinite(error) else math.inf, self.limits.derivative())
                 for group, error in by_group.items()
             ]
-        self.measured("float32", answer, errors)
+        self.set_rounding_spread("float32", answer, errors)
         return errors
 
     def verdict(self, cell: Cell) -> tuple[str, str]:
@@ -139,39 +139,41 @@ class GradientCase(TrainingModeCase):
         if self.has_truth:
             return status, detail
         if status == "agree" and cell.dtype == "float32" and self.outputs.keys() == {(cell.backend, cell.dtype)}:
-            return "vacuous", "in float32 a gradient has nothing to agree with; add float64, or another backend"
+            return (
+                "vacuous",
+                "float32 gradients of a single backend cannot be compared; add float64 or another backend",
+            )
         return status, detail
 
     def layer_trace(self) -> LayerTrace | None:
         return LayerTrace(self.network, weights.read(self.weights).tensors, self.x, training=True)
 
-    def others(self, layer_trace: LayerTrace, cell: Cell) -> list[tuple[str, str]]:
+    def other_findings(self, layer_trace: LayerTrace, cell: Cell) -> list[tuple[str, str]]:
         found = self.read(cell.backend, cell.dtype)
         wrong = [error.tap for error in cell.errors if ".running_" in error.tap and not error.agrees]
-        said = describe_statistics(layer_trace, found, wrong, self.tap_limit(cell.dtype)("logits").tolerance)
-        return list(said.items())
+        tolerance = self.tap_limit(cell.dtype)("logits").tolerance
+        return list(describe_statistics(layer_trace, found, wrong, tolerance).items())
 
-    def about_gradients(self, name: str, dtype: DTypeName, truth: Mapping[str, np.ndarray]) -> str:
-        """Return what is to be said of gradients that are wrong though the forward pass is right."""
+    def describe_gradients(self, name: str, dtype: DTypeName, truth: Mapping[str, np.ndarray]) -> str:
+        """Return an explanation of wrong gradients after a right forward pass."""
         found = _gradients_of(self.read(name, dtype))
         if found.keys() == truth.keys() and all(found[key].shape == truth[key].shape for key in truth):
-            factor = scaled_alike(found, truth, 1e-3 if dtype == "float32" else 1e-9)
+            factor = common_factor(found, truth, 1e-3 if dtype == "float32" else 1e-9)
             if factor is not None:
-                summed = ": summed over the batch, not averaged" if factor == self.images else ""
-                return f"every gradient is {factor:g} times as large as it should be{summed}"
-        return "the forward pass is right: what is wrong is the loss, or a layer's backward pass"
+                summed = ": the loss is summed over the batch, not averaged" if factor == self.images else ""
+                return f"every gradient is {factor:g} times its expected size{summed}"
+        return "the forward pass is right: the loss or the backward pass of a layer is wrong"
 
     def limit(self, dtype: DTypeName, name: str) -> Limit:
         limit = self.limits.gradient(dtype)
-        # What 16 roundings of all that goes in do to each gradient was measured in this run; the budget is of 2.
-        reached = self.rounding_spread.get("float32", {"": 0.0})
+        # The measured effect of 16 roundings of all inputs on each gradient.
+        spread = self.rounding_spread.get("float32", {"": 0.0})
         if dtype == "float64":
-            # One that all but cancels is large in its errors with some seeds only. Here nothing changes over.
-            max_spread = min(reached.get(name, 0.0) * ROUNDING["float64"] / ROUNDING["float32"], CANCELLATION_LIMIT)
+            # The terms of a gradient may cancel, so that its relative error is large. No ReLU switches in float64.
+            max_spread = min(spread.get(name, 0.0) * ROUNDING["float64"] / ROUNDING["float32"], CANCELLATION_LIMIT)
             return Limit(max(limit.budget, max_spread / SAFETY_FACTOR), max(limit.tolerance, max_spread))
-        # Where rounding decides a rectifier or a maximum otherwise, any gradient before it is another, and rounding
-        # comes on top of that.
-        max_spread = max(reached.values())
+        # In float32, rounding may switch a ReLU or the maximum of a pool, which changes all gradients before it.
+        max_spread = max(spread.values())
         return Limit(limit.budget + max_spread / SAFETY_FACTOR, limit.tolerance + max_spread)
 
     def finish(self) -> list[Pair]:
@@ -186,6 +188,8 @@ class GradientCase(TrainingModeCase):
             ]
             judged = self.judged(cell, [*cell.errors, *errors])
             if judged.status == "disagree" and cell.status == "agree":
-                judged = dataclasses.replace(judged, findings=(self.about_gradients(cell.backend, cell.dtype, truth),))
+                judged = dataclasses.replace(
+                    judged, findings=(self.describe_gradients(cell.backend, cell.dtype, truth),)
+                )
             self.cells[i] = judged
         return self.pairs(_gradients_of)

@@ -1,7 +1,7 @@
-"""The parity run: every network in every backend and dtype against the reference, and the backends against each other.
+"""Run parity: compare every network in every backend and dtype with the reference, and the backends with each other.
 
-One thread prepares the networks in turn (weights, inputs, the reference's traces); one thread for each backend feeds
-its worker. A gate keeps as many of them computing at a time as there are processors and memory for.
+One thread prepares the networks in turn (weights, inputs, the reference's traces), and one thread per backend sends
+requests to its worker. A gate limits how many of them compute at the same time, by processors and memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 from threadpoolctl import threadpool_limits
 
-from common.backends.processes import MissingBackendError, Worker, join
+from common.backends.launch import MissingBackendError
+from common.backends.processes import Worker, join
 from common.catalog import Network
 from common.errors import RosettaError
 from common.parity.cases import IMPORT_BYTES, Case, ForwardCase
@@ -34,16 +35,16 @@ __all__ = ["Cell", "Gate", "Pair", "Report", "Settings", "run", "run_each", "run
 
 
 class Gate:
-    """Lets in whoever computes, while there are processors and memory; one is always let in.
+    """Limits concurrent work to the available processors and memory; one piece of work may always run.
 
-    Of those who wait the one with the lowest `turn` comes first, even if another would need less memory.
+    Waiting pieces enter in the order of their `turn`, even if a later one needs less memory.
     """
 
     def __init__(self, jobs: int, memory: int) -> None:
         self._jobs, self._memory = jobs, memory
         self._running = self._used = 0
         self.waiting: list[int] = []
-        """The turns of those who wait."""
+        """The turns of the waiting pieces."""
         self._changed = threading.Condition()
 
     def _opens(self, need: int, turn: int) -> bool:
@@ -59,7 +60,7 @@ class Gate:
                 self._changed.wait_for(lambda: self._opens(need, turn))
             finally:
                 self.waiting.remove(turn)
-                self._changed.notify_all()  # there may be room for the next as well
+                self._changed.notify_all()  # the next one may fit as well
             self._running += 1
             self._used += need
         try:
@@ -74,17 +75,17 @@ class Gate:
 _CASES: Mapping[Check, type[Case]] = {"forward": ForwardCase, "gradients": GradientCase, "training": TrainingCase}
 
 
-_BY_EVERY_OPTIMIZER = ("lenet", "bn_lenet")
-"""Networks that learn by every optimizer unless others are asked for; all others learn by plain SGD."""
+_ALL_OPTIMIZERS = ("lenet", "bn_lenet")
+"""Networks trained with every optimizer by default; all others are trained with plain SGD."""
 
 
 def _work(settings: Settings) -> list[tuple[Check, Network, str]]:
-    """Return what is to be checked, in order: the check, the network, and of a training run the optimizer."""
+    """Return the cases in order: check, network, and optimizer of a training run."""
     work: list[tuple[Check, Network, str]] = []
     for check in settings.checks:
         for network in settings.networks:
             if check == "training":
-                usual = tuple(RUNS) if network.name in _BY_EVERY_OPTIMIZER else ("sgd",)
+                usual = tuple(RUNS) if network.name in _ALL_OPTIMIZERS else ("sgd",)
                 work += [(check, network, name) for name in settings.optimizers or usual]
             else:
                 work.append((check, network, ""))
@@ -92,6 +93,7 @@ def _work(settings: Settings) -> list[tuple[Check, Network, str]]:
 
 
 _CASES_AT_ONCE = 4
+"""Several, so that fast backends need not wait for the slowest; each holds the reference's values in memory."""
 
 
 class _Run:
@@ -104,8 +106,7 @@ class _Run:
         self.work = _work(settings)
         self.progress = progress
         self.gate = Gate(settings.jobs, int(psutil.virtual_memory().available * 0.8))
-        # A few cases at a time, so that nobody waits for the slowest; each has its truth in memory, its arrays on disk.
-        self.room = threading.Semaphore(_CASES_AT_ONCE)
+        self.slots = threading.Semaphore(_CASES_AT_ONCE)
         self.lock = threading.Lock()
         self.queues: dict[str, queue.Queue[Case | None]] = {name: queue.Queue() for name in settings.backends}
         self.done = dict.fromkeys([*settings.backends, "numpy"], 0)
@@ -113,22 +114,23 @@ class _Run:
         self.failure: BaseException | None = None
 
     def advance(self, name: str) -> None:
-        """Tell the progress display that one more piece of `name`'s work is done."""
+        """Report to the progress display that `name` has finished one more case."""
         with self.lock:
             self.done[name] += 1
             self.progress(name, self.done[name], len(self.work))
 
     def threads(self) -> list[threading.Thread]:
-        """Return the threads that do the work."""
+        """Return the threads of the run."""
         workers = [
-            threading.Thread(target=self.guarded, args=(self.feed, name), name=name) for name in self.settings.backends
+            threading.Thread(target=self.guarded, args=(self.run_backend, name), name=name)
+            for name in self.settings.backends
         ]
-        # A daemon: nobody can end a computation within a thread, and whoever interrupts the run need not wait for it.
+        # A daemon, because a computation in a thread cannot be interrupted, and an interrupted run should not wait.
         preparing = threading.Thread(target=self.guarded, args=(self.prepare_all,), name="reference", daemon=True)
         return [preparing, *workers]
 
     def guarded(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do `work`; a mistake of the harness itself ends the run instead of leaving it waiting for ever."""
+        """Do `work`; an unexpected exception stops all threads, so that none waits forever."""
         try:
             work(*arguments)
         except BaseException as error:
@@ -136,16 +138,16 @@ class _Run:
             self.stop()
 
     def stop(self) -> None:
-        """Have every thread come to its end."""
+        """Make every thread finish."""
         self.stopping.set()
-        self.room.release(_CASES_AT_ONCE)
+        self.slots.release(_CASES_AT_ONCE)
         for waiting in self.queues.values():
             waiting.put(None)
 
     def prepare_all(self) -> None:
-        """Make the networks ready, one after another, and hand each to every backend."""
+        """Prepare the cases in turn, and queue each for every backend."""
         for i, (check, network, variant) in enumerate(self.work):
-            self.room.acquire()
+            self.slots.acquire()
             if self.stopping.is_set():
                 return
             case = _CASES[check](network, self.settings, self.folder / f"{i}-{network.name}", variant)
@@ -157,8 +159,8 @@ class _Run:
         for waiting in self.queues.values():
             waiting.put(None)
 
-    def feed(self, name: str) -> None:
-        """Give one backend its work, network by network."""
+    def run_backend(self, name: str) -> None:
+        """Run all cases in one backend."""
         with Worker(name, self.folder / name, self.threads_each(), self.settings.limit) as worker:
             try:
                 with self.gate.entered(IMPORT_BYTES):
@@ -169,38 +171,38 @@ class _Run:
                 self.report.unavailable[name] = (status, str(error))
             while (case := self.queues[name].get()) is not None and not self.stopping.is_set():
                 for dtype in case.dtypes:
-                    if self.stopping.is_set():  # the worker was ended, and is not to be started again
+                    if self.stopping.is_set():  # do not restart the killed worker
                         return
                     self.finish(case, self.cell(worker, case, name, dtype))
                 self.advance(name)
 
     def threads_each(self) -> int:
-        """Return how many threads a worker may use, so that those that compute together fill the machine."""
+        """Return the number of threads per worker that keeps all processors busy."""
         together = min(self.settings.jobs, len(self.settings.backends))
         return max(processors() // together, 1)
 
     def cell(self, worker: Worker, case: Case, name: str, dtype: DTypeName) -> Cell:
-        """Check one network in one backend and dtype."""
+        """Run one case in one backend and dtype."""
         if name in self.report.unavailable:
             status, detail = self.report.unavailable[name]
-            return dataclasses.replace(case.blank(name, dtype), status=status, detail=detail)
-        # Who has got least far goes first: the slowest would else be the only one to compute at the end.
+            return dataclasses.replace(case.empty_cell(name, dtype), status=status, detail=detail)
+        # The backend with the least work done goes first; otherwise the slowest would compute alone at the end.
         with self.gate.entered(case.memory(dtype), turn=self.done[name]):
             return case.cell(worker, name, dtype)
 
     def finish(self, case: Case, cell: Cell) -> None:
-        """Note a cell; after a case's last, compare the backends with each other and forget the case."""
+        """Add a cell; after a case's last one, compare the backends with each other and remove the files."""
         if not case.add(cell):
             return
-        for name, dtype in () if self.stopping.is_set() else case.again():
+        for name, dtype in () if self.stopping.is_set() else case.to_repeat():
             with Worker(name, case.folder / f"{name}-again", self.threads_each(), self.settings.limit) as worker:
                 self.cell(worker, case, name, dtype)
         pairs = case.finish()
         with self.lock:
             self.report.cells += case.cells
             self.report.pairs += pairs
-        case.forget()
-        self.room.release()
+        case.remove_files()
+        self.slots.release()
 
 
 @contextlib.contextmanager
@@ -210,10 +212,9 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
-    """Run parity and return the report; `progress(name, done, total)` is called after each piece of work.
+    """Run parity and return the report. A backend that is missing or crashes fails only its own cells.
 
-    `name` is a backend, or "numpy" for the networks that the reference has finished. Backends that are missing or die
-    cost their own cells and nothing else.
+    `progress(name, done, total)` is called after each case; `name` is a backend, or "numpy" for the reference.
     """
     start = time.perf_counter()
     with _temporary_folder() as folder:
@@ -237,9 +238,9 @@ def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *
 
 
 def run_one(name: str, action: str, network: Network, dtype: DTypeName, **details: Any) -> dict[str, Any]:
-    """Have backend `name` carry out one request in its own process and return the answer.
+    """Send one request to backend `name` in a new process and return the answer.
 
-    Raises BackendError where it is missing, fails or dies.
+    Raises BackendError if it is missing, fails or dies.
     """
     with _temporary_folder() as folder, Worker(name, folder / name, processors()) as worker:
         return worker.ask(action, network=network.name, config=network.settings(), dtype=dtype, **details)
@@ -252,9 +253,9 @@ def run_each(
     requests: Callable[[str], Sequence[Mapping[str, Any]]],
     **details: Any,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Have several backends carry out their `requests` side by side, each in its own process; return their answers.
+    """Send requests to several backends side by side, each in a new process, and return their answers.
 
-    Raises BackendError where one is missing, fails or dies.
+    Raises BackendError if one is missing, fails or dies.
     """
     answers: dict[str, list[dict[str, Any]]] = {}
     errors: dict[str, RosettaError] = {}
@@ -271,7 +272,7 @@ def run_each(
                     answers.setdefault(name, []).append(answer)
             except RosettaError as error:
                 errors[name] = error
-                stopping.set()  # those who have not begun need not
+                stopping.set()
 
     with _temporary_folder() as folder:
         threads = [threading.Thread(target=ask, args=(name, folder / name), name=name) for name in names]

@@ -1,6 +1,6 @@
-"""A port with a mistake put into it: its modules are imported once more, from source that was changed in memory.
+"""Import a second copy of a port with source edits made in memory.
 
-No file is touched, and the port as it stands stays loaded beside the changed one.
+No file changes, and the original port stays loaded beside the edited one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Edit", "load", "source"]
 
 @dataclass(frozen=True)
 class Edit:
-    """A piece of a module's source to be replaced: the one place where `old` stands, or that at offset `at`."""
+    """Replacement of `old` in a module's source, where it occurs once, or at offset `at`."""
 
     module: str
     old: str
@@ -34,7 +34,7 @@ class Edit:
     at: int | None = None
 
     def apply(self, text: str) -> str:
-        """Return the changed source. Raises ConfigError where `old` does not stand there, or not once."""
+        """Return the edited source. Raises ConfigError if `old` is not at the offset or not unique."""
         if self.at is not None:
             if not text.startswith(self.old, self.at):
                 raise ConfigError(f"{self.module} has no {self.old!r} at offset {self.at}; its source has changed")
@@ -45,36 +45,36 @@ class Edit:
 
 
 def source(module: str) -> str:
-    """Return the source of one of the project's modules, without importing it, which would need its framework."""
+    """Return the source of a module of the project without importing it."""
     path = environments.PROJECT.joinpath(*module.split(".")).with_suffix(".py")
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"there is no source of {module}: {error.strerror}") from None
+        raise ConfigError(f"cannot read the source of {module}: {error.strerror}") from None
 
 
 _numbers = itertools.count(1)
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Compiles a module from its changed source, and leaves no bytecode behind."""
+    """Compiles a module from edited source and writes no bytecode."""
 
     edits: Sequence[Edit] = ()
 
     def get_code(self, fullname: str) -> CodeType:
         text = self.get_data(self.path).decode()
-        # From behind, so that the offsets of what stands before stay right.
+        # Last edit first, so that the offsets of the others stay right.
         for edit in sorted(self.edits, key=lambda edit: -(edit.at or 0)):
             text = edit.apply(text)
-        # TensorFlow's AutoGraph compiles functions anew from the source that belongs to their file's name: by its own
-        # name that would be the unchanged one.
-        name = f"<{fullname}, changed, {next(_numbers)}>"
+        # TensorFlow's AutoGraph looks functions up by file name and line; under the real name it would find the
+        # original source.
+        name = f"<{fullname}, edited, {next(_numbers)}>"
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         return compile(text, name, "exec", dont_inherit=True)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules that are to be changed."""
+    """Finds the modules that have edits."""
 
     def __init__(self, edits: Iterable[Edit]) -> None:
         self.edits: dict[str, list[Edit]] = {}
@@ -97,8 +97,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 @contextmanager
-def _afresh(names: set[str]) -> Iterator[None]:
-    """Have modules imported anew inside, and the old ones back in their places afterwards."""
+def _reimported(names: set[str]) -> Iterator[None]:
+    """Context in which these packages are imported again; afterwards the old modules are restored."""
 
     def belongs(module: str) -> bool:
         return any(module == name or module.startswith(f"{name}.") for name in names)
@@ -107,7 +107,7 @@ def _afresh(names: set[str]) -> Iterator[None]:
     for name in before:
         parent, _, leaf = name.rpartition(".")
         if parent in sys.modules and parent not in before:
-            delattr(sys.modules[parent], leaf)  # where `from parent import leaf` would find the old one
+            delattr(sys.modules[parent], leaf)  # or `from parent import leaf` would find the old one
     for name in before:
         del sys.modules[name]
     try:
@@ -123,13 +123,13 @@ def _afresh(names: set[str]) -> Iterator[None]:
 
 
 def load(name: str, edits: Sequence[Edit], device: str = "cpu") -> Backend:
-    """Return backend `name` with `edits` made to its package, or to modules that only it is then to see changed.
+    """Return backend `name` with edits to its package or to modules of `common`, which only this copy sees.
 
-    Raises ConfigError where an edit does not fit, and whatever a changed module raises when it is imported.
+    Raises ConfigError if an edit does not fit the source; exceptions of the edited modules pass through.
     """
     info = registry.get(name)
     finder = _Finder(edits)
-    with _afresh({info.package, info.adapters, *finder.edits}):
+    with _reimported({info.package, info.adapters, *finder.edits}):
         sys.meta_path.insert(0, finder)
         try:
             module = importlib.import_module(f"{info.adapters}.backend")

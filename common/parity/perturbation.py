@@ -1,4 +1,4 @@
-"""Effect of rounding: differences of tensors, and how far small changes of the weights move a result."""
+"""Relative differences of tensors, and how far rounding-sized changes of the inputs move a result."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 def differences(
     found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], scales: Mapping[str, str]
 ) -> dict[str, float]:
-    """Return how far each tensor is from the truth, at most, relative to its largest value.
+    """Return the largest error of each tensor, relative to the tensor's largest true value.
 
-    A tensor named in `scales` is measured against the one that it gives, where that is larger. What differs in shape or
-    is not finite is infinitely far.
+    `scales` maps a tensor to another one, which scales the error instead if its values are larger. Missing tensors,
+    other shapes and values that are not finite give an infinite error.
     """
     largest = {name: float(max(np.max(values), -np.min(values))) for name, values in truth.items()}
     errors = {}
@@ -32,11 +32,11 @@ def differences(
 
 
 _BLOCK = 1 << 15
-"""How many numbers of a tensor are compared at a time: what is made of them stays in the processor's cache."""
+"""Numbers compared at a time, so that intermediate results stay in the processor's cache."""
 
 
 def blocks(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Iterate over arrays of the same size together, some numbers at a time."""
+    """Iterate over corresponding blocks of arrays of the same size."""
     flat = [array.reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, _BLOCK):
         yield [array[start : start + _BLOCK] for array in flat]
@@ -50,7 +50,7 @@ def rounding_spread(
     seeds: Iterable[int],
     perturb: Callable[[np.random.Generator, np.ndarray], np.ndarray],
 ) -> dict[str, float]:
-    """Return how far `run(tensors)` gets from `truth`, at most, when `tensors` are perturbed, by seed."""
+    """Return the largest change of each result of `run(tensors)` when the tensors are perturbed, over all seeds."""
     widest: dict[str, float] = {}
     for seed in seeds:
         generator = np.random.default_rng(seed)
@@ -61,15 +61,15 @@ def rounding_spread(
 
 
 def one_ulp(generator: np.random.Generator, array: np.ndarray) -> np.ndarray:
-    """Return the array with every entry moved to the next number above or below."""
+    """Return the array with every entry moved to the next number above or below, at random."""
     toward = np.where(generator.random(array.shape) < 0.5, np.inf, -np.inf).astype(array.dtype)
     return np.nextafter(array, toward)
 
 
 SIXTEEN_ROUNDINGS = 2.0**-20
-"""Relative to a number: 16 times what float32 rounds it by."""
+"""16 times the largest relative rounding error of float32."""
 
 
 def sixteen_roundings(generator: np.random.Generator, array: np.ndarray) -> np.ndarray:
-    """Return the array with every entry off by about 16 roundings of float32, relative to itself."""
+    """Return the array with relative Gaussian noise of 16 float32 roundings on every entry."""
     return array * (1 + SIXTEEN_ROUNDINGS * generator.standard_normal(array.shape))

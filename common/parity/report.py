@@ -1,4 +1,4 @@
-"""A parity report as a table in the terminal, as JSON, as JUnit XML and as one self-contained page."""
+"""Render a parity report as tables for the terminal, JSON, JUnit XML or one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.backends import registry
@@ -26,59 +26,33 @@ __all__ = ["context", "print_diagnosis", "print_table", "to_html", "to_json", "t
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
-
-
-_OVER = "yellow"
+_CLOSE_STYLE = "yellow"
 
 
 def _number(error: float) -> str:
     return f"{error:.1e}" if math.isfinite(error) else "not comparable"
 
 
-def _measured(error: TapError) -> str:
-    """Return an error with its share of its budget; of one that is wrong, no share says anything."""
-    return f"{_number(error.error)} {error.share:.0%}" if error.agrees else _number(error.error)
+def _with_percentage(error: TapError) -> str:
+    """Return an error as text, with the percentage of its tolerance if it passes."""
+    return f"{_number(error.error)} {error.tolerance_used:.0%}" if error.agrees else _number(error.error)
 
 
-_CAPTIONS: Mapping[Check, str] = {
-    "forward": "The tap that has used most of its budget, on real digits or on noise: its error, relative to its "
-    "largest value in the float64 reference; and that as a share of what rounding was measured to do.",
-    "gradients": "What has used most of its budget: a tap or statistic in training mode, held to the reference; a "
-    "gradient, held to the median of the frameworks; or a derivative of the loss, held to the reference's.",
-    "training": "After ten steps, the loss or weight that has used most of its budget: how far it is from the median "
-    "of the frameworks, as a share of what one rounding of its first weights makes of the same run.",
-}
-
-
-_CAPTIONS_OF_TWO: Mapping[Check, str] = {
-    "forward": "The tap that has used most of its budget: its error, relative to its largest value in the reference's "
-    "float64 run; and that as a share of what rounding may do.",
-    "gradients": "What has used most of its budget: a tap or statistic in training mode, or a gradient, held to the "
-    "reference's.",
-    "training": "After ten steps, the loss or weight that is farthest from the reference's; and that as a share of how "
-    "far rounding takes such a run.",
-}
-
-
-def _captions(report: Report) -> Mapping[Check, str]:
-    """Return what stands under each check's table; models from outside are held to one of them."""
-    return (
-        _CAPTIONS_OF_TWO if any(isinstance(each, ExternalNetwork) for each in report.settings.networks) else _CAPTIONS
-    )
+CAPTION = "Each cell: the error nearest its tolerance, the share of the tolerance it uses, and the layer or tensor."
 
 
 def cell_text(cell: Cell) -> tuple[str, str]:
-    """Return what a matrix shows of a cell: how far from the truth, and where; or where it first goes wrong."""
+    """Return the two texts of a cell: the error with its percentage of the tolerance, and the tap or tensor."""
     if cell.status == "disagree" and (first := cell.first_divergence) is not None:
         return f"✗ {_number(first.error)}", f"first at {_name(first)}"
     if cell.worst is None:
-        return "✗ died" if cell.status == "error" else cell.status, ""
+        return "✗ failed" if cell.status == "error" else cell.status, ""
     mark = "✓" if cell.status == "agree" else "? vacuous"
-    return f"{mark} {_measured(cell.worst)}", _name(cell.worst).removeprefix("gradient of ")
+    return f"{mark} {_with_percentage(cell.worst)}", _name(cell.worst).removeprefix("gradient of ")
 
 
 def _style(cell: Cell) -> str:
-    return _OVER if cell.over_budget else _STYLES[cell.status]
+    return _CLOSE_STYLE if cell.close else _STYLES[cell.status]
 
 
 def _name(error: TapError) -> str:
@@ -99,14 +73,22 @@ def _backend_names(report: Report) -> dict[str, str]:
 
 
 def _sentence(report: Report) -> str:
-    counts = [f"{count} {status}" for status, count in report.summary().items() if count]
-    if over := report.over_budget():
-        counts[0] += f" ({over} over budget)"
+    counts = [
+        f"{count} {'pass' if status == 'agree' else status}" for status, count in report.summary().items() if count
+    ]
+    if report.close:
+        counts.insert(1, f"{report.close} close to their tolerance")
     return f"{', '.join(counts)} in {report.seconds:.0f} s"
 
 
+def _print_line(console: Console, line: str, status: str) -> None:
+    from rich.text import Text
+
+    console.print(Text(line, style=_STYLES[status]), soft_wrap=True)
+
+
 def print_table(report: Report, console: Console) -> None:
-    """Print the matrix: a row for each network and dtype, a column for each backend, and what went wrong below it."""
+    """Print one table per check, a row per network and dtype and a column per backend; below them, what failed."""
     from rich.table import Table
     from rich.text import Text
 
@@ -125,32 +107,28 @@ def print_table(report: Report, console: Console) -> None:
                 first = _label(network, variant) if dtype == cells[0].dtype else ""
                 table.add_row(Text(first), _SHORT[dtype], *texts)
         print_fitted(console, table, keys=2)
-        console.print(f"{_captions(report)[check]}\n")
+        console.print()
+    if any(cell.errors for cell in report.cells):
+        console.print(f"{CAPTION}\n", soft_wrap=True)
     for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
-        console.print(Text(message, style=_STYLES[status]), soft_wrap=True)
+        _print_line(console, message, status)
     for cell in report.cells:
         if cell.detail and cell.backend not in report.unavailable:
-            line = (
-                f"{cell.check} {_label(cell.network, cell.variant)} {_SHORT[cell.dtype]} {cell.backend}: "
-                f"{cell.status}: {cell.detail}"
-            )
-            console.print(Text(line, style=_STYLES[cell.status]), soft_wrap=True)
+            where = f"{cell.check} {_label(cell.network, cell.variant)} {_SHORT[cell.dtype]} {cell.backend}"
+            _print_line(console, f"{where}: {cell.status}: {cell.detail}", cell.status)
     _print_findings(report, console)
-    for basis, where in _bases(report).items():
-        console.print(f"{', '.join(where)}: budgets are {basis}", soft_wrap=True, markup=False)
+    for basis, networks in _bases(report).items():
+        console.print(f"{', '.join(networks)}: tolerances come from {basis}", soft_wrap=True, markup=False)
     for pair in report.pairs:
         if pair.status != "agree":
-            line = (
-                f"{pair.check} {_label(pair.network, pair.variant)} {_SHORT[pair.dtype]}: "
-                f"{' and '.join(pair.backends)} differ by "
-                f"{_number(pair.worst.error)} at {pair.worst.tap}"
-            )
-            console.print(Text(line, style=_STYLES["disagree"]), soft_wrap=True)
+            where = f"{pair.check} {_label(pair.network, pair.variant)} {_SHORT[pair.dtype]}"
+            difference = f"{' and '.join(pair.backends)} differ by {_number(pair.worst.error)} at {pair.worst.tap}"
+            _print_line(console, f"{where}: {difference}", "disagree")
     console.print(_sentence(report))
 
 
 def _bases(report: Report) -> dict[str, list[str]]:
-    """Return what budgets rest on where it is not measurements of the network itself, and where that is so."""
+    """Return where tolerances come from if their network was not measured at this size, with those networks."""
     found: dict[str, list[str]] = {}
     for cell in report.cells:
         if cell.basis and cell.network not in found.setdefault(cell.basis, []):
@@ -159,40 +137,36 @@ def _bases(report: Report) -> dict[str, list[str]]:
 
 
 def _across(report: Report, cells: Sequence[Cell], dtype: str) -> list[Cell | None]:
-    """Return a row's cells of one dtype, backend by backend; None for one that had no part in it."""
+    """Return a row's cells of one dtype in the order of the backends; None for a backend without one."""
     found = {cell.backend: cell for cell in cells if cell.dtype == dtype}
     return [found.get(name) for name in report.settings.backends]
 
 
 def _print_findings(report: Report, console: Console) -> None:
-    """Print what is wrong where, each line once: a mistake is seen in both dtypes."""
-    from rich.text import Text
-
+    """Print each finding once, with the checks and dtypes that showed it."""
     found: dict[tuple[str, str], list[str]] = {}
     for cell in report.cells:
         for finding in cell.findings:
             checks = found.setdefault((f"{_label(cell.network, cell.variant)} {cell.backend}", finding), [])
             checks.append(f"{cell.check} {_SHORT[cell.dtype]}")
     for (where, finding), checks in found.items():
-        console.print(Text(f"{where}: {finding} ({', '.join(checks)})", style=_STYLES["disagree"]), soft_wrap=True)
+        _print_line(console, f"{where}: {finding} ({', '.join(checks)})", "disagree")
 
 
 def print_diagnosis(report: Report, console: Console, everything: bool = False) -> None:
-    """Print for each check the taps that are wrong, or all: the error in the network's run, and alone."""
+    """Print the taps that differ (all of them if `everything`): error within the network, and of the layer alone."""
     from rich.table import Table
     from rich.text import Text
 
     def mark(error: TapError | None) -> Text:
         if error is None:
             return Text("")
-        style = _STYLES["disagree"] if not error.agrees else _OVER if error.share > 1 else _STYLES["agree"]
+        style = _STYLES["disagree"] if not error.agrees else _CLOSE_STYLE if error.close else _STYLES["agree"]
         return Text(f"{'✓' if error.agrees else '✗'} {_number(error.error)}", style=style)
 
     for cell in report.cells:
         if cell.status in ("missing", "error"):
-            console.print(
-                Text(f"{cell.check}: {cell.status}: {cell.detail}", style=_STYLES[cell.status]), soft_wrap=True
-            )
+            _print_line(console, f"{cell.check}: {cell.status}: {cell.detail}", cell.status)
             continue
         alone = {error.tap: error for error in cell.isolated}
         table = Table(cell.check, "in the network", "alone", pad_edge=False, box=None)
@@ -204,25 +178,20 @@ def print_diagnosis(report: Report, console: Console, everything: bool = False) 
             print_fitted(console, table)
         taps = len({error.tap for error in cell.errors})
         if cell.status == "agree":
-            console.print(f"{cell.check}: all {taps} taps of {cell.network} agree, in the network and alone")
+            console.print(f"{cell.check}: all {taps} taps of {cell.network} pass, in the network and alone")
         elif cell.detail:
-            console.print(
-                Text(f"{cell.check}: {cell.status}: {cell.detail}", style=_STYLES[cell.status]), soft_wrap=True
-            )
+            _print_line(console, f"{cell.check}: {cell.status}: {cell.detail}", cell.status)
     _print_findings(report, console)
 
 
-def _tap_json(error: TapError | None) -> dict[str, Any] | None:
+def _worst_json(error: TapError | None) -> dict[str, Any] | None:
     if error is None:
         return None
     finite = math.isfinite(error.error)
     return {
-        "tap": error.tap,
-        "error": error.error if finite else None,
-        "tolerance": error.limit.tolerance,
-        "input": error.input,
-        "budget": error.limit.budget,
-        "share": error.share if finite else None,
+        **_error_json(error),
+        "share": error.error / error.limit.budget if finite else None,
+        "tolerance_used": error.tolerance_used if finite else None,
     }
 
 
@@ -237,9 +206,10 @@ def _error_json(error: TapError) -> dict[str, Any]:
 
 
 def to_record(report: Report) -> dict[str, Any]:
-    """Return the report as what its JSON holds, schema 1. An error that is not a finite number is None.
+    """Return the report as JSON-ready data, schema 1; an infinite error is None.
 
-    A result's `errors` are those of every tap and input, and of every gradient or weight, in network order.
+    A result's `errors` are those of every tap and input, and of every gradient or weight, in network order. `budget` is
+    the largest error that rounding was measured to cause, `share` the error divided by it.
     """
     return {
         "schema": 1,
@@ -258,7 +228,7 @@ def to_record(report: Report) -> dict[str, Any]:
                 "dtype": cell.dtype,
                 "backend": cell.backend,
                 "status": cell.status,
-                "worst": _tap_json(cell.worst),
+                "worst": _worst_json(cell.worst),
                 "first_divergence": cell.first_divergence.tap if cell.first_divergence else None,
                 "taps": len({error.tap for error in cell.errors}),
                 "seconds": round(cell.seconds, 3),
@@ -266,7 +236,8 @@ def to_record(report: Report) -> dict[str, Any]:
                 "envelope": cell.rounding_spread,
                 "detail": cell.detail,
                 "findings": list(cell.findings),
-                "over_budget": cell.over_budget,
+                "over_budget": cell.status == "agree" and any(e.error > e.limit.budget for e in cell.errors),
+                "close": cell.close,
                 "basis": cell.basis,
                 "errors": [_error_json(error) for error in cell.errors],
             }
@@ -280,7 +251,7 @@ def to_record(report: Report) -> dict[str, Any]:
                 "dtype": pair.dtype,
                 "backends": list(pair.backends),
                 "status": pair.status,
-                "worst": _tap_json(pair.worst),
+                "worst": _worst_json(pair.worst),
             }
             for pair in report.pairs
         ],
@@ -300,7 +271,7 @@ def to_json(report: Report) -> str:
 
 
 def to_junit(report: Report) -> str:
-    """Return the report as JUnit XML: a suite for each backend, a case for each network, check and dtype."""
+    """Return the report as JUnit XML: one suite per backend, one case per network, check and dtype."""
     from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
     document = JUnitXml("rosetta parity")
@@ -320,7 +291,7 @@ def to_junit(report: Report) -> str:
             elif cell.status in ("error", "missing"):
                 case.result = [Error(message, cell.status)]
             if cell.worst is not None:
-                case.system_out = f"{message}{'; over budget' * cell.over_budget}"
+                case.system_out = f"{message}{'; close to its tolerance' * cell.close}"
             suite.add_testcase(case)
         document.add_testsuite(suite)
     text: bytes = document.tostring()  # type: ignore[no-untyped-call]
@@ -328,19 +299,19 @@ def to_junit(report: Report) -> str:
 
 
 def _tap_rows(cells: Sequence[Cell]) -> list[tuple[str, list[TapError | None]]]:
-    """Return for each tap of a network what each of its cells found there, on the worst input."""
+    """Return each tap with one error per cell, on the worst input."""
     found: dict[str, list[TapError | None]] = {}
     for column, cell in enumerate(cells):
         for error in cell.errors:
             row = found.setdefault(_name(error), [None] * len(cells))
             before = row[column]
-            if before is None or error.share > before.share:
+            if before is None or error.tolerance_used > before.tolerance_used:
                 row[column] = error
     return list(found.items())
 
 
 def _command(report: Report, check: Check, network: Network, variant: str) -> str:
-    """Return the command that runs one row of a report again; "" where that is the user's own test."""
+    """Return the command that repeats one row of a report; "" for external models, which have none."""
     if isinstance(network, ExternalNetwork):
         return ""
     settings = report.settings
@@ -354,7 +325,7 @@ def _command(report: Report, check: Check, network: Network, variant: str) -> st
 
 
 def context(report: Report) -> dict[str, Any]:
-    """Return what a page shows of a report: its rows with their taps, the rows that fail first, words and numbers."""
+    """Return the variables of the HTML templates: the rows with their taps, and functions that format them."""
     entries = {network.name: network for network in report.settings.networks}
     rows: list[dict[str, Any]] = []
     for check, network, variant in report.rows:
@@ -379,21 +350,22 @@ def context(report: Report) -> dict[str, Any]:
         "backends": _backend_names(report),
         "rows": rows,
         "failing_first": sorted(rows, key=lambda row: not row["failing"]),
-        "captions": {check: _captions(report)[check] for check in dict.fromkeys(row["check"] for row in rows)},
+        "checks": list(dict.fromkeys(row["check"] for row in rows)),
+        "caption": CAPTION,
         "cell_text": cell_text,
         "number": _number,
-        "measured": _measured,
+        "with_percentage": _with_percentage,
         "bases": _bases(report),
         "label": _label,
         "short": _SHORT,
         "reasons": {check: reason for check, reason in reasons().items() if check in report.settings.checks},
-        "room": SAFETY_FACTOR,
+        "safety_factor": SAFETY_FACTOR,
         "sentence": _sentence(report),
     }
 
 
 def to_html(report: Report) -> str:
-    """Return the report as one page that needs nothing else: the matrix, then every row of it tap by tap."""
+    """Return the report as one self-contained HTML page: the tables, then every row tap by tap."""
     from jinja2 import Environment, StrictUndefined
 
     source = importlib.resources.files("common.parity").joinpath("report.html.j2").read_text(encoding="utf-8")

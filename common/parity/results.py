@@ -1,4 +1,4 @@
-"""What a parity run covers and what it finds."""
+"""Settings and results of a parity run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ __all__ = ["Cell", "Pair", "Report", "Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a parity run covers. `limit` is in seconds, for one cell; `jobs` is how many compute at a time.
+    """Settings of a parity run.
 
-    `batch` None: two images forward, four in training. `optimizers` None: plain SGD for every network, and all of them
-    for those that are small. `isolate`: look at every layer by itself, also where all agree;
-    `diagnose`: where they do not.
+    `batch`: images per input; None means two for the forward check and four for the training checks. `limit`: seconds
+    allowed for one cell. `jobs`: how many workers compute at the same time. `optimizers`: None means plain SGD for
+    every network and all optimizers for small ones. `diagnose` runs each layer in isolation if a cell differs,
+    `isolate` always.
     """
 
     networks: Sequence[Network]
@@ -39,11 +40,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One network in one backend, dtype and check. `errors` holds every tap of every input, in network order.
+    """Result of one network in one backend, dtype and check.
 
-    `variant` is the optimizer of a training run; `envelope` is how far rounding alone takes such a run. Where a cell
-    disagrees, `isolated` holds every tap once more, each given the reference's own input, and `findings` what is wrong.
-    `basis` says what budgets rest on where it is not measurements of this network at such sizes.
+    `errors`: every tap of every input, in network order. `variant`: the optimizer of a training run.
+    `rounding_spread`: how far rounding alone moves that run. `isolated`: errors of the layers, each given the
+    reference's input; `findings`: what is wrong with them, in words. `basis`: where the tolerances come from if this
+    network was not measured at this size.
     """
 
     network: str
@@ -63,24 +65,24 @@ class Cell:
 
     @property
     def worst(self) -> TapError | None:
-        """What has used most of its budget, over all inputs: a tap, a statistic, a gradient, a derivative."""
+        """The error that uses the largest share of its tolerance, over all inputs."""
         return worst(self.errors) if self.errors else None
 
     @property
-    def over_budget(self) -> bool:
-        """Whether it agrees, and is yet farther off than rounding was measured to go."""
-        return self.status == "agree" and self.worst is not None and self.worst.share > 1
+    def close(self) -> bool:
+        """Whether the cell passes but an error uses more than half of its tolerance."""
+        return self.status == "agree" and any(error.close for error in self.errors)
 
     @property
     def first_divergence(self) -> TapError | None:
-        """The first tap that disagrees, over all inputs."""
+        """The first error above its tolerance in network order, over all inputs."""
         order = {tap: i for i, tap in enumerate(dict.fromkeys(error.tap for error in self.errors))}
         return first_divergence(sorted(self.errors, key=lambda error: order[error.tap]))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two backends compared with each other, the worst tap over all inputs."""
+    """Result of comparing two backends with each other; `worst` is taken over all taps and inputs."""
 
     network: str
     check: Check
@@ -93,7 +95,10 @@ class Pair:
 
 @dataclass
 class Report:
-    """What a run found; `versions` of the backends that started, `unavailable`: status and reason of the others."""
+    """Results of a parity run.
+
+    `versions`: those of each backend that started. `unavailable`: status and reason of each one that did not.
+    """
 
     settings: Settings
     cells: list[Cell] = field(default_factory=list)
@@ -104,11 +109,11 @@ class Report:
 
     @property
     def rows(self) -> list[tuple[Check, str, str]]:
-        """What was checked, in order: check, network, and of a training run the optimizer."""
+        """The rows of the tables, in order: check, network, and optimizer of a training run."""
         return list(dict.fromkeys((cell.check, cell.network, cell.variant) for cell in self.cells))
 
     def row(self, check: Check, network: str, variant: str) -> list[Cell]:
-        """Return the cells of one of `rows`, by dtype and backend."""
+        """Return the cells of one of `rows`."""
         return [cell for cell in self.cells if (cell.check, cell.network, cell.variant) == (check, network, variant)]
 
     def summary(self) -> dict[str, int]:
@@ -116,12 +121,13 @@ class Report:
         statuses = ("agree", "disagree", "vacuous", "error", "missing")
         return {status: sum(cell.status == status for cell in self.cells) for status in statuses}
 
-    def over_budget(self) -> int:
-        """Return how many cells agree, and are yet farther off than rounding was measured to go."""
-        return sum(cell.over_budget for cell in self.cells)
+    @property
+    def close(self) -> int:
+        """The number of cells that pass but use more than half of their tolerance."""
+        return sum(cell.close for cell in self.cells)
 
     def exit_status(self) -> int:
-        """Return 0 where all agree, 1 where something disagrees or could not have, 3 where a backend is missing."""
+        """Return 0 if all cells pass, 1 if any differs or is vacuous, 3 if a backend is missing or failed."""
         counts = self.summary()
         if counts["disagree"] or counts["vacuous"] or any(pair.status != "agree" for pair in self.pairs):
             return 1

@@ -1,4 +1,4 @@
-"""Training runs of ten steps: every loss, every weight, and the logits afterwards."""
+"""The training check: every loss of ten steps, and all weights and the logits after them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from common.files import map_safetensors
 from common.optimizers import OptimizerConfig, OptimizerName, Schedule
 from common.parity.comparison import Limit, TapError
 from common.parity.gradients import tensor_mismatches
-from common.parity.learning import TrainingModeCase
 from common.parity.perturbation import differences
 from common.parity.results import Cell, Pair
 from common.parity.tolerances import MAX_TRAINING_ERROR
+from common.parity.training_mode import TrainingModeCase
 from common.weights import DTypeName
 
 STEPS = 10
-"""How many steps a run takes."""
+"""Steps of a run."""
 
 _SMALL = ("lenet", "bn_lenet", "bn_lenet_scratch")
+"""Networks that also run in float32."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run learns: the optimizer, and the schedule over its steps, whose base is relative to sgd's."""
+    """Optimizer and learning-rate schedule of a run; the schedule's base is relative to the rate of plain SGD."""
 
     optimizer: OptimizerConfig
     schedule: Schedule
@@ -48,39 +49,39 @@ RUNS: Mapping[OptimizerName, Run] = {
     "adam": Run(OptimizerConfig("adam", weight_decay=0.01, epsilon=1e-4), _schedule("cosine", 0.03, warmup=2)),
     "adamw": Run(OptimizerConfig("adamw", weight_decay=0.1, epsilon=1e-4), _schedule("step", 0.03, every=5)),
 }
-"""One run for each optimizer; between them they have every schedule, both decays, and clipping.
+"""One run per optimizer; together they cover every schedule, both kinds of weight decay, and clipping.
 
-Adam's epsilon is larger than usual: where a gradient is but rounding (a bias in front of a batch norm), Adam makes
-whole steps of it.
+Adam's epsilon is larger than usual, because Adam would turn a gradient of mere rounding errors (a bias in front of a
+batch norm) into full steps.
 """
 
 LR_SCALE = {"bn_lenet": 0.1, "bn_lenet_scratch": 0.1, "resnet": 1e-3, "resnext": 1e-3, "densenet": 1e-3, "anynet": 1e-4}
-"""The share of its learning rate at which a network of batch norms learns here.
+"""Factor on the learning rate of networks with batch norm.
 
-At the whole of it, ten steps on so few images magnify one rounding to order one, and nothing could be told.
+At the full rate, ten steps on so few images amplify one rounding error to order one, so that the check proves nothing.
 """
 
 
 def weight_scales(network: Network) -> dict[str, str]:
-    """Return what weights are measured against: a bias begins at zero, and its layer's weights are of its size."""
+    """Return for each bias its layer's weight, which scales its error: biases start at zero."""
     manifest = reference.describe(network).manifest
     return {name: f"{name.removesuffix('.bias')}.weight" for name in manifest if name.endswith(".bias")}
 
 
 class TrainingCase(TrainingModeCase):
-    """Ten steps from the same weights on the same batches: losses, all weights, and the logits afterwards.
+    """The training check: ten steps from the same weights on the same batches.
 
-    Where both dtypes are asked for, float32 is for plain SGD on small networks: in ten steps of a deep one its rounding
-    grows so far that little can be told, and float64 tells all.
+    If both dtypes are requested, float32 is used only for plain SGD on small networks: in ten steps of a deep network,
+    float32 rounding errors grow so far that the check proves little.
     """
 
     check = "training"
 
     @property
     def dtypes(self) -> Sequence[DTypeName]:
-        asked = self.settings.dtypes
-        few = self.variant == "sgd" and self.network.name in _SMALL
-        return asked if few or len(asked) == 1 else ("float64",)
+        dtypes = self.settings.dtypes
+        small = self.variant == "sgd" and self.network.name in _SMALL
+        return dtypes if small or len(dtypes) == 1 else ("float64",)
 
     def prepare(self) -> None:
         super().prepare()
@@ -99,10 +100,10 @@ class TrainingCase(TrainingModeCase):
     def request(self, name: str, dtype: DTypeName) -> tuple[str, dict[str, Path], dict[str, Any]]:
         details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
         details |= {"optimizer": dataclasses.asdict(self.run.optimizer), "learning_rates": self.rates}
-        details["seeds"] = [1, 2, 3] if self._claims(name, dtype) else []
+        details["seeds"] = [1, 2, 3] if self._measures_spread(name, dtype) else []
         return "train", {"result": self.folder / f"{name}-{dtype}.safetensors"}, details
 
-    def measurements(self) -> list[tuple[DTypeName, DTypeName]]:
+    def spread_dtypes(self) -> list[tuple[DTypeName, DTypeName]]:
         return [(dtype, dtype) for dtype in self.dtypes]
 
     def judge(
@@ -113,11 +114,11 @@ class TrainingCase(TrainingModeCase):
         logits = (self.images, *self.description.taps["logits"][1:])
         notes = tensor_mismatches(found, {"loss": (STEPS,), **shapes, "logits": logits}, dtype)
         misfits = [TapError("", key, math.inf, self.limit(dtype, key), note) for key, note in notes.items()]
-        self.measured(dtype, answer, misfits)
-        return misfits  # there is nothing to compare the numbers with before the others are done
+        self.set_rounding_spread(dtype, answer, misfits)
+        return misfits  # `finish` compares the values, once all backends are done
 
     def max_spread(self, dtype: DTypeName) -> float:
-        """Return how far one rounding of the first weights takes the run; infinite where nobody could measure it."""
+        """Return how far one rounding of the initial weights moves the run; infinite if no backend measured it."""
         return max(self.rounding_spread.get(dtype, {"": math.inf}).values())
 
     def limit(self, dtype: DTypeName, name: str) -> Limit:
@@ -130,10 +131,10 @@ class TrainingCase(TrainingModeCase):
         if cell.rounding_spread is not None and cell.rounding_spread * 10 > MAX_TRAINING_ERROR[cell.dtype]:
             return (
                 "vacuous",
-                f"rounding alone takes this run {cell.rounding_spread:.0e} off, so that nothing can be told",
+                f"rounding alone moves this run by {cell.rounding_spread:.0e}, so that the comparison proves nothing",
             )
         if not self.has_truth and len({name for name, _ in self.outputs}) < 2:
-            return "vacuous", "a run has nothing to agree with but another framework's; give two backends or more"
+            return "vacuous", "a training run is compared with those of other backends; give two or more"
         return status, detail
 
     def finish(self) -> list[Pair]:
@@ -144,15 +145,15 @@ class TrainingCase(TrainingModeCase):
                 continue
             found = differences(self.read(*key), truth, self.scales)
             errors = [TapError("", name, error, self.limit(cell.dtype, name)) for name, error in found.items()]
-            reached = dataclasses.replace(cell, rounding_spread=self.max_spread(cell.dtype))
-            self.cells[i] = self.judged(reached, [*cell.errors, *errors])
+            measured = dataclasses.replace(cell, rounding_spread=self.max_spread(cell.dtype))
+            self.cells[i] = self.judged(measured, [*cell.errors, *errors])
         return self.pairs(dict)
 
 
 def examples(network: Network, steps: int, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return digits and what they show, (steps, batch, C, H, W) and (steps, batch), the digits under a little noise.
+    """Return batches of digits with some noise, (steps, batch, C, H, W), and their labels, (steps, batch).
 
-    Flat regions of an image are exact ties of a maximum, which rounding would decide differently in each framework.
+    Without noise, flat regions would be exact ties of a max-pool, which rounding decides differently in each framework.
     """
     pixels, shown = images.digits()
     channels, height, width = network.input_shape

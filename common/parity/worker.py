@@ -1,8 +1,8 @@
-"""One backend in a process of its own: `python -m common.parity.worker BACKEND` serves requests until its input ends.
+"""Worker process of one backend: `python -m common.parity.worker BACKEND` serves requests until its input ends.
 
-A request is a line on standard input: the path of a JSON file. An answer is a line of JSON on standard output.
-Arrays go through files that the request names. All else that is printed, by Python or by a framework's C code, goes to
-standard error, so that nothing can be taken for an answer.
+A request is a line on standard input with the path of a JSON file; an answer is a line of JSON on standard output.
+Arrays go through files that the request names. Everything else that Python or a framework's C code prints goes to
+standard error, so that it cannot be taken for an answer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import importlib.metadata
 import json
 import os
 import resource
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,13 +24,15 @@ import numpy as np
 
 from common import catalog, weights
 from common.backends import registry
+from common.backends.launch import end_with_parent
 from common.backends.protocol import Backend
 from common.catalog import Network
 from common.files import map_safetensors, write_safetensors
 from common.optimizers import OptimizerConfig
-from common.parity import patched_import, perturbation, training_runs
+from common.parity import patched_import, training_runs
 from common.parity.external_model import ExternalBackend, resolve
 from common.parity.gradients import gradient_scales
+from common.parity.perturbation import one_ulp, rounding_spread, sixteen_roundings
 from common.reference.loss import cross_entropy
 
 __all__ = ["main"]
@@ -40,21 +40,21 @@ __all__ = ["main"]
 Request = dict[str, Any]
 
 _ENDS = ("input", "output")
-"""What a file of calls says of each layer."""
+"""Prefixes of the tensors in a file of calls."""
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes; what systems count peak memory in differs."""
+"""Bytes per unit of `ru_maxrss`, which depends on the system."""
 
 
 class Server:
-    """Answers requests with one backend; keeps the last model, since requests for one network come together."""
+    """Answers requests with one backend; keeps the last model, because consecutive requests often share it."""
 
     def __init__(self, name: str) -> None:
         self.info = registry.get(name)
         self.backend: Backend = registry.load(name)
         self._model: tuple[tuple[str, str, str, str], Any] | None = None
         self._changes: list[dict[str, Any]] = []
-        self._adopted: ExternalBackend | None = None
+        self._external: ExternalBackend | None = None
         self.actions: dict[str, Callable[[Request], dict[str, Any]]] = {
             "run": self.run,
             "trace": self.trace,
@@ -63,14 +63,14 @@ class Server:
             "gradients": self.gradients,
             "train": self.train,
             "mutate": self.mutate,
-            "adopt": self.adopt,
-            "share": self.share,
+            "use_external": self.use_external,
+            "select_taps": self.select_taps,
             "taps": self.taps,
             "calls": self.calls,
         }
 
     def versions(self) -> dict[str, str]:
-        """Return the version of Python and of each distribution the backend runs on."""
+        """Return the versions of Python and of the backend's distributions."""
         python = ".".join(str(number) for number in sys.version_info[:3])
         return {"python": python} | {name: importlib.metadata.version(name) for name in self.info.distributions}
 
@@ -91,7 +91,7 @@ class Server:
         network = self.network(request)
         key = (request["network"], network.config_json(), request["dtype"], request["weights"])
         if self._model is None or self._model[0] != key:
-            self._model = None  # free the old one's memory before the new one takes its own
+            self._model = None  # free its memory first
             model = self.backend.build(network, request["dtype"])
             tensors = dict(self.tensors(request))
             for change in self._changes:
@@ -105,46 +105,43 @@ class Server:
         return self._model[1]
 
     def network(self, request: Request) -> Network:
-        """Return the requested network: the external one, where there is one."""
-        return self._adopted.network if self._adopted else catalog.get(request["network"], **request["config"])
+        """Return the external network if there is one, else the requested one of the catalog."""
+        return self._external.network if self._external else catalog.get(request["network"], **request["config"])
 
     def tensors(self, request: Request) -> Mapping[str, np.ndarray]:
         """Return the requested weights."""
         path = request["weights"]
-        return map_safetensors(Path(path))[1] if self._adopted else weights.read(path).tensors
+        return map_safetensors(Path(path))[1] if self._external else weights.read(path).tensors
 
-    def adopt(self, request: Request) -> dict[str, Any]:
-        """Have a model from outside in place of the catalog's from now on; return what there is to know of it.
-
-        Its own weights go to the file that is asked for.
-        """
+    def use_external(self, request: Request) -> dict[str, Any]:
+        """Serve an external model from now on; return its description and write its own weights."""
         self._model = None
-        if self._adopted is None:
-            self._plain = self.backend
+        if self._external is None:
+            self._catalog_backend = self.backend
         make = request["factory"]
         if isinstance(make, str):
             make = resolve(make, request["folder"])
         details = (request["image"], request["names"], request["flattened"])
-        adopted = ExternalBackend(self.info.name, self._plain, make, *details)
-        self.backend = self._adopted = adopted
-        tensors = adopted.initial(adopted.network, "float64", 0)
+        external = ExternalBackend(self.info.name, self._catalog_backend, make, *details)
+        self.backend = self._external = external
+        tensors = external.initial(external.network, "float64", 0)
         if tensors:
             write_safetensors(Path(request["outputs"]["weights"]), tensors, durable=False)
-        return adopted.description()
+        return external.description()
 
     def taps(self, request: Request) -> dict[str, Any]:
-        """Return what can be traced of the adopted model."""
+        """Return the layer calls of the external model."""
         model = self.model(request)
         return {"calls": [dataclasses.asdict(call) for call in self.backend.summary(model)]}
 
-    def share(self, request: Request) -> dict[str, Any]:
-        """Trace these taps of the adopted model from now on."""
+    def select_taps(self, request: Request) -> dict[str, Any]:
+        """Trace these taps of the external model from now on."""
         self._model = None
-        self._adopted.share(request["taps"])  # type: ignore[union-attr]  # asked for after `adopt`
+        self._external.select_taps(request["taps"])  # type: ignore[union-attr]  # set by `use_external`
         return {}
 
     def calls(self, request: Request) -> dict[str, Any]:
-        """Write what each layer was given and what it made of it."""
+        """Write the input and output of each layer."""
         model = self.model(request)
         found = self.backend.calls(model, np.load(request["images"]), request["training"])
         arrays = {
@@ -152,13 +149,13 @@ class Server:
         }
         if arrays:
             write_safetensors(Path(request["outputs"]["result"]), arrays, durable=False)
-        self._model = None  # its statistics may have moved
+        self._model = None  # its statistics may have changed
         return {"paths": list(found)}
 
     def mutate(self, request: Request) -> dict[str, Any]:
-        """Have a mistake in the port from now on, or in the weights that it is given, until the next such request."""
+        """Put a mistake into the port or its weights, until the next request of this kind."""
         self._model = None
-        gc.collect()  # modules, and what they hold, refer to one another
+        gc.collect()  # the old modules refer to each other
         self._changes = request.get("changes", [])
         edits = [patched_import.Edit(**edit) for edit in request["edits"]]
         self.backend = patched_import.load(self.info.name, edits) if edits else registry.load(self.info.name)
@@ -173,7 +170,7 @@ class Server:
         return {}
 
     def trace(self, request: Request) -> dict[str, Any]:
-        """Write every tap of each input; with files of taps as `given`, each layer is given what these say."""
+        """Write every tap of each input; taps in the files `given` replace the outputs of their layers."""
         model = self.model(request)
         training = request.get("training", False)
         for name, path in request["inputs"].items():
@@ -181,22 +178,21 @@ class Server:
             taps = self.backend.trace(model, np.load(path), training, given)
             write_safetensors(Path(request["outputs"][name]), taps, durable=False)
         if training:
-            self._model = None  # its statistics have moved
+            self._model = None  # its statistics have changed
         return {}
 
     def weights(self, request: Request) -> dict[str, Any]:
-        """Write the weights of these names as the model has them."""
+        """Write the model's weights of these names."""
         own = self.backend.weights(self.model(request))
         chosen = {name: own[name] for name in request["names"]}
         write_safetensors(Path(request["outputs"]["result"]), chosen, durable=False)
         return {}
 
     def gradients(self, request: Request) -> dict[str, Any]:
-        """Write every tap in training mode, the loss, the statistics that moved, and all gradients.
+        """Write every tap in training mode, the loss, the updated running statistics and all gradients.
 
-        With `seeds`, return as well how far each gradient moves when everything that goes in is off by as much as 16
-        roundings of float32: that may be ten times as far as float32 itself gets, and no less where some rectifier or
-        maximum changes over.
+        With `seeds`, also return how far each gradient moves if all inputs are perturbed by 16 roundings of float32.
+        That exceeds the error of float32 itself, also where a ReLU or the maximum of a pool switches.
         """
         model = self.model(request)
         tensors = self.tensors(request)
@@ -215,16 +211,17 @@ class Server:
         after = self.backend.weights(model)
         result |= {name: np.array(after[name]) for name in after if name.endswith(("running_mean", "running_var"))}
         write_safetensors(Path(request["outputs"]["result"]), {**result, **truth}, durable=False)
-        self._model = None  # its statistics have moved
+        self._model = None  # its statistics have changed
         if "seeds" not in request:
             return {}
-        scales, perturb = gradient_scales(self.network(request)), perturbation.sixteen_roundings
-        return {"envelope": perturbation.rounding_spread(gradients, start, truth, scales, request["seeds"], perturb)}
+        scales = gradient_scales(self.network(request))
+        spread = rounding_spread(gradients, start, truth, scales, request["seeds"], sixteen_roundings)
+        return {"rounding_spread": spread}
 
     def train(self, request: Request) -> dict[str, Any]:
-        """Write the loss at each step, all weights after the last, and the logits that they give the first batch.
+        """Write the loss of each step, all weights after the last, and the logits of the first batch with them.
 
-        Return how far all that moves when the weights start one unit in the last place off, for each of `seeds`.
+        Return how far each of these moves if every initial weight changes by one unit in the last place, over `seeds`.
         """
         network = self.network(request)
         dtype = np.dtype(request["dtype"])
@@ -245,9 +242,7 @@ class Server:
         truth = run(start)
         write_safetensors(Path(request["outputs"]["result"]), truth, durable=False)
         scales = training_runs.weight_scales(network)
-        return {
-            "envelope": perturbation.rounding_spread(run, start, truth, scales, request["seeds"], perturbation.one_ulp)
-        }
+        return {"rounding_spread": rounding_spread(run, start, truth, scales, request["seeds"], one_ulp)}
 
     def summary(self, request: Request) -> dict[str, Any]:
         """Return every layer's call, in order."""
@@ -275,7 +270,7 @@ def _serve(name: str, answers: TextIO) -> int:
             request = json.load(file)
         try:
             answer = server.answer(request)
-        except Exception as error:  # whatever a framework raises costs this request, not the worker
+        except Exception as error:  # an exception of a framework fails only its request
             traceback.print_exc()
             answer = {
                 "id": request["id"],
@@ -286,17 +281,10 @@ def _serve(name: str, answers: TextIO) -> int:
     return 0
 
 
-def _end_with(parent: int) -> None:
-    """End this process, and all that it started, once its parent has gone: one that was killed could not do it."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
 def main() -> int:
-    """Serve one backend; the process keeps its standard output for answers alone."""
+    """Serve one backend; standard output carries only answers."""
     (name,) = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return _serve(name, answers)

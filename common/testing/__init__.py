@@ -1,8 +1,8 @@
-"""Bring your own port: hold any two models to each other, of any of the four frameworks or functions of NumPy arrays.
+"""Compare your own ports: any two models in PyTorch, JAX, Keras, Gluon, or as a function of NumPy arrays.
 
-They are given the same weights, by names that a map of your own makes the same, and the same batch, and are compared as
-parity compares the suite's own networks: forward, every layer that both have, gradients, training steps, each framework
-in its own environment; and where they part, the layer is named and known mistakes are tried on it.
+Both models get the same weights, under names that a mapping makes equal, and the same batch. They are compared like
+the suite's own networks: every common layer, gradients and training steps, each framework in its own environment. If
+they differ, the report names the layer and a known mistake that explains it.
 
     from common.testing import Port, assert_same
 
@@ -11,8 +11,8 @@ in its own environment; and where they part, the layer is named and known mistak
         keras_net = Port("tf", "my_package.keras_net:make", names={"conv2d": "conv1", "conv2d_1": "conv2"})
         assert_same(torch_net, keras_net, x, labels, flattened={"fc1": (16, 5, 5)})
 
-In pytest the fixture `parity` does the same, keeps the frameworks' processes from one test to the next, and reports all
-comparisons at the end; `--parity-html`, `--parity-json` write them to a file.
+In pytest, the fixture `parity` does the same, keeps the worker processes between tests, and prints one report of all
+comparisons at the end; `--parity-html` and `--parity-json` write it to a file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parity's checks between two models, one of which is the truth."""
+"""Parity checks of one model against another, which serves as the reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["CASES", "Experiment", "PairwiseCase"]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What both models are given: the weights in a file, a batch, its labels, and how to take steps."""
+    """Inputs of both models: a file of weights, a batch with labels, and the optimizer."""
 
     weights: Path
     x: np.ndarray
@@ -44,7 +44,7 @@ class Experiment:
 
 
 class PairwiseCase(Case):
-    """A check of one model against another; the reference answers in float64 what the candidate is held to."""
+    """A check of a candidate against a reference model, which runs in float64."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class PairwiseCase(Case):
         reference: ModelProcess,
         experiment: Experiment,
     ) -> None:
-        self.reference_party, self.experiment = reference, experiment
+        self.reference_model, self.experiment = reference, experiment
         super().__init__(network, settings, folder)
         self.folder.mkdir()
         self.weights = experiment.weights
 
-    def asked(self, action: str, result: str, dtype: DTypeName = "float64", **details: Any) -> dict[str, Any]:
-        """Ask the reference, and return its answer; what it wrote is at `folder / result`."""
-        return self.reference_party.ask(
+    def ask_reference(self, action: str, result: str, dtype: DTypeName = "float64", **details: Any) -> dict[str, Any]:
+        """Send a request to the reference and return its answer; it writes to `folder / result`."""
+        return self.reference_model.ask(
             action,
             network=self.network.name,
             config={},
@@ -71,40 +71,42 @@ class PairwiseCase(Case):
             **details,
         )
 
-    def saved(self, name: str, array: np.ndarray) -> Path:
-        """Write an array to a file, and return where it is."""
+    def save(self, name: str, array: np.ndarray) -> Path:
+        """Write an array to a file and return its path."""
         path = self.folder / f"{name}.npy"
         np.save(path, array)
         return path
 
-    def traced(self, training: bool) -> dict[str, np.ndarray]:
+    def reference_taps(self, training: bool) -> dict[str, np.ndarray]:
         """Return the reference's taps."""
-        path = str(self.saved("reference", self.experiment.x))
-        self.asked("trace", "truth", inputs={"result": path}, training=training)
+        path = str(self.save("reference", self.experiment.x))
+        self.ask_reference("trace", "truth", inputs={"result": path}, training=training)
         return map_safetensors(self.folder / "truth")[1]
 
-    def looked_into(self, training: bool) -> LayerTrace | None:
-        """Return the reference layer by layer; None where it has no layers."""
-        images = str(self.saved("specimen", self.experiment.x))
-        found = self.asked("calls", "calls", images=images, training=training)["paths"]
-        if not found:
+    def reference_layers(self, training: bool) -> LayerTrace | None:
+        """Return the reference's layers for diagnosis, or None if it has none."""
+        images = str(self.save("layers", self.experiment.x))
+        paths = self.ask_reference("calls", "calls", images=images, training=training)["paths"]
+        if not paths:
             return None
         arrays = map_safetensors(self.folder / "calls")[1]
-        calls = {path: (arrays[f"input {path}"], arrays[f"output {path}"]) for path in found}
-        described = self.reference_party.description["specifications"]
-        specifications = {path: Specification(**each) for path, each in described.items()}
+        calls = {path: (arrays[f"input {path}"], arrays[f"output {path}"]) for path in paths}
+        description = self.reference_model.description["specifications"]
+        specifications = {path: Specification(**each) for path, each in description.items()}
         tensors = map_safetensors(self.weights)[1]
-        return SeenSpecimen(self.experiment.x, tensors, self.traced(training), calls, specifications, training)
+        return ObservedLayerTrace(
+            self.experiment.x, tensors, self.reference_taps(training), calls, specifications, training
+        )
 
     def diagnosed(self, worker: Any, cell: Cell) -> Cell:
         cell = super().diagnosed(worker, cell)
-        hint = "; say so in `flattened`, such as flattened={'fc1': (16, 5, 5)}"
-        said = tuple(each + hint if "flattened in the order H, W, C" in each else each for each in cell.findings)
-        return dataclasses.replace(cell, findings=said)
+        hint = "; name the image in `flattened`, such as flattened={'fc1': (16, 5, 5)}"
+        findings = tuple(each + hint if "flattened in the order H, W, C" in each else each for each in cell.findings)
+        return dataclasses.replace(cell, findings=findings)
 
 
-class SeenSpecimen(LayerTrace):
-    """A foreign network on one input, as it was seen from outside: the layers that are like one of the reference's."""
+class ObservedLayerTrace(LayerTrace):
+    """Layers of an external model on one batch, with those modeled that behave like a layer of `common.reference`."""
 
     def __init__(
         self,
@@ -127,13 +129,13 @@ class SeenSpecimen(LayerTrace):
             for leaf, tensor in layer.tensors().items():
                 default = np.zeros(tensor.shape) if leaf in ("bias", "running_mean") else np.ones(tensor.shape)
                 setattr(layer, leaf, np.asarray(tensors.get(f"{path}.{leaf}", default)))
-            self._notice_what_came_before(layer, given)
-            # What the layer is said to be must be what it was seen to do.
+            self._find_inputs(layer, given)
+            # Keep the model of a layer only if it reproduces the observed output.
             if np.allclose(layer.compute(given), output, rtol=1e-6, atol=1e-6 * float(np.max(np.abs(output)))):
                 self.modules[path] = layer
 
-    def _notice_what_came_before(self, layer: Layer, given: np.ndarray) -> None:
-        """Find what was flattened, or rectified, to make what a layer is given: a function has no path of its own."""
+    def _find_inputs(self, layer: Layer, given: np.ndarray) -> None:
+        """Find the image or activation before a layer: functions such as `relu` are not layers of the model."""
         for path, made in self.outputs.items():
             if path == layer.path:
                 return
@@ -149,56 +151,54 @@ class SeenSpecimen(LayerTrace):
 
 
 class PairwiseForward(PairwiseCase, ForwardCase):
-    """Every tap that both have, in evaluation mode."""
+    """The forward check of every common tap, in evaluation mode."""
 
     def prepare(self) -> None:
-        self.inputs = {"input": self.saved("input", self.experiment.x)}
-        self.reference = {"input": self.traced(training=False)}
+        self.inputs = {"input": self.save("input", self.experiment.x)}
+        self.reference = {"input": self.reference_taps(training=False)}
         self.vacuous = {tap: spread(values) for tap, values in self.reference["input"].items()}
 
     def layer_trace(self) -> LayerTrace | None:
-        return self.looked_into(training=False)
+        return self.reference_layers(training=False)
 
 
 class PairwiseGradients(PairwiseCase, GradientCase):
-    """In training mode: every tap that both have, the statistics, and all gradients.
+    """The gradients check: common taps in training mode, running statistics, and all gradients.
 
-    Of a function of arrays there are no gradients. The candidate's are held to derivatives of its loss, as they are to
-    the reference's of a network of the catalog.
+    A function of arrays has no gradients; the candidate's are compared with finite differences of the function's loss.
     """
 
     has_truth = True
 
     @property
     def dtypes(self) -> Sequence[DTypeName]:
-        asked = self.settings.dtypes
-        # Differences say nothing of float32.
-        return ("float64",) if self.reference_party.port.backend == "numpy" else asked
+        # Finite differences are too coarse for float32.
+        return ("float64",) if self.reference_model.port.backend == "numpy" else self.settings.dtypes
 
     def prepare(self) -> None:
         self.scales = gradient_scales(self.network)
         self.x, labels = self.experiment.x, self.experiment.labels
-        self.paths = {"images": self.saved("images", self.x), "labels": self.saved("labels", labels)}
+        self.paths = {"images": self.save("images", self.x), "labels": self.save("labels", labels)}
         tensors = map_safetensors(self.weights)[1]
         self.values = {**tensors, "input": self.x}
         self.derivatives = []
         self.gradients: dict[str, np.ndarray] = {}
-        if self.reference_party.port.backend == "numpy":
-            self.forward = self.traced(training=True)
+        if self.reference_model.port.backend == "numpy":
+            self.forward = self.reference_taps(training=True)
             self.forward["loss"] = np.array([cross_entropy(self.forward["logits"], labels)])
             self.derivatives = list(self._derivatives(tensors, labels))
             return
         details: dict[str, Any] = {key: str(path) for key, path in self.paths.items()}
-        answer = self.asked("gradients", "gradients", "float64", seeds=[1, 2, 3], **details)
+        answer = self.ask_reference("gradients", "gradients", "float64", seeds=[1, 2, 3], **details)
         found = map_safetensors(self.folder / "gradients")[1]
         self.gradients = {name: array for name, array in found.items() if name.startswith("gradient of ")}
         self.forward = {name: array for name, array in found.items() if name not in self.gradients}
-        self.rounding_spread["float32"] = answer["envelope"]
+        self.rounding_spread["float32"] = answer["rounding_spread"]
 
     def _derivatives(
         self, tensors: Mapping[str, np.ndarray], labels: np.ndarray
     ) -> Iterator[finite_differences.Derivative]:
-        port = self.reference_party.port
+        port = self.reference_model.port
         compute = resolve(port.factory, str(port.folder)) if isinstance(port.factory, str) else port.factory
         function = Function(compute, "float64")
 
@@ -208,8 +208,8 @@ class PairwiseGradients(PairwiseCase, GradientCase):
 
         return finite_differences.derivatives(self.network, tensors, self.x, labels, logits=logits)
 
-    def trained(self) -> set[str]:
-        return super().trained() | {name.removeprefix("gradient of ") for name in self.gradients}
+    def trained_tensors(self) -> set[str]:
+        return super().trained_tensors() | {name.removeprefix("gradient of ") for name in self.gradients}
 
     def judge(
         self, name: str, dtype: DTypeName, outputs: Mapping[str, Path], answer: Mapping[str, Any]
@@ -217,21 +217,21 @@ class PairwiseGradients(PairwiseCase, GradientCase):
         errors = super().judge(name, dtype, outputs, answer)
         if self.gradients:
             return errors
-        # A function does not tell its statistics.
+        # A function has no running statistics to compare.
         return [error for error in errors if ".running_" not in error.tap or error.tap in self.forward]
 
-    def _claims(self, name: str, dtype: DTypeName) -> bool:
+    def _measures_spread(self, name: str, dtype: DTypeName) -> bool:
         return False
 
     def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return self.gradients
 
     def layer_trace(self) -> LayerTrace | None:
-        return self.looked_into(training=True)
+        return self.reference_layers(training=True)
 
 
 class PairwiseTraining(PairwiseCase, TrainingCase):
-    """Ten steps on one batch from the same weights: losses, all weights, and the logits afterwards."""
+    """The training check: ten steps on one batch from the same weights."""
 
     has_truth = True
 
@@ -246,11 +246,11 @@ class PairwiseTraining(PairwiseCase, TrainingCase):
         self.run = Run(self.experiment.optimizer, schedule)
         self.rates = [schedule.learning_rate(step) for step in range(STEPS)]
         repeated = {"images": np.stack([self.experiment.x] * STEPS), "labels": np.stack([labels] * STEPS)}
-        self.paths = {name: self.saved(name, array) for name, array in repeated.items()}
+        self.paths = {name: self.save(name, array) for name, array in repeated.items()}
         self.after: dict[str, np.ndarray] = {}
         for dtype in self.dtypes:
-            answer = self.asked("train", f"truth-{dtype}", dtype, **self._details([1, 2, 3]))
-            self.rounding_spread[dtype] = answer["envelope"]
+            answer = self.ask_reference("train", f"truth-{dtype}", dtype, **self._details([1, 2, 3]))
+            self.rounding_spread[dtype] = answer["rounding_spread"]
             self.after = map_safetensors(self.folder / f"truth-{dtype}")[1]
 
     def _details(self, seeds: list[int]) -> dict[str, Any]:

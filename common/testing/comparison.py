@@ -1,4 +1,4 @@
-"""Comparing two models: what they share, and parity's checks of it."""
+"""Compare two models of any frameworks with parity's checks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError
 
 from common import weights as canonical
-from common.backends.processes import MissingBackendError
+from common.backends.launch import MissingBackendError
 from common.errors import ConfigError, InputError, WeightsError, unknown
 from common.files import map_safetensors, write_safetensors
 from common.optimizers import OptimizerConfig
-from common.parity.external_model import described
+from common.parity.external_model import external_network
 from common.parity.results import Cell, Report, Settings
 from common.parity.tolerances import Check
 from common.reference import Description, ExternalNetwork
@@ -49,19 +49,19 @@ def compare(
     name: str = "",
     workers: Workers | None = None,
 ) -> Report:
-    """Hold one model to another: the same weights, the same batch, the same numbers, tap by tap.
+    """Compare a candidate with a reference model on the same weights and batch, tap by tap, and return a report.
 
-    `x`: (N, C, H, W) or (N, features), in every framework; channels-last ones are given it as such. `labels`: (N,) of
-    class numbers, which gradients and training steps need. `checks`: forward, gradients, training; unless told, all
-    that can be done: a function of arrays takes no steps, and has gradients only as the reference. `weights`: random
-    (every tensor is, since zeros and ones hide mistakes), the reference's own, or tensors by shared name and in torch's
-    layout, or a safetensors file of them. `flattened`: the shared path of a dense layer that reads a flattened image ->
-    that image's (channels, height, width), which a channels-last port flattens in another order. Dropout is off.
-    `workers` keeps processes for the next comparison.
+    `x`: (N, C, H, W) or (N, features) for every framework; it is transposed for channels-last ones. `labels`: (N,)
+    class numbers, needed for gradients and training. `checks`: forward, gradients, training; default: all possible
+    ones. A function of arrays cannot train, and can be compared in gradients only as the reference. `weights`: random
+    (all tensors, because zeros and ones hide mistakes), the reference's own, a mapping of tensors by shared name in
+    torch's layout, or a safetensors file. `flattened`: shared path of a dense layer whose input is a flattened image ->
+    (channels, height, width); channels-last frameworks flatten in another order. Dropout is off. `workers`: processes
+    to use and keep.
 
-    What the two share is found by name: their tensors must be the same, and every layer that both have is compared.
-    Returns parity's report, whose `exit_status()` is 0 where all agree. Raises ConfigError or InputError for a wrong
-    request, WeightsError where the tensors are not the same, BackendError where a model cannot be made.
+    Both models must have the same tensors by shared name; every layer that both have is compared. The report's
+    `exit_status()` is 0 if all cells pass. Raises ConfigError or InputError for wrong arguments, WeightsError if the
+    tensors are not the same, BackendError if a model cannot be built.
     """
     x, labels = _checked(x, labels)
     checks = _possible(reference, candidate, checks, labels)
@@ -75,20 +75,20 @@ def compare(
     with contextlib.ExitStack() as stack:
         workers = workers or stack.enter_context(Workers())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rosetta-")))
-        parties: list[ModelProcess] = []
+        models: list[ModelProcess] = []
         absent: dict[str, tuple[str, str]] = {}
         for port, role in ((reference, "reference"), (candidate, "candidate")):
             (folder / role).mkdir()
-            party = ModelProcess(port, workers.server(port, role), folder / role, x.shape[1:], flattened or {})
+            model = ModelProcess(port, workers.server(port, role), folder / role, x.shape[1:], flattened or {})
             try:
-                party.start()
+                model.start()
             except MissingBackendError as error:
                 absent[candidate.backend] = ("missing", str(error))
-            parties.append(party)
+            models.append(model)
         if absent:
             network = ExternalNetwork(name or candidate.model, x.shape[1:], Description({}, {}, (), (), ()))
-            return _without(network, settings, absent, time.perf_counter() - start)
-        first, second = parties
+            return _missing_report(network, settings, absent, time.perf_counter() - start)
+        first, second = models
         network = _same_tensors(first, second, name or candidate.model, x.shape[1:])
         _check_flattened(network, flattened or {})
         path = _write_weights(folder / "weights.safetensors", weights, network, first, seed)
@@ -110,14 +110,14 @@ def compare(
 def assert_same(
     reference: Port, candidate: Port, x: np.ndarray, labels: np.ndarray | None = None, **options: Any
 ) -> None:
-    """Raise AssertionError unless two models are the same; it says where they part, and why. As for `compare`."""
+    """Raise AssertionError with the report unless two models pass; the arguments are those of `compare`."""
     report = compare(reference, candidate, x, labels, **options)
     if report.exit_status():
         raise AssertionError(table(report))
 
 
 def merged(reports: Sequence[Report]) -> Report:
-    """Return several comparisons as one report."""
+    """Return one report of several comparisons."""
     first, *_ = reports
     settings = dataclasses.replace(
         first.settings,
@@ -135,7 +135,7 @@ def merged(reports: Sequence[Report]) -> Report:
 
 
 def table(report: Report, width: int = 120) -> str:
-    """Return a report as text: what agrees and what does not, and what was found of that."""
+    """Return a report as text."""
     from rich.console import Console
 
     from common.parity.report import print_table
@@ -146,7 +146,7 @@ def table(report: Report, width: int = 120) -> str:
 
 
 def _checked(x: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return batch and labels, as they are used. Raises InputError where they cannot be."""
+    """Return batch and labels as float64 and int64. Raises InputError if they are invalid."""
     x = np.asarray(x)
     if x.ndim < 2 or not len(x) or not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all():
         raise InputError(
@@ -166,13 +166,13 @@ def _checked(x: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.n
 def _possible(
     reference: Port, candidate: Port, checks: Sequence[Check] | None, labels: np.ndarray | None
 ) -> tuple[Check, ...]:
-    """Return the checks that were asked for, or all that can be done. Raises ConfigError where one cannot be."""
+    """Return the requested checks, by default all possible ones. Raises ConfigError for an impossible one."""
     known: tuple[Check, ...] = get_args(Check)
     impossible: dict[Check, str] = {}
     if reference.backend == "numpy":
-        impossible["training"] = "a function of arrays takes no training steps: ask for forward and gradients"
+        impossible["training"] = "a function of arrays cannot train: request forward and gradients"
     if candidate.backend == "numpy":
-        forward_only = "a function of arrays computes forward only: make it the reference, or ask for forward alone"
+        forward_only = "a function of arrays has no gradients: make it the reference, or request forward only"
         impossible |= dict.fromkeys(("gradients", "training"), forward_only)
     if labels is None:
         impossible |= dict.fromkeys(
@@ -190,10 +190,10 @@ def _possible(
     return tuple(checks)
 
 
-def _without(
+def _missing_report(
     network: ExternalNetwork, settings: Settings, absent: Mapping[str, tuple[str, str]], seconds: float
 ) -> Report:
-    """Return the report of a comparison for which a framework is missing: its cells are, and never a pass."""
+    """Return a report whose cells are all missing, because a framework is not installed."""
     report = Report(dataclasses.replace(settings, networks=[network]), unavailable=dict(absent), seconds=seconds)
     for check in settings.checks:
         for dtype in settings.dtypes:
@@ -203,20 +203,20 @@ def _without(
 
 
 def _same_tensors(reference: ModelProcess, candidate: ModelProcess, name: str, image: Sequence[int]) -> ExternalNetwork:
-    """Return the network that both are, by its tensors. Raises WeightsError where theirs are not the same."""
-    functions = [party for party in (reference, candidate) if party.port.backend == "numpy"]
+    """Return the network of both models. Raises WeightsError if their tensors are not the same."""
+    functions = [model for model in (reference, candidate) if model.port.backend == "numpy"]
     if len(functions) == 2:
         raise ConfigError("two functions of arrays have no layers to take weights from; compare one with a framework's")
     of_tensors = candidate if reference in functions else reference
-    network = described(of_tensors.description, image, name)
+    network = external_network(of_tensors.description, image, name)
     if not functions:
-        theirs = described(candidate.description, image)
+        theirs = external_network(candidate.description, image)
         _check_tensors(reference, candidate, network, theirs)
     return network
 
 
 def _check_flattened(network: ExternalNetwork, flattened: Mapping[str, Sequence[int]]) -> None:
-    """Raise ConfigError where an image is said to be flattened before a layer that cannot read it."""
+    """Raise ConfigError if `flattened` names an unknown layer or an image of another size."""
     manifest = network.description.manifest
     dense = {name.removesuffix(".weight"): tensor.shape for name, tensor in manifest.items() if tensor.kind == "dense"}
     for path, image in flattened.items():
@@ -232,20 +232,20 @@ def _check_flattened(network: ExternalNetwork, flattened: Mapping[str, Sequence[
 def _common_taps(
     reference: ModelProcess, candidate: ModelProcess, network: ExternalNetwork, weights: Path
 ) -> ExternalNetwork:
-    """Return the network with the taps that both have, in the reference's order, and have both trace these."""
+    """Return the network with the taps that both models have, in the reference's order, and select them in both."""
     request = {"network": network.name, "config": {}, "dtype": "float64", "weights": str(weights)}
     taps = {
-        party: {call["path"]: tuple(call["shape"]) for call in party.ask("taps", **request)["calls"]}
-        for party in (reference, candidate)
+        model: {call["path"]: tuple(call["shape"]) for call in model.ask("taps", **request)["calls"]}
+        for model in (reference, candidate)
     }
     common = {tap: shape for tap, shape in taps[reference].items() if tap in taps[candidate]}
-    for party in (reference, candidate):
-        party.share(list(common))
-    alone = {party: [tap for tap in taps[party] if tap not in common] for party in (reference, candidate)}
-    about = f"{candidate.said()} against {reference.said()}"
-    for party, own in alone.items():
+    for model in (reference, candidate):
+        model.select_taps(list(common))
+    alone = {model: [tap for tap in taps[model] if tap not in common] for model in (reference, candidate)}
+    about = f"{candidate.title} against {reference.title}"
+    for model, own in alone.items():
         if own:
-            about += f"; only {party.said()} has {', '.join(own[:8])}{' and more' if len(own) > 8 else ''}"
+            about += f"; only {model.title} has {', '.join(own[:8])}{' and more' if len(own) > 8 else ''}"
     old = network.description
     description = Description(old.manifest, {**common, "logits": old.taps["logits"]}, old.calls, (), ())
     return ExternalNetwork(network.name, network.image, description, about)
@@ -257,14 +257,14 @@ def _check_tensors(
     ours, found = network.description.manifest, theirs.description.manifest
     if differences := canonical.misnamed(ours, found):
         raise WeightsError(
-            f"{candidate.said()}: not the tensors of {reference.said()} (- missing, + unexpected): "
-            f"{differences}; give its `names`, own path to shared path, for those that are the same"
+            f"{candidate.title}: expected the tensors of {reference.title} (- missing, + unexpected): "
+            f"{differences}; map own to shared paths in its `names`"
         )
     for tensor, own in ours.items():
         if found[tensor].shape != own.shape:
             raise WeightsError(
-                f"{candidate.said()}: {tensor} has shape {found[tensor].shape}, in torch's layout; that of "
-                f"{reference.said()} has {own.shape}"
+                f"{candidate.title}: {tensor} has shape {found[tensor].shape}, in torch's layout; that of "
+                f"{reference.title} has {own.shape}"
             )
 
 
@@ -275,7 +275,7 @@ def _write_weights(
     reference: ModelProcess,
     seed: int,
 ) -> Path:
-    """Write the weights that both are given, and return the file."""
+    """Write the weights for both models and return the path."""
     manifest = network.description.manifest
     if weights == "random":
         tensors: Mapping[str, np.ndarray] = canonical.initialize(network, "probe", seed, "float64")

@@ -1,6 +1,6 @@
 """The pytest plugin: the fixture `parity`, and one report of all comparisons.
 
-Every run of pytest loads it where rosetta is installed; what is heavy is imported where it is needed.
+Every pytest run loads it if rosetta is installed; heavy imports are therefore inside functions.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _reports = pytest.StashKey[list["Report"]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add where the report of all comparisons goes."""
+    """Add options for files with the report of all comparisons."""
     group = parser.getgroup("rosetta", "comparisons of models, by the fixture `parity`")
     group.addoption("--parity-html", type=Path, metavar="FILE", help="write all comparisons as one page, tap by tap")
     group.addoption("--parity-json", type=Path, metavar="FILE", help="write all comparisons as JSON")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse files that cannot be written before anything long is done."""
+    """Check at the start that the files can be written."""
     config.stash[_reports] = []
     files = [path for path in (config.getoption("--parity-html"), config.getoption("--parity-json")) if path]
     if files:
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def parity_workers() -> Iterator[Workers]:
-    """The frameworks' processes, kept for all tests of the session."""
+    """Worker processes for all tests of the session."""
     from common.testing.ports import Workers
 
     with Workers() as workers:
@@ -55,9 +55,9 @@ def parity_workers() -> Iterator[Workers]:
 
 @pytest.fixture
 def parity(request: pytest.FixtureRequest, parity_workers: Workers) -> Callable[..., Report]:
-    """Hold one model to another, `parity(reference, candidate, x, labels)`: as `common.testing.compare`.
+    """Compare two models with `parity(reference, candidate, x, labels)`, as `common.testing.compare` does.
 
-    The test fails where they are not the same, and where a framework is missing. Returns the report.
+    The test fails if they differ or a framework is missing. Returns the report.
     """
     reports = request.config.stash[_reports]
 
@@ -76,7 +76,7 @@ def parity(request: pytest.FixtureRequest, parity_workers: Workers) -> Callable[
             report = compare(reference, candidate, x, labels, workers=parity_workers, **options)
         except RosettaError as error:
             refused = str(error)
-        if report is None:  # said here, or pytest would show what was behind it
+        if report is None:  # outside the handler, or pytest would show the original exception
             pytest.fail(refused, pytrace=False)
         reports.append(report)
         if report.exit_status():
@@ -87,7 +87,7 @@ def parity(request: pytest.FixtureRequest, parity_workers: Workers) -> Callable[
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print all comparisons as one table, and write the files that were asked for."""
+    """Print all comparisons as one report, and write the requested files."""
     reports = config.stash[_reports]
     if not reports:
         return

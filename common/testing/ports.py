@@ -1,4 +1,4 @@
-"""The two models of a comparison: whose they are, and the processes that run them."""
+"""Descriptions of users' models, and the processes that run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from common.backends import registry
-from common.backends.processes import MissingBackendError, Worker
+from common.backends.launch import MissingBackendError
+from common.backends.processes import Worker
 from common.errors import BackendError, ConfigError
 from common.system import processors
 
@@ -22,17 +23,17 @@ __all__ = ["ModelProcess", "Port", "Workers"]
 
 @dataclass(frozen=True)
 class Port:
-    """Somebody's model: its framework, how to make it, and its names for what it shares with another.
+    """A user's model: framework, constructor, and renamed layers.
 
-    `backend`: torch, jax, tf or mxnet, or numpy for a function `compute(x, weights)` of arrays that gives the output,
-    or a mapping of taps by name that ends with it; where it takes `training`, it is told of that.
-    `factory`: "module:attribute", imported in a process of the framework's own environment; or a function or class of
-    this process, which then must hold the framework. Called without arguments it returns the model: an `nn.Module`,
-    `nnx.Module`, `keras.Model` or Gluon `HybridBlock`. A function of arrays is no factory, but is itself the model.
-    `names`: the model's own path (of a layer, a block or one tensor) -> the shared one. What is not named there is
-    called the same. Paths are those of attributes, as torch's `state_dict` has them; leaves are called weight, bias,
-    running_mean and running_var in every framework.
-    `folder`: where modules are looked for first, if not the current folder.
+    `backend`: torch, jax, tf or mxnet; or numpy for a function `compute(x, weights)` of arrays, which returns the
+    output, or a mapping of taps by name whose last entry is the output. A parameter `training` of the function is set.
+    `factory`: "module:attribute", imported in a process of the framework's environment; or a function or class of this
+    process, which then needs the framework installed. Called without arguments, it returns the model: an `nn.Module`,
+    `nnx.Module`, `keras.Model` or Gluon `HybridBlock`. For numpy it is the function itself.
+    `names`: the model's own path (of a layer, a block or one tensor) -> the shared path; all others are the same in
+    both models. Paths are those of attributes, as in torch's `state_dict`; the last part is weight, bias, running_mean
+    or running_var in every framework.
+    `folder`: first folder on the import path, by default the current one.
     """
 
     backend: str
@@ -51,19 +52,19 @@ class Port:
 
     @property
     def model(self) -> str:
-        """What the model is called: the name of its factory."""
+        """The name of the factory."""
         if isinstance(self.factory, str):
             return self.factory.rpartition(":")[2]
         return getattr(self.factory, "__name__", type(self.factory).__name__)
 
     @property
     def in_this_process(self) -> bool:
-        """Whether it runs here: a function or class cannot go elsewhere, one of arrays need not."""
+        """Whether the model runs in this process, as functions and classes do."""
         return self.backend == "numpy" or not isinstance(self.factory, str)
 
 
 class _Server(Protocol):
-    """What a party asks: a process, or this one."""
+    """A worker process, or the same service in this process."""
 
     versions: dict[str, str]
 
@@ -77,8 +78,8 @@ class _Server(Protocol):
     def stop(self) -> None: ...
 
 
-class _Here:
-    """A backend in this process, asked as a worker is."""
+class _InProcessWorker:
+    """A backend in this process with the interface of a worker."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -100,7 +101,7 @@ class _Here:
                 raise
             raise MissingBackendError(
                 f"backend {self.name} is not installed here: {error}; give its factory as 'module:attribute', to "
-                "have it run in an environment that has it"
+                "run it in an environment that has it"
             ) from None
         self.versions = self._server.versions()
 
@@ -108,7 +109,7 @@ class _Here:
         self._requests += 1
         try:
             answer: dict[str, Any] = self._server.answer({"id": self._requests, "action": action, **details})
-        except Exception as error:  # whatever a framework raises costs this request alone, as in a worker
+        except Exception as error:  # an exception of a framework fails only its request
             traceback.print_exc()
             raise BackendError(f"backend {self.name}: {type(error).__name__}: {error}") from error
         return answer
@@ -118,9 +119,9 @@ class _Here:
 
 
 class Workers:
-    """Processes that are kept from one comparison to the next, so that each framework is imported once.
+    """Worker processes shared by several comparisons, so that each framework is imported once.
 
-    Use it as a context manager; leaving it ends them.
+    A context manager that ends them on exit.
     """
 
     def __init__(self, limit: float = 600) -> None:
@@ -138,12 +139,12 @@ class Workers:
         self._stack.close()
 
     def server(self, port: Port, role: str) -> _Server:
-        """Return what runs a port in its role: two of one framework do not share a process."""
+        """Return the worker of a port in its role; the two models of a comparison never share one."""
         key = (port.backend, port.in_this_process, role)
         if key not in self._servers:
             server: _Server
             if port.in_this_process:
-                server = _Here(port.backend)
+                server = _InProcessWorker(port.backend)
             else:
                 server = Worker(port.backend, self._folder / f"{port.backend}-{role}", processors(), self.limit)
             self._stack.callback(server.stop)
@@ -152,7 +153,7 @@ class Workers:
 
 
 class ModelProcess:
-    """A port that was started: `ask` reaches its model, also where its process had to be started anew."""
+    """A port in its worker; `ask` restarts the worker and reloads the model if the process has died."""
 
     def __init__(self, port: Port, server: _Server, folder: Path, image: Sequence[int], flattened: Mapping[str, Any]):
         self.port = port
@@ -170,26 +171,27 @@ class ModelProcess:
         self.description: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Have the model made, and learn what it is made of.
+        """Build the model and read its description.
 
-        Raises MissingBackendError where the framework is not installed, BackendError where the model cannot be made.
+        Raises MissingBackendError if the framework is not installed, BackendError if the model cannot be built.
         """
         if not self.server.running:
             self.server.start()
-        self.description = self.server.ask("adopt", **self._request)
-        self.server.ask("share", taps=list(self._taps))
+        self.description = self.server.ask("use_external", **self._request)
+        self.server.ask("select_taps", taps=list(self._taps))
 
-    def share(self, taps: Sequence[str]) -> None:
-        """Have the model trace these taps."""
+    def select_taps(self, taps: Sequence[str]) -> None:
+        """Trace these taps from now on."""
         self._taps = taps
-        self.server.ask("share", taps=list(taps))
+        self.server.ask("select_taps", taps=list(taps))
 
     def ask(self, action: str, **details: Any) -> dict[str, Any]:
-        """Send one request, as to a worker, and return its answer. Raises BackendError as a worker does."""
+        """Send one request and return its answer. Raises BackendError if it fails."""
         if not self.server.running:
             self.start()
         return self.server.ask(action, **details)
 
-    def said(self) -> str:
-        """Return whose model it is."""
+    @property
+    def title(self) -> str:
+        """Backend and model, for messages."""
         return f"{self.port.backend} {self.port.model}"

@@ -366,7 +366,7 @@ def test_a_report_holds_every_error_and_a_plot_shows_them(rosetta, tmp_path: Pat
         (tap, name) for tap in taps for name in ("digits", "noise")
     ]
     assert all(0 <= error["error"] <= error["tolerance"] for error in cell["errors"])
-    assert max(error["error"] / error["budget"] for error in cell["errors"]) == cell["worst"]["share"]
+    assert max(error["error"] / error["tolerance"] for error in cell["errors"]) == cell["worst"]["tolerance_used"]
     svg = (tmp_path / "r.svg").read_text()
     assert all(f">{tap}<" in svg for tap in taps)
 

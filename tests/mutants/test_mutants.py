@@ -1,6 +1,6 @@
-"""A port that is broken on purpose: parity finds it, and names the tap where it happened.
+"""Tests of mutants: parity finds a mistake in a port and names the tap that has it.
 
-First as anybody would break it, in a copy of the project with one line changed; then in memory, by the hundred.
+First with an edited copy of the project on disk, then with mutants in memory.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ALEXNET = ("alexnet", {"input_size": [96, 76]})
 
 WHERE = {
     4: (*ALEXNET, "conv1", "behaves as with padding (0, 0); expected (1, 1)"),
-    5: (*RESNET, "stem.bn", "behaves as with an epsilon of 0.001; expected 1e-05 (so do stage1.block1.bn1,"),
-    11: (*RESNET, "stem.conv", "behaves as with its kernel's height and width exchanged (so do "),
+    5: (*RESNET, "stem.bn", "behaves as with an epsilon of 0.001; expected 1e-05 (also stage1.block1.bn1,"),
+    11: (*RESNET, "stem.conv", "behaves as with its kernel's height and width exchanged (also "),
 }
-"""Pitfall -> a network that shows it, its configuration, the first tap that must, and what is said of it.
+"""Pitfall -> a network that shows it, its configuration, the first tap that differs, and the finding.
 
 None of them changes a shape.
 """
@@ -78,15 +78,15 @@ def test_the_unchanged_copy_agrees(tmp_path: Path, backend_name: str) -> None:
 @pytest.mark.port
 @pytest.mark.parametrize("number", WHERE)
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, backend_name: str, number: int) -> None:
-    network, config, tap, said = WHERE[number]
-    (mutant,) = [m for m in pitfalls.of_pitfalls(backend_name) if m.name.split()[0] == str(number)]
+    network, config, tap, finding = WHERE[number]
+    (mutant,) = [m for m in pitfalls.pitfall_mutants(backend_name) if m.name.split()[0] == str(number)]
     status, report = parity_of_a_copy(tmp_path, backend_name, network, config, mutant.edits)
     assert status == 1, report
     for result in report["results"]:
         assert (result["dtype"], result["status"]) in {("float64", "disagree"), ("float32", "disagree")}
         assert result["first_divergence"] == tap
         assert result["detail"] == ""  # the numbers differ, not the shapes
-        assert result["findings"][0].startswith(f"{tap} {said}")
+        assert result["findings"][0].startswith(f"{tap} {finding}")
 
 
 # In memory.
@@ -97,7 +97,7 @@ PORTS = ("torch", "jax", "tf", "mxnet")
 
 @pytest.mark.parametrize("backend", PORTS)
 def test_every_edit_fits_the_source_and_leaves_one_that_can_be_read(backend: str) -> None:
-    mutants = [*pitfalls.of_pitfalls(backend), *generic.of_sources(backend)]
+    mutants = [*pitfalls.pitfall_mutants(backend), *generic.source_mutants(backend)]
     assert {mutant.kind for mutant in mutants} == {"pitfall", "constant", "keyword", "activation"}
     for mutant in mutants:
         for module in {edit.module for edit in mutant.edits}:
@@ -109,7 +109,7 @@ def test_every_edit_fits_the_source_and_leaves_one_that_can_be_read(backend: str
             assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text)), mutant.name
 
 
-def test_what_can_be_changed_in_a_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_possible_changes_of_a_file_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     text = '''"""Of 5 layers."""
 
 WIDTH: int = 7
@@ -130,7 +130,7 @@ class Block(nn.Module):
     monkeypatch.setattr(generic, "source", lambda _: text)
     found = {
         (mutant.kind, mutant.edits[0].old, mutant.edits[0].new, mutant.owner, mutant.attribute, bool(mutant.reason))
-        for mutant in generic.of_sources("torch")
+        for mutant in generic.source_mutants("torch")
     }
     assert found == {
         ("constant", "7", "8", "", "", False),
@@ -148,20 +148,20 @@ class Block(nn.Module):
 
 
 def test_every_bias_scale_and_statistic_is_zeroed_and_every_pair_of_a_shape_exchanged() -> None:
-    mutants = [mutant for mutant in generic.of_weights("torch") if mutant.networks == MODULES["lenet"]]
+    mutants = [mutant for mutant in generic.weight_mutants("torch") if mutant.networks == MODULES["lenet"]]
     manifest = reference.describe(MODULES["lenet"][0]).manifest
     zeroed = {mutant.change.names[0] for mutant in mutants if mutant.kind == "zero"}
     assert zeroed == {name for name in manifest if name.endswith("bias")}  # lenet has no scales and no statistics
     assert [mutant.name for mutant in mutants if mutant.kind == "swap"] == []  # no two layers of lenet are alike
-    alike = {mutant.change.names for mutant in generic.of_weights("torch") if mutant.kind == "swap"}
+    alike = {mutant.change.names for mutant in generic.weight_mutants("torch") if mutant.kind == "swap"}
     assert ("stage2.block2.conv1.weight", "stage2.block2.conv2.weight") in alike
     assert ("stage2.block2.bn1.running_mean", "stage2.block2.bn1.running_var") not in alike
 
 
 @pytest.mark.port
 def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
-    every = [*generic.of_sources(backend_name), *generic.of_weights(backend_name)]
-    outcomes = run.run(run.sampled(every, 1, seed=0), [backend_name])
+    every = [*generic.source_mutants(backend_name), *generic.weight_mutants(backend_name)]
+    outcomes = run.run(run.sample(every, 1, seed=0), [backend_name])
     assert len(outcomes) == 5
     assert {outcome.status for outcome in outcomes} <= {"killed", "equivalent"}, outcomes
     assert all(outcome.mutant.reason for outcome in outcomes if outcome.status == "equivalent")
@@ -169,8 +169,8 @@ def test_a_sample_of_all_other_mutants_is_found(backend_name: str) -> None:
 
 
 @pytest.mark.port
-def test_what_a_branch_does_last_is_named_at_the_block_that_joins_it(backend_name: str) -> None:
-    mutants = [m for m in generic.of_sources(backend_name) if (m.kind, m.owner) == ("activation", "PoolBranch")]
+def test_a_mistake_at_the_end_of_a_branch_is_located_at_its_block(backend_name: str) -> None:
+    mutants = [m for m in generic.source_mutants(backend_name) if (m.kind, m.owner) == ("activation", "PoolBranch")]
     (outcome,) = run.run(mutants, [backend_name])
     assert (outcome.status, outcome.tap, outcome.named) == ("killed", "stage1.block1", True)
 
@@ -186,7 +186,7 @@ ONE_BLOCK_MORE = (("range(2, blocks + 1)", "range(2, blocks + 2)"), ("range(num_
 def test_a_layer_that_never_runs_is_found(backend_name: str) -> None:
     module = f"{registry.get(backend_name).package}.resnet"
     spare = Edit(module, "        self.conv1 = ", f"        self.spare = {SPARE[backend_name]}\n        self.conv1 = ")
-    # Keras gives a block that no call reaches no weights: to whoever loads them it is not there.
+    # In Keras, a block that is never called has no weights, so that loading them does not reveal it.
     block = next(Edit(module, old, new) for old, new in ONE_BLOCK_MORE if old in source(module))
     mutants = [
         Mutant(backend_name, "constant", edit.new, MODULES["resnet"], (edit,), owner="Residual")
@@ -194,12 +194,12 @@ def test_a_layer_that_never_runs_is_found(backend_name: str) -> None:
     ]
     one, other = run.run(mutants, [backend_name])
     assert (one.status, one.check) == ("killed", "build")
-    assert "layers that were made and did not run: stage1.block1.spare, stage2.block1.spare, " in one.detail
+    assert "layers that were built but did not run: stage1.block1.spare, stage2.block1.spare, " in one.detail
     assert other.status == "killed"
 
 
 @pytest.mark.port
-def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
+def test_a_change_without_effect_survives(backend_name: str) -> None:
     package = registry.get(backend_name).package
     edit = Edit(f"{package}.lenet", "class LeNet", "NOTHING = 1\n\n\nclass LeNet")
     (outcome,) = run.run([Mutant(backend_name, "constant", "nothing", MODULES["lenet"], (edit,))], [backend_name])
@@ -208,19 +208,21 @@ def test_a_change_that_changes_nothing_survives(backend_name: str) -> None:
 
 
 @pytest.mark.port
-def test_a_check_that_the_right_port_fails_kills_nothing(backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run._Bench, "_cell", lambda *_: RosettaError("the worker hung"))
-    mutants = [mutant for mutant in generic.of_weights(backend_name) if mutant.networks == MODULES["lenet"]]
+def test_a_check_that_the_unchanged_port_fails_kills_nothing(
+    backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run._NetworkChecks, "_cell", lambda *_: RosettaError("the worker hung"))
+    mutants = [mutant for mutant in generic.weight_mutants(backend_name) if mutant.networks == MODULES["lenet"]]
     outcomes = run.run(mutants, [backend_name])
     assert {(outcome.status, outcome.detail) for outcome in outcomes} == {("missing", "the worker hung")}
     assert exit_status(outcomes) == 3
 
 
-def test_a_backend_that_is_not_installed_kills_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nobody = tmp_path / "python"
-    nobody.write_text("#!/bin/sh\nexit 1\n")
-    nobody.chmod(0o755)
-    monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(nobody))
-    outcomes = run.run(run.sampled(generic.of_weights("torch"), 2, seed=0), ["torch"])
+def test_the_mutants_of_a_missing_backend_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("ROSETTA_PYTHON_TORCH", str(broken))
+    outcomes = run.run(run.sample(generic.weight_mutants("torch"), 2, seed=0), ["torch"])
     assert {outcome.status for outcome in outcomes} == {"missing"}
     assert exit_status(outcomes) == 3

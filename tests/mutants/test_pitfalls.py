@@ -1,4 +1,4 @@
-"""The catalog of pitfalls: each mistake is found where it is, and docs/pitfalls.md says what is so today."""
+"""Tests of the pitfalls: parity locates each mistake, and docs/pitfalls.md shows current results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.mutants.run import Outcome
 
 TEXT = page.PAGE.read_text(encoding="utf-8")
 EXAMPLES = list(page.examples(TEXT))
-STALE = f"docs/pitfalls.md is out of date; `{page.COMMAND}` writes it anew"
+STALE = f"docs/pitfalls.md is out of date; `{page.COMMAND}` updates it"
 
 
 def assert_prints_what_the_page_says(backend_name: str) -> None:
@@ -21,7 +21,7 @@ def assert_prints_what_the_page_says(backend_name: str) -> None:
     assert own
     for example, printed in zip(own, page.outputs([example.code for example in own], sys.executable), strict=True):
         message = f"{STALE}. Pitfall {example.pitfall} in {backend_name} prints {printed!r}, not {example.output!r}"
-        assert page.alike(example.output, printed), message
+        assert page.same_output(example.output, printed), message
 
 
 def test_every_pitfall_has_a_port_that_can_have_it_or_a_reason() -> None:
@@ -37,7 +37,7 @@ def test_every_pitfall_has_a_section_that_can_be_linked_to_an_example_and_its_po
         assert TEXT.count(f'<a id="pitfall-{number}"></a>\n\n### {number}. ') == 1
         assert TEXT.count(f"| [{number}](#pitfall-{number}) | ") == 1
         assert any(example.pitfall == number for example in EXAMPLES)
-    assert set(page.said_rows(TEXT)) == {(p.number, backend) for p in pitfalls.PITFALLS for backend in p.edits}
+    assert set(page.page_rows(TEXT)) == {(p.number, backend) for p in pitfalls.PITFALLS for backend in p.edits}
     assert TEXT.count("```python ") == len(EXAMPLES)  # none that is not run
 
 
@@ -52,7 +52,7 @@ def test_the_examples_print_what_the_page_says(backend_name: str) -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(backend_name: str) -> Sequence[Outcome]:
-    return run.run(list(pitfalls.of_pitfalls(backend_name)), [backend_name])
+    return run.run(list(pitfalls.pitfall_mutants(backend_name)), [backend_name])
 
 
 @pytest.mark.port
@@ -68,10 +68,10 @@ def test_every_pitfall_is_found_where_it_is(outcomes: Sequence[Outcome]) -> None
 
 @pytest.mark.port
 def test_the_page_says_what_parity_finds(outcomes: Sequence[Outcome]) -> None:
-    said = page.said_rows(TEXT)
+    shown = page.page_rows(TEXT)
     for (number, backend), row in page.rows(outcomes).items():
-        assert page.alike(said[number, backend], row), (
-            f"{STALE}. Pitfall {number} has {said[number, backend]}, not {row}"
+        assert page.same_output(shown[number, backend], row), (
+            f"{STALE}. Pitfall {number} has {shown[number, backend]}, not {row}"
         )
 
 
@@ -108,17 +108,17 @@ print()
 """
 
 
-def test_a_page_is_written_anew() -> None:
+def test_a_page_is_updated() -> None:
     first, second = page.examples(SMALL)
     assert (first.pitfall, first.backend, first.code) == (7, "numpy", 'print("3 by 3,", 9 / 7)\n')
     assert (first.output, second.output) == ("old\n", "")
     printed = dict(zip((first, second), page.outputs([first.code, second.code], sys.executable), strict=True))
     assert printed == {first: "3 by 3, 1.2857142857142858\n", second: "\n"}
     found = {(7, "tf"): "| tf | forward | conv1 | 1.3e+00 |", (8, "jax"): "| jax | nothing | | |"}
-    text = page.written(SMALL, printed, found)
+    text = page.updated(SMALL, printed, found)
     assert [example.output for example in page.examples(text)] == list(printed.values())
-    assert page.said_rows(text) == found
-    assert page.written(text, {e: e.output for e in page.examples(text)}, found) == text
+    assert page.page_rows(text) == found
+    assert page.updated(text, {e: e.output for e in page.examples(text)}, found) == text
 
 
 def test_an_example_that_fails_says_how() -> None:
@@ -127,7 +127,7 @@ def test_an_example_that_fails_says_how() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "found", "same"),
+    ("expected", "actual", "same"),
     [
         ("| tf | forward | conv1 | 1.3e+00 |", "| tf | forward | conv1 | 1.4e+00 |", True),
         ("| tf | forward | conv1 | 1.3e+00 |", "| tf | forward | conv1 | 1.5e+00 |", False),
@@ -141,5 +141,5 @@ def test_an_example_that_fails_says_how() -> None:
         ("True", "False", False),
     ],
 )
-def test_a_fraction_may_be_off_by_one_in_its_last_digit(said: str, found: str, same: bool) -> None:
-    assert page.alike(said, found) is same
+def test_a_fraction_may_be_off_by_one_in_its_last_digit(expected: str, actual: str, same: bool) -> None:
+    assert page.same_output(expected, actual) is same

@@ -1,4 +1,4 @@
-"""The same network as a function of arrays, of the reference's layers."""
+"""The network of the other files of this folder as a function of arrays, built from the reference's layers."""
 
 from collections.abc import Mapping
 

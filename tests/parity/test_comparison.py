@@ -1,4 +1,4 @@
-"""The comparison itself: what it calls agreement, and what it never does."""
+"""Tests of the comparison of activations: what passes and what never does."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def check(reference: dict, candidate: dict, dtype: str = "float64") -> list:
 def test_error_is_the_largest_difference_over_the_largest_reference_value() -> None:
     (error,) = check({"a": np.array([1.0, -4, 2])}, {"a": np.array([1.0, -3, 2])})
     assert error.error == 0.25
-    assert error.share == 250
+    assert error.tolerance_used == 31.25
     assert not error.agrees
 
 
 @pytest.mark.parametrize("error", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_never_agrees(error: float) -> None:
+def test_an_error_that_is_not_finite_never_passes(error: float) -> None:
     assert not TapError("", "a", error, Limit(math.inf, math.inf)).agrees
 
 
-def test_an_error_over_its_budget_agrees_up_to_its_tolerance() -> None:
+def test_an_error_above_the_largest_measured_passes_up_to_its_tolerance() -> None:
     limit = Limit(1.0, 8.0)
     agrees = {error: TapError("", "a", error, limit).agrees for error in (1.0, 1.5, 8.0, 8.1)}
     assert agrees == {1.0: True, 1.5: True, 8.0: True, 8.1: False}
 
 
-def test_worst_has_used_most_of_its_budget_not_the_largest_error() -> None:
+def test_worst_uses_most_of_its_tolerance_and_need_not_be_the_largest_error() -> None:
     deep, shallow = TapError("", "deep", 3.0, Limit(4.0, 32.0)), TapError("", "shallow", 1.0, Limit(1.0, 8.0))
     assert worst([deep, shallow]) is shallow
     wrong = TapError("", "wrong", 3.0, Limit(4.0, 2.0))
@@ -66,20 +66,20 @@ def test_permuted_and_scaled_values_do_not_pass() -> None:
         ({"a": np.ones(2), "b": np.ones(2)}, "not in the reference"),
     ],
 )
-def test_what_cannot_be_compared_diverges_and_says_why(candidate: dict, note: str) -> None:
+def test_tensors_that_cannot_be_compared_differ_with_a_reason(candidate: dict, note: str) -> None:
     divergence = first_divergence(compare({"a": np.ones(2)}, candidate, "float64", lambda tap: Limit(1e300, 1e300)))
     assert divergence.error == math.inf
     assert note in divergence.note
 
 
-def test_a_difference_from_zero_is_never_small() -> None:
+def test_any_difference_from_an_all_zero_reference_is_infinite() -> None:
     (error,) = check({"a": np.zeros(2)}, {"a": np.array([0, 1e-30])})
     assert error.error == math.inf
     (error,) = check({"a": np.zeros(2)}, {"a": np.zeros(2)})
     assert error.error == 0
 
 
-def test_spread_is_zero_where_a_comparison_could_not_fail() -> None:
+def test_spread_is_zero_for_a_tap_that_does_not_vary() -> None:
     assert spread(np.zeros((2, 3))) == 0
     assert spread(np.array([[1.0, 2], [1, 2]])) == 0  # the same for every example
     assert spread(np.array([[1.0, 2], [1, 4]])) == 0.5

@@ -1,4 +1,4 @@
-"""One experiment in every framework, each in its own environment: the same curve, and a run that is passed on."""
+"""Tests of training across frameworks: equal loss curves, and runs that continue in another framework."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rosetta(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def relative(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """Return the largest difference of any tensor, a bias being measured against its layer's weights where larger."""
+    """Return the largest relative difference of any tensor; the layer's weight scales a bias if it is larger."""
     assert list(found) == list(expected)
     errors = []
     for name, values in expected.items():
@@ -58,7 +58,7 @@ def relative(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> f
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same run in each framework."""
+    """The folders of the same run in each framework."""
     folder = tmp_path_factory.mktemp(request.param)
     found = {}
     for backend in FRAMEWORKS:
@@ -73,7 +73,7 @@ def test_the_losses_are_the_same_at_every_step(runs: dict[str, Path]) -> None:
     assert len(losses["torch"]) == EPOCHS * STEPS
     assert losses["torch"][-1] < losses["torch"][0]
     for backend, values in losses.items():
-        # One rounding of the first weights makes at most some 1e-12 of this run.
+        # One rounding of the initial weights changes this run by some 1e-12 at most.
         np.testing.assert_allclose(values, losses["torch"], rtol=1e-10, err_msg=backend)
 
 
@@ -85,14 +85,14 @@ def test_the_weights_and_the_optimizers_state_are_the_same_at_the_end(runs: dict
         assert relative(checkpoint.slots, last["torch"].slots) < 1e-7, backend
 
 
-def test_a_run_is_passed_from_each_framework_to_the_next(runs: dict[str, Path], tmp_path: Path) -> None:
-    """An epoch in each; the end is that of the run that stayed in one."""
+def test_a_run_can_continue_in_each_other_framework(runs: dict[str, Path], tmp_path: Path) -> None:
+    """One epoch in each framework ends with the same weights as a run in one framework."""
     run = tmp_path / "run"
     shutil.copytree(runs["torch"], run)
-    take_back(run, epochs=1)
+    truncate(run, epochs=1)
     for epochs, backend in ((2, "jax"), (3, "tf"), (4, "mxnet")):
         rosetta("train", "-o", run, "--resume", "--backend", backend)
-        take_back(run, epochs)
+        truncate(run, epochs)
     for backend, whole in runs.items():
         end, expected = checkpoints.last(run)[0], checkpoints.last(whole)[0]
         assert end.position.step == expected.position.step
@@ -100,21 +100,21 @@ def test_a_run_is_passed_from_each_framework_to_the_next(runs: dict[str, Path], 
         assert relative(end.slots, expected.slots) < 1e-7, backend
 
 
-def take_back(run: Path, epochs: int) -> None:
-    """Leave of a run what it had after some epochs; the schedule stays that of the whole run."""
+def truncate(run: Path, epochs: int) -> None:
+    """Remove the checkpoints after some epochs; the schedule remains that of the whole run."""
     for path in checkpoints.checkpoints(run):
         if checkpoints.read(path).position.step > epochs * STEPS:
             shutil.rmtree(path)
 
 
-def test_compare_finds_that_they_do_not_part(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_compare_accepts_equal_runs(runs: dict[str, Path], tmp_path: Path) -> None:
     result = rosetta("compare", *runs.values(), "-o", tmp_path / "together.png")
     assert (tmp_path / "together.png").read_bytes().startswith(b"\x89PNG")
     assert "not the same experiment" not in result.stdout
 
 
 @pytest.mark.parametrize("backend", FRAMEWORKS)
-def test_evaluate_in_another_framework_finds_the_same(runs: dict[str, Path], backend: str, tmp_path: Path) -> None:
+def test_evaluate_agrees_in_another_framework(runs: dict[str, Path], backend: str, tmp_path: Path) -> None:
     found = json.loads(
         rosetta("evaluate", runs["torch"], "--backend", backend, "--json", "-o", tmp_path / "c.png").stdout
     )
@@ -124,29 +124,35 @@ def test_evaluate_in_another_framework_finds_the_same(runs: dict[str, Path], bac
 
 
 MISTAKES = {
-    "decay of other size": ("torch", "training.py", "config.weight_decay", "0.99 * config.weight_decay", "adamw"),
-    "a schedule that is a step late": (
+    "a smaller weight decay": (
+        "torch",
+        "training.py",
+        "config.weight_decay",
+        "0.99 * config.weight_decay",
+        "adamw",
+    ),
+    "a learning rate that is too small at first": (
         *("jax", "training.py"),
         *("float(learning_rate)", "float(learning_rate) * (1 if self.steps else 0.9)", "sgd"),
     ),
-    "a velocity with the learning rate in it": (
+    "a velocity with a scaled gradient": (
         *("tf", "training.py", "self.config.momentum * velocity + gradient"),
         *("self.config.momentum * velocity + 1.0000001 * gradient", "momentum"),
     ),
-    "statistics that keep a rounded share": (
+    "running statistics with a rounded momentum": (
         "mxnet",
         "layers.py",
         "statistic + missing *",
         "statistic + 0 * missing *",
         "sgd",
     ),
-    "the sum of the losses": ("jax", "training.py", "(logits, labels).mean()", "(logits, labels).sum()", "sgd"),
+    "a loss summed over the batch": ("jax", "training.py", "(logits, labels).mean()", "(logits, labels).sum()", "sgd"),
 }
-"""A framework, a line of it, what is wrong with it, and by which optimizer that is seen."""
+"""Framework, file, original and wrong text, and an optimizer that shows the mistake."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_training_is_found_and_its_framework_named(mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_in_training_shows_in_its_framework_only(mistake: str, tmp_path: Path) -> None:
     backend, file, old, new, optimizer = MISTAKES[mistake]
     packages = {name: info.package for name, info in registry.BACKENDS.items() if name in FRAMEWORKS}
     for name in ("common", *packages.values()):

@@ -1,4 +1,4 @@
-"""How parity of gradients and of training runs judges: its truths, its scales, and whom it blames."""
+"""Tests of the checks in training mode: finite differences, error scales and the median."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common import catalog, images, reference, weights
-from common.parity import finite_differences, gradients, learning, perturbation
+from common.parity import finite_differences, gradients, perturbation, training_mode
 from common.parity.comparison import Limit
 from common.parity.results import Cell, Settings
 from common.parity.tolerances import Limits
@@ -19,8 +19,8 @@ def test_the_loss_is_the_mean_of_minus_the_logarithm_of_the_softmax() -> None:
     assert cross_entropy(logits, np.array([2, 0])) == pytest.approx(-(np.log(5 / 8) + np.log(3 / 8)) / 2, rel=1e-12)
 
 
-def test_derivatives_are_those_of_a_loss_worked_out_by_hand() -> None:
-    """Of lenet's last bias the gradient is known: the mean of softmax - label."""
+def test_derivatives_match_an_analytic_gradient() -> None:
+    """The gradient of lenet's last bias is the mean of softmax minus label."""
     network = catalog.get("lenet")
     tensors = weights.initialize(network, "probe", 0, "float64")
     x, labels = images.noise_batch(network, 3, 0), np.array([1, 5, 5])
@@ -46,21 +46,21 @@ def test_every_parameter_is_in_a_group() -> None:
         assert sorted(grouped) == sorted(name for name in manifest if ".running_" not in name)
 
 
-SHIFTED = {
+ZERO_GRADIENT_BIASES = {
     "lenet": set(),
     "bn_lenet": {"conv1.bias", "conv2.bias", "fc1.bias", "fc2.bias"},
     "googlenet": set(),
 }
 
 
-@pytest.mark.parametrize("name", SHIFTED)
-def test_biases_that_a_batch_norm_takes_away(name: str) -> None:
-    assert gradients.biases_before_normalization(reference.describe(catalog.get(name))) == SHIFTED[name]
+@pytest.mark.parametrize("name", ZERO_GRADIENT_BIASES)
+def test_biases_before_a_batch_norm_are_found(name: str) -> None:
+    assert gradients.biases_before_normalization(reference.describe(catalog.get(name))) == ZERO_GRADIENT_BIASES[name]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet", "regnetx32"])
-def test_a_bias_is_taken_away_if_the_loss_in_training_does_not_see_it(name: str) -> None:
-    network = learning.reduced_for_training(catalog.get(name))
+def test_exactly_the_biases_before_a_batch_norm_leave_the_loss_unchanged(name: str) -> None:
+    network = training_mode.reduced_for_training(catalog.get(name))
     tensors = weights.initialize(network, "probe", 0, "float64")
     x, labels = images.noise_batch(network, 4, 0), np.array([1, 5, 5, 0])
     model = reference.build(network)
@@ -80,12 +80,12 @@ def test_a_bias_is_taken_away_if_the_loss_in_training_does_not_see_it(name: str)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_the_middle_is_numpys_median(count: int) -> None:
+def test_the_elementwise_median_is_numpys(count: int) -> None:
     arrays = [np.random.default_rng(i).standard_normal((7, 5)) for i in range(count)]
-    np.testing.assert_allclose(learning.elementwise_median(arrays), np.median(arrays, axis=0), rtol=1e-15)
+    np.testing.assert_allclose(training_mode.elementwise_median(arrays), np.median(arrays, axis=0), rtol=1e-15)
 
 
-def test_differences_are_relative_to_the_largest_and_what_cannot_be_compared_is_infinite() -> None:
+def test_differences_are_relative_to_the_largest_value_or_infinite() -> None:
     truth = {"a.weight": np.array([1.0, -4.0]), "a.bias": np.array([0.0, 1e-12]), "b": np.ones(2), "c": np.ones(2)}
     found = {
         "a.weight": np.array([1.0, -3.0]),
@@ -98,15 +98,15 @@ def test_differences_are_relative_to_the_largest_and_what_cannot_be_compared_is_
     assert perturbation.differences({}, truth, {}) == dict.fromkeys(truth, np.inf)
 
 
-def test_large_networks_learn_small_and_without_dropout_unless_asked_otherwise() -> None:
-    assert learning.reduced_for_training(catalog.get("vgg11")).settings() == {
+def test_networks_are_reduced_for_training_unless_their_size_was_configured() -> None:
+    assert training_mode.reduced_for_training(catalog.get("vgg11")).settings() == {
         **catalog.get("vgg11").settings(),
         "input_size": (32, 32),
         "dropout": 0.0,
     }
-    assert learning.reduced_for_training(catalog.get("lenet")) == catalog.get("lenet")
-    asked = catalog.get("resnet18", input_size=[64, 48])
-    assert learning.reduced_for_training(asked) == asked
+    assert training_mode.reduced_for_training(catalog.get("lenet")) == catalog.get("lenet")
+    configured = catalog.get("resnet18", input_size=[64, 48])
+    assert training_mode.reduced_for_training(configured) == configured
 
 
 def run_limit(rounding_spread: float) -> Limit:
@@ -122,12 +122,12 @@ def finished(values: dict[str, dict[str, float]], tmp_path, rounding_spread: flo
     case.read = lambda name, dtype: {key: np.array([value]) for key, value in values[name].items()}
     for name in values:
         case.outputs[name, "float64"] = {}
-        case.cells.append(case.blank(name, "float64"))
+        case.cells.append(case.empty_cell(name, "float64"))
     case.finish()
     return {cell.backend: cell for cell in case.cells}
 
 
-def test_the_one_that_is_wrong_is_blamed_and_nobody_else(tmp_path) -> None:
+def test_only_the_wrong_backend_differs(tmp_path) -> None:
     right = {"loss": 1.0, "w": 2.0}
     cells = finished(
         {"a": right, "b": {**right, "w": 2.0 + 1e-10}, "c": right, "d": {**right, "w": 2.0 + 1e-13}}, tmp_path
@@ -144,17 +144,17 @@ def test_the_one_that_is_wrong_is_blamed_and_nobody_else(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
-def test_a_run_that_broke_down_is_blamed_too(tmp_path, wrong: float) -> None:
+def test_only_a_backend_without_finite_numbers_differs(tmp_path, wrong: float) -> None:
     cells = finished({"a": {"w": 1.0}, "b": {"w": wrong}, "c": {"w": 1.0}, "d": {"w": 1.0}}, tmp_path)
     assert cells["b"].status == "disagree"
     assert {cells[name].status for name in "acd"} == {"agree"}
 
 
-def test_runs_that_could_not_have_disagreed_are_vacuous(tmp_path) -> None:
+def test_runs_that_prove_nothing_are_vacuous(tmp_path) -> None:
     assert finished({"a": {"w": 1.0}}, tmp_path)["a"].status == "vacuous"
     chaotic = finished({"a": {"w": 1.0}, "b": {"w": 1.0}}, tmp_path, rounding_spread=1e-7)
     assert {cell.status for cell in chaotic.values()} == {"vacuous"}
-    assert "rounding alone takes this run" in chaotic["a"].detail
+    assert "rounding alone moves this run" in chaotic["a"].detail
 
 
 def test_one_ulp_is_the_next_number_above_or_below() -> None:

@@ -1,6 +1,6 @@
-"""Faults of a worker under the command itself: each is a real process that has it, beside whole ones.
+"""Tests of `rosetta parity` with a faulty worker beside working ones.
 
-tests/faulty_worker.py is the true worker with NumPy in place of the framework, and says what each fault does.
+tests/faulty_worker.py is the real worker with NumPy in place of a framework; it defines the faults.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MARK = "ROSETTA_TEST_RUN"
 
 @dataclass
 class Run:
-    """A run of the command that has ended."""
+    """Result of a finished run of the command."""
 
     status: int
     out: str
     error: str
     report: dict[str, Any]
     junit: dict[str, tuple[str, str]]
-    """Of each JUnit case: "" or what kind of result it has, and the message."""
+    """Kind of result ("" for a pass) and message of each JUnit case."""
 
     def cells(self, backend: str, check: str | None = None) -> list[dict[str, Any]]:
         return [
@@ -52,13 +52,13 @@ class Run:
 
 
 def _heed_signals() -> None:
-    """Heed in a new process what the shell has the tests ignore, in the background or under nohup."""
+    """Restore the signals that a shell ignores for background processes or under nohup."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Parity:
-    """Starts `rosetta parity` in a folder of its own, and can tell what it has left behind."""
+    """Runs `rosetta parity` in a new folder, and checks that it leaves nothing behind."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +73,7 @@ class Parity:
         }
 
     def have(self, backend: str, fault: str = WHOLE) -> None:
-        """Have a backend's interpreter be the one that has a fault."""
+        """Replace a backend's interpreter by one with a fault."""
         path = self.folder / f"{backend}-{fault}"
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tests/faulty_worker.py"}" {fault} "$@"\n')
         path.chmod(0o755)
@@ -93,7 +93,7 @@ class Parity:
         )
 
     def end(self, process: subprocess.Popen[str], reports: str = "report") -> Run:
-        """Wait for the command, and check what is so after every run: no traceback, and reports that are whole."""
+        """Wait for the command, check that there is no traceback, and read its reports."""
         try:
             out, error = process.communicate(timeout=60)
         finally:
@@ -115,7 +115,7 @@ class Parity:
         return found
 
     def processes(self) -> list[psutil.Process]:
-        """Return all processes that a run has started, whoever their parent is by now."""
+        """Return all processes that a run has started, also those whose parent has gone."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -130,11 +130,11 @@ class Parity:
             time.sleep(0.05)
 
     def check_nothing_is_left(self) -> None:
-        self.wait_until(lambda: not self.processes(), "processes are left", 5)
+        self.wait_until(lambda: not self.processes(), "processes are still running", 5)
         assert list(self.temporary.iterdir()) == []
 
-    def asked(self, backend: str) -> list[Path]:
-        """Return the requests that a backend has been sent."""
+    def requests(self, backend: str) -> list[Path]:
+        """Return the request files of a backend."""
         return list(self.temporary.glob(f"rosetta-*/{backend}/request*.json"))
 
 
@@ -146,8 +146,8 @@ def parity(tmp_path: Path) -> Iterator[Parity]:
         process.kill()
 
 
-def check_told(run: Run, backend: str) -> None:
-    """Check that the terminal and both files say the same of a backend's cells, each in one line."""
+def check_consistent(run: Run, backend: str) -> None:
+    """Check that the terminal, the JSON and the JUnit file have the same one-line detail for a backend's cells."""
     for cell in run.cells(backend):
         name = " ".join(filter(None, [cell["network"], cell["variant"], cell["check"], cell["dtype"]]))
         kind, message = run.junit[f"{backend} {name}"]
@@ -170,7 +170,7 @@ def check_others(run: Run, *faulty: str) -> None:
     }
 
 
-def test_whole_workers_agree(parity: Parity) -> None:
+def test_working_workers_pass(parity: Parity) -> None:
     for name in ("torch", "jax", "tf"):
         parity.have(name)
     run = parity.run("--backends", "torch,jax,tf", "--checks", "forward,gradients,training", "--optimizers", "sgd")
@@ -182,11 +182,11 @@ def test_whole_workers_agree(parity: Parity) -> None:
 
 DEAD = "was killed by SIGSEGV"
 NO_ANSWER = "gave no answer within 4 s and was ended"
-NO_JSON = "answered with what is no JSON object"
-OTHER = "answered another request than it was asked"
+NO_JSON = "sent no JSON object"
+OTHER = "answered another request than the one sent"
 
 ENDS = {
-    # How each ends: the status of its cells in float64 and in float32, and what is said of them.
+    # The status of the cells in float64 and float32, and their detail.
     "segfault": ("error", "error", DEAD),
     "abort": ("error", "error", "was killed by SIGABRT"),
     "die_in_float32": ("agree", "error", DEAD),
@@ -195,7 +195,7 @@ ENDS = {
     "out_of_memory": ("error", "error", "MemoryError"),
     "print_from_python": ("agree", "agree", ""),
     "print_from_c": ("agree", "agree", ""),
-    "print_among_the_answers": ("error", "error", f"{NO_JSON}: 'Downloading the model...'"),
+    "print_among_the_answers": ("error", "error", f"{NO_JSON} but 'Downloading the model...'"),
     "print_no_text": ("error", "error", NO_JSON),
     "half_an_answer": ("error", "error", NO_JSON),
     "answer_to_another_request": ("error", "error", OTHER),
@@ -207,8 +207,8 @@ ENDS = {
     "complain_in_color": ("error", "error", r"ended with status 9: \x1b[31mERROR\x1b[0m \x00 the device is lost"),
     "raise_an_error": ("error", "error", r"RuntimeError: a line \x1b[1mand another\x1b[0m \ud800 of many words"),
     "no_result": ("error", "error", "No such file"),
-    "truncated_result": ("error", "error", "gave nothing that can be compared: Error while deserializing header"),
-    "result_of_garbage": ("error", "error", "gave nothing that can be compared: Error while deserializing header"),
+    "truncated_result": ("error", "error", "wrote files that cannot be compared: Error while deserializing header"),
+    "result_of_garbage": ("error", "error", "wrote files that cannot be compared: Error while deserializing header"),
     "too_few": ("disagree", "disagree", "this tap is missing"),
     "too_many": ("disagree", "disagree", "this tap is not in the reference"),
     "nothing_at_all": ("disagree", "disagree", "this tap is missing"),
@@ -222,13 +222,13 @@ ENDS = {
 
 
 def by_threes(faults: Iterable[str]) -> list[list[str]]:
-    """Return faults three at a time: one run has one in torch, one in tf and one in mxnet."""
+    """Return groups of three faults: one for torch, one for tf and one for mxnet in the same run."""
     names = list(faults)
     return [names[i : i + 3] for i in range(0, len(names), 3)]
 
 
 def have_faults(parity: Parity, faults: list[str]) -> dict[str, str]:
-    """Have whole workers for jax and a faulty one for each of the others, and return these."""
+    """Install a working worker for jax and faulty ones for the others, and return the faulty ones."""
     faulty = dict(zip(("torch", "tf", "mxnet"), faults, strict=False))
     parity.have("jax")
     for backend, fault in faulty.items():
@@ -237,16 +237,16 @@ def have_faults(parity: Parity, faults: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("faults", by_threes(ENDS), ids=",".join)
-def test_a_fault_costs_its_own_cells_and_says_what_it_was(parity: Parity, faults: list[str]) -> None:
+def test_a_fault_fails_only_its_own_cells_and_gives_the_reason(parity: Parity, faults: list[str]) -> None:
     faulty = have_faults(parity, faults)
     run = parity.run("--backends", ",".join(["jax", *faulty]))
     for backend, fault in faulty.items():
-        *statuses, said = ENDS[fault]
+        *statuses, detail = ENDS[fault]
         assert [cell["status"] for cell in run.cells(backend)] == statuses, run.out
         for cell in run.cells(backend):
             if cell["status"] != "agree":
-                assert said in cell["detail"]
-        check_told(run, backend)
+                assert detail in cell["detail"]
+        check_consistent(run, backend)
     check_others(run, *faulty)
     found = {status for fault in faults for status in ENDS[fault][:2]}
     assert run.status == (1 if "disagree" in found else 3 if "error" in found else 0)
@@ -263,29 +263,29 @@ SILENT = {
 
 
 @pytest.mark.parametrize("faults", by_threes(SILENT), ids=",".join)
-def test_a_worker_that_is_silent_is_ended(parity: Parity, faults: list[str]) -> None:
+def test_a_silent_worker_is_ended(parity: Parity, faults: list[str]) -> None:
     faulty = have_faults(parity, faults)
-    # All may compute at once, so that none waits for another that is silent.
+    # All compute at the same time, so that none waits for a silent one.
     run = parity.run("--backends", ",".join(["jax", *faulty]), "--dtype", "float64", "--timeout", "4", "--jobs", "4")
     for backend, fault in faulty.items():
         (cell,) = run.cells(backend)
         assert cell["status"] == "error"
         assert SILENT[fault] in cell["detail"]
-        check_told(run, backend)
+        check_consistent(run, backend)
     check_others(run, *faulty)
     assert run.status == 3
 
 
 WRONG = ("disagree",) * 4
 LEARNING = {
-    # Status and reason of gradients in float64 and in float32, and of training in float64 and in float32.
+    # Status of gradients in float64 and float32, of training in float64 and float32, and the detail.
     "segfault": ("error", "error", "error", "error", DEAD),
     "die_in_float32": ("agree", "error", "agree", "error", DEAD),
-    "answer_without_an_envelope": ("agree", "agree", "agree", "agree", ""),
+    "answer_without_a_rounding_spread": ("agree", "agree", "agree", "agree", ""),
     "nan_in_the_backend": (*WRONG, ""),
     "infinity": (*WRONG, ""),
     "too_few": (*WRONG, "fc3.weight is missing"),
-    "too_many": (*WRONG, "fc3.weights was not asked for"),
+    "too_many": (*WRONG, "fc3.weights is unexpected"),
     "other_shape": (*WRONG, "fc3.weight has shape (10, 83), expected (10, 84)"),
     "other_dtype": (*WRONG, "expected float"),
     "off_by_a_thousandth": (*WRONG, ""),
@@ -293,26 +293,26 @@ LEARNING = {
 
 
 @pytest.mark.parametrize("fault", LEARNING)
-def test_a_fault_in_learning_costs_nobody_else(parity: Parity, fault: str) -> None:
+def test_a_fault_in_training_fails_only_its_own_cells(parity: Parity, fault: str) -> None:
     parity.have("torch", fault)
     parity.have("jax")
     parity.have("tf")
-    # Torch comes first, and so it is asked how far rounding alone leads, which all are then measured by.
+    # torch runs first, so that it measures the rounding spread for all.
     run = parity.run(
         "--backends", "torch,jax,tf", "--checks", "gradients,training", "--optimizers", "sgd", "--jobs", "1"
     )
-    *statuses, said = LEARNING[fault]
+    *statuses, detail = LEARNING[fault]
     assert [cell["status"] for cell in run.cells("torch")] == statuses, run.out
     for cell in run.cells("torch"):
         if cell["status"] != "agree":
-            assert said in cell["detail"]
+            assert detail in cell["detail"]
     check_others(run)
-    check_told(run, "torch")
+    check_consistent(run, "torch")
     assert run.status == (1 if "disagree" in statuses else 3 if "error" in statuses else 0)
 
 
-def test_what_one_was_to_measure_for_all_another_measures_when_it_died(parity: Parity) -> None:
-    parity.have("torch", "segfault_late")  # the first to be asked, and the last to be done
+def test_another_backend_measures_the_rounding_spread_if_the_first_one_died(parity: Parity) -> None:
+    parity.have("torch", "segfault_late")  # gets the first request and ends last
     parity.have("jax", "late")
     parity.have("tf", "late")
     arguments = ("--checks", "training", "--optimizers", "sgd", "--dtype", "float64", "--jobs", "3")
@@ -355,14 +355,14 @@ def test_an_interrupted_run_leaves_nothing(parity: Parity, signals: list[signal.
     parity.have("jax", "hang_with_a_daemon")
     process = parity.start("--backends", "torch,jax")
     try:
-        parity.wait_until(lambda: parity.asked("torch") and parity.asked("jax"), "the workers were never asked")
+        parity.wait_until(lambda: parity.requests("torch") and parity.requests("jax"), "the workers got no request")
         for number in signals:
             process.send_signal(number)
-            time.sleep(0.02)  # the second comes while the first is being obeyed
+            time.sleep(0.02)  # the second arrives while the first is being handled
         out, error = process.communicate(timeout=20)
     finally:
         process.kill()
-    # A second may come so late that Python does no more than end by it.
+    # A late second signal may end Python itself.
     assert process.returncode in {128 + signals[0], 128 + signals[-1], *(-number for number in signals[1:])}
     assert "Traceback" not in out + error
     assert "Exception" not in out + error
@@ -370,23 +370,23 @@ def test_an_interrupted_run_leaves_nothing(parity: Parity, signals: list[signal.
     assert {path.name for path in parity.folder.iterdir()} == {"tmp", "torch-hang", "jax-hang_with_a_daemon"}
 
 
-def test_the_workers_of_a_run_that_was_killed_end_by_themselves(parity: Parity) -> None:
+def test_the_workers_of_a_killed_run_end_by_themselves(parity: Parity) -> None:
     parity.have("torch", "hang")
     parity.have("jax", "hang_with_a_child")
     process = parity.start("--backends", "torch,jax")
     try:
-        parity.wait_until(lambda: parity.asked("torch") and parity.asked("jax"), "the workers were never asked")
+        parity.wait_until(lambda: parity.requests("torch") and parity.requests("jax"), "the workers got no request")
     finally:
         process.kill()
         process.communicate()
-    parity.wait_until(lambda: not parity.processes(), "processes are left", 10)
+    parity.wait_until(lambda: not parity.processes(), "processes are still running", 10)
 
 
-def test_a_worker_that_is_killed_from_outside_costs_its_cell(parity: Parity) -> None:
+def test_a_worker_killed_from_outside_fails_only_its_cell(parity: Parity) -> None:
     parity.have("torch", "hang")
     parity.have("jax")
     process = parity.start("--backends", "torch,jax", "--dtype", "float64")
-    parity.wait_until(lambda: parity.asked("torch"), "the worker was never asked")
+    parity.wait_until(lambda: parity.requests("torch"), "the worker got no request")
     for child in psutil.Process(process.pid).children():
         if child.cmdline()[-1] == "torch":
             child.kill()
@@ -400,7 +400,7 @@ def test_a_worker_that_is_killed_from_outside_costs_its_cell(parity: Parity) -> 
 
 @pytest.fixture
 def absent() -> str:
-    """A framework that is not installed beside this interpreter: no interpreter has all four."""
+    """A framework that this interpreter does not have; none has all four."""
     return next(name for name in FRAMEWORKS if not all(importlib.util.find_spec(m) for m in registry.get(name).modules))
 
 
@@ -408,7 +408,7 @@ def check_missing(run: Run, backend: str) -> None:
     assert run.report["backends"][backend]["status"] == "missing"
     assert {cell["status"] for cell in run.cells(backend)} == {"missing"}
     assert f"backend {backend} is not installed" in run.out
-    check_told(run, backend)
+    check_consistent(run, backend)
     check_others(run, backend)
     assert run.status == 3
 
@@ -419,15 +419,15 @@ def test_an_interpreter_without_the_framework_is_missing(parity: Parity) -> None
     check_missing(parity.run("--backends", "torch,jax"), "torch")
 
 
-def test_a_framework_that_is_nowhere_is_missing_also_where_none_is_named(parity: Parity, absent: str) -> None:
+def test_a_framework_that_is_not_installed_is_missing_by_default_too(parity: Parity, absent: str) -> None:
     for name in FRAMEWORKS:
         if name != absent:
             parity.have(name)
-    # A copy, which has no tox environments.
+    # A copy has no tox environments.
     shutil.copytree(ROOT / "common", parity.folder / "common", ignore=shutil.ignore_patterns("__pycache__"))
     parity.environment["PYTHONPATH"] = str(parity.folder)
     run = parity.run()
-    assert [cell["backend"] for cell in run.report["results"]] == [*FRAMEWORKS, *FRAMEWORKS]  # in either dtype
+    assert [cell["backend"] for cell in run.report["results"]] == [*FRAMEWORKS, *FRAMEWORKS]  # in both dtypes
     check_missing(run, absent)
 
 

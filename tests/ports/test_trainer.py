@@ -13,7 +13,7 @@ from common.errors import BackendError
 from common.optimizers import OptimizerConfig, update
 from common.parity import finite_differences
 from common.parity.gradients import biases_before_normalization
-from common.parity.tolerances import QUOTIENT
+from common.parity.tolerances import MAX_QUOTIENT_ERROR
 from common.reference.loss import cross_entropy
 
 pytestmark = pytest.mark.port
@@ -108,7 +108,7 @@ def test_gradients_are_the_derivatives_of_the_references_loss(backend, name: str
     errors = finite_differences.disagreements(
         finite_differences.derivatives(network, tensors, x, labels, directions=1), {**tensors, "input": x}, by_name
     )
-    assert max(errors.values()) < QUOTIENT, errors
+    assert max(errors.values()) < MAX_QUOTIENT_ERROR, errors
 
 
 def test_the_statistics_move_once_with_the_gradients(backend) -> None:

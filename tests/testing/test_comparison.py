@@ -1,4 +1,4 @@
-"""Models that are not of the catalog, held to each other: in this process, with the framework of `--backend`."""
+"""Tests of comparing user models, in this process, with the framework of `--backend`."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def workers() -> Iterator[Workers]:
 
 
 @pytest.fixture
-def held(own: ModuleType, backend_name: str, workers: Workers) -> Callable[..., Report]:
-    """Hold the framework's network to itself as it is with another setting."""
+def compared(own: ModuleType, backend_name: str, workers: Workers) -> Callable[..., Report]:
+    """Return a function that compares the framework's network with itself under other settings."""
 
-    def compared(reference: Port | None = None, names: dict[str, str] | None = None, **settings: Any) -> Report:
+    def run(reference: Port | None = None, names: dict[str, str] | None = None, **settings: Any) -> Report:
         options = {
             name: settings.pop(name) for name in ("checks", "dtypes", "weights", "flattened") if name in settings
         }
@@ -53,7 +53,7 @@ def held(own: ModuleType, backend_name: str, workers: Workers) -> Callable[..., 
         options = {"flattened": FLATTENED, "labels": LABELS, "dtypes": ["float64"], "workers": workers} | options
         return compare(reference or Port(backend_name, own.make, names=own.NAMES), candidate, IMAGES, **options)
 
-    return compared
+    return run
 
 
 def findings(report: Report) -> str:
@@ -61,18 +61,18 @@ def findings(report: Report) -> str:
 
 
 @pytest.mark.port
-def test_a_network_agrees_with_its_definition(held: Callable[..., Report]) -> None:
-    report = held(FUNCTION, checks=["forward", "gradients"])
+def test_a_network_agrees_with_its_definition(compared: Callable[..., Report]) -> None:
+    report = compared(FUNCTION, checks=["forward", "gradients"])
     assert report.exit_status() == 0, table(report)
     assert report.summary()["agree"] == 2
-    compared = {error.tap for error in report.cells[0].errors}
-    assert compared >= {"conv1", "bn1", "conv2", "fc1", "logits"}
+    taps = {error.tap for error in report.cells[0].errors}
+    assert taps >= {"conv1", "bn1", "conv2", "fc1", "logits"}
     assert {error.input for error in report.cells[1].errors} == {"training", "derivative"}
 
 
 @pytest.mark.port
-def test_a_network_agrees_with_itself_in_every_check_and_dtype(held: Callable[..., Report]) -> None:
-    report = held(dtypes=["float64", "float32"])
+def test_a_network_agrees_with_itself_in_every_check_and_dtype(compared: Callable[..., Report]) -> None:
+    report = compared(dtypes=["float64", "float32"])
     assert report.exit_status() == 0, table(report)
     assert [cell.check for cell in report.cells] == ["forward", "forward", "gradients", "gradients", "training"]
     assert "gradient of fc1.weight" in {error.tap for error in report.cells[2].errors}
@@ -80,8 +80,8 @@ def test_a_network_agrees_with_itself_in_every_check_and_dtype(held: Callable[..
 
 
 @pytest.mark.port
-def test_its_own_weights(held: Callable[..., Report]) -> None:
-    assert held(weights="reference", checks=["forward"]).exit_status() == 0
+def test_the_references_own_weights_can_be_used(compared: Callable[..., Report]) -> None:
+    assert compared(weights="reference", checks=["forward"]).exit_status() == 0
 
 
 MISTAKES = {
@@ -93,26 +93,28 @@ MISTAKES = {
 
 @pytest.mark.port
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(held: Callable[..., Report], mistake: str, backend_name: str) -> None:
-    settings, check, tap, said = MISTAKES[mistake]
-    if backend_name == "torch" and mistake == "activation":  # which is a layer there
-        tap, said = "7", "7 hands on what it is given, unchanged; expected ReLU"
-    report = held(checks=[check], **settings)
+def test_a_mistake_is_named(compared: Callable[..., Report], mistake: str, backend_name: str) -> None:
+    settings, check, tap, message = MISTAKES[mistake]
+    if backend_name == "torch" and mistake == "activation":  # ReLU is a layer there
+        tap, message = "7", "7 returns its input unchanged; expected ReLU"
+    report = compared(checks=[check], **settings)
     assert report.exit_status() == 1
     assert report.cells[0].first_divergence.tap == tap, table(report)
-    assert said in findings(report)
+    assert message in findings(report)
 
 
 @pytest.mark.port
-def test_a_mistake_is_seen_against_a_function(held: Callable[..., Report]) -> None:
-    report = held(FUNCTION, checks=["forward"], epsilon=1e-5)
+def test_a_mistake_is_found_by_comparing_with_a_function(compared: Callable[..., Report]) -> None:
+    report = compared(FUNCTION, checks=["forward"], epsilon=1e-5)
     assert report.exit_status() == 1
     assert report.cells[0].first_divergence.tap == "bn1"
 
 
 @pytest.mark.port
-def test_a_flattened_image_that_nobody_spoke_of(held: Callable[..., Report], backend_name: str) -> None:
-    report = held(FUNCTION, checks=["forward"], flattened={})
+def test_a_flattened_image_must_be_declared_for_channels_last_frameworks(
+    compared: Callable[..., Report], backend_name: str
+) -> None:
+    report = compared(FUNCTION, checks=["forward"], flattened={})
     if backend_name in ("torch", "mxnet"):
         assert report.exit_status() == 0
     else:
@@ -120,51 +122,51 @@ def test_a_flattened_image_that_nobody_spoke_of(held: Callable[..., Report], bac
 
 
 @pytest.mark.port
-def test_a_layer_that_is_called_by_another_ones_name(
-    held: Callable[..., Report], own: ModuleType, backend_name: str
+def test_a_misnamed_layer_is_listed_in_the_error(
+    compared: Callable[..., Report], own: ModuleType, backend_name: str
 ) -> None:
     wrong = {path: {"fc1": "dense1"}.get(name, name) for path, name in own.NAMES.items()}
-    with pytest.raises(WeightsError, match=r"- fc1\.weight, - fc1\.bias, \+ dense1\.weight, \+ dense1\.bias; give its"):
-        held(names=wrong)
+    with pytest.raises(WeightsError, match=r"- fc1\.weight, - fc1\.bias, \+ dense1\.weight, \+ dense1\.bias; map own"):
+        compared(names=wrong)
 
 
 @pytest.mark.port
-def test_two_layers_of_one_name(held: Callable[..., Report], own: ModuleType) -> None:
+def test_two_layers_with_one_name_are_refused(compared: Callable[..., Report], own: ModuleType) -> None:
     wrong = {path: {"fc1": "fc2"}.get(name, name) for path, name in own.NAMES.items()}
     with pytest.raises(BackendError, match=r"makes fc2\.\w+ of both"):
-        held(names=wrong)
+        compared(names=wrong)
 
 
 @pytest.mark.port
-def test_a_name_of_nothing(held: Callable[..., Report], own: ModuleType) -> None:
+def test_a_name_for_an_unknown_layer_is_refused(compared: Callable[..., Report], own: ModuleType) -> None:
     with pytest.raises(BackendError, match="there is no layer of the model 'nowhere'"):
-        held(names={**own.NAMES, "nowhere": "conv9"})
+        compared(names={**own.NAMES, "nowhere": "conv9"})
 
 
 @pytest.mark.port
 @pytest.mark.parametrize(
-    ("flattened", "said"),
+    ("flattened", "message"),
     [
         ({"fc9": (8, 3, 4)}, "no dense layer"),
         ({"conv1": (8, 3, 4)}, "no dense layer"),
         ({"fc1": (8, 3)}, "of 96 numbers"),
     ],
 )
-def test_an_image_that_cannot_be_read(held: Callable[..., Report], flattened: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        held(flattened=flattened)
+def test_a_wrong_flattened_image_is_refused(compared: Callable[..., Report], flattened: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compared(flattened=flattened)
 
 
 @pytest.mark.port
-def test_weights_by_name_are_checked(held: Callable[..., Report], tmp_path: Path) -> None:
+def test_weights_by_name_are_checked(compared: Callable[..., Report], tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"- conv1\.weight"):
-        held(weights={"fc2.bias": np.zeros(5)})
+        compared(weights={"fc2.bias": np.zeros(5)})
     with pytest.raises(WeightsError, match="neither random, reference nor a file"):
-        held(weights=tmp_path / "none.safetensors")
+        compared(weights=tmp_path / "none.safetensors")
 
 
 @pytest.mark.port
-def test_a_model_that_raises_is_one_line(backend_name: str, port: ModuleType) -> None:
+def test_an_exception_of_a_model_becomes_one_line(backend_name: str, port: ModuleType) -> None:
     def broken() -> None:
         raise RuntimeError("no such\nthing")
 
@@ -173,7 +175,7 @@ def test_a_model_that_raises_is_one_line(backend_name: str, port: ModuleType) ->
 
 
 @pytest.mark.port
-def test_a_disagreement_fails_the_assertion(own: ModuleType, backend_name: str, workers: Workers) -> None:
+def test_assert_same_fails_if_the_models_differ(own: ModuleType, backend_name: str, workers: Workers) -> None:
     right, wrong = (Port(backend_name, make, names=own.NAMES) for make in (own.make, partial(own.make, epsilon=1e-5)))
     options = {"flattened": FLATTENED, "dtypes": ["float64"], "workers": workers}
     assert_same(right, right, IMAGES, **options)
@@ -193,7 +195,7 @@ def refused(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         (refused(x=IMAGES[0, 0, 0]), r"`x` has shape \(16,\)"),
         (refused(x=np.full((2, 3), np.nan)), "finite"),
@@ -204,12 +206,12 @@ def refused(**changes: Any) -> dict[str, Any]:
         (refused(checks=["gradients"], labels=None), "need `labels`"),
         (refused(checks=[]), "one or more"),
         (refused(dtypes=["float16"]), "no dtype 'float16'; did you mean"),
-        (refused(checks=["gradients"]), "computes forward only"),
+        (refused(checks=["gradients"]), "has no gradients"),
         (refused(), "two functions of arrays have no layers"),
     ],
 )
-def test_a_wrong_request_is_refused(request_: dict[str, Any], said: str) -> None:
-    with pytest.raises(RosettaError, match=said) as refusal:
+def test_a_wrong_request_is_refused(request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(RosettaError, match=message) as refusal:
         compare(**request_)
     assert isinstance(refusal.value, (ConfigError, InputError))
 
@@ -223,7 +225,7 @@ def test_a_wrong_port_is_refused() -> None:
         Port("torch", "a:b", names={"features.0": 1})
 
 
-def test_a_framework_that_is_absent_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_framework_that_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     absent = "torch" if importlib.util.find_spec("mxnet") else "mxnet"
     monkeypatch.setenv(f"ROSETTA_PYTHON_{absent.upper()}", sys.executable)
     port = Port(absent, f"own_{absent}:make", folder=OWN)
@@ -237,13 +239,13 @@ def test_a_framework_that_is_absent_is_missing(monkeypatch: pytest.MonkeyPatch, 
 FACTORIES = {
     "own_numpy": "must be 'module:attribute'",
     "own_numpy:netwrk": "no attribute of own_numpy 'netwrk'; did you mean network",
-    "own_numpy:np": "is no function or class",
+    "own_numpy:np": "must name a function or class",
     "own_nowhere:make": "No module named 'own_nowhere'",
 }
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_a_factory_that_is_none(factory: str) -> None:
+def test_a_wrong_factory_is_refused(factory: str) -> None:
     with pytest.raises(BackendError, match=FACTORIES[factory]):
         compare(Port("numpy", factory, folder=OWN), FUNCTION, IMAGES)
 
@@ -286,14 +288,14 @@ def test_the_pytest_plugin(backend_name: str, tmp_path: Path) -> None:
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    said = ended.stdout
-    assert ended.returncode == 1, said + ended.stderr
-    assert "3 failed, 1 passed" in said
-    assert "bn1 behaves as with an epsilon of 1e-05; expected 0.001 (forward f64)" in said
-    assert "`labels` has shape (9,) and dtype int64; expected (2,) of integers" in said
-    assert f"backend {other} is not installed" in said
-    assert "Traceback" not in said
-    assert "1 agree, 1 disagree, 1 missing" in said.rpartition("= parity =")[2]
+    message = ended.stdout
+    assert ended.returncode == 1, message + ended.stderr
+    assert "3 failed, 1 passed" in message
+    assert "bn1 behaves as with an epsilon of 1e-05; expected 0.001 (forward f64)" in message
+    assert "`labels` has shape (9,) and dtype int64; expected (2,) of integers" in message
+    assert f"backend {other} is not installed" in message
+    assert "Traceback" not in message
+    assert "1 pass, 1 disagree, 1 missing" in message.rpartition("= parity =")[2]
     results = json.loads((tmp_path / "all.json").read_text())["results"]
     assert [(cell["network"], cell["status"]) for cell in results] == [
         ("test_right", "agree"),
@@ -305,7 +307,7 @@ def test_the_pytest_plugin(backend_name: str, tmp_path: Path) -> None:
     assert "expected 0.001" in page
 
 
-def test_the_plugin_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_the_plugin_refuses_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",

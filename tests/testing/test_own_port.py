@@ -1,4 +1,4 @@
-"""The documented example of somebody's own port, every framework in its own environment."""
+"""Tests of the documented example of comparing own ports, each framework in its own environment."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def run(*arguments: object, folder: Path) -> str:
     return ended.stdout
 
 
-def test_the_first_try_prints_what_the_page_shows(tmp_path: Path) -> None:
-    said = [line.rstrip() for line in run(EXAMPLE / "first_try.py", folder=tmp_path).rstrip().splitlines()]
+def test_the_example_prints_the_output_in_the_docs(tmp_path: Path) -> None:
+    printed = [line.rstrip() for line in run(EXAMPLE / "first_try.py", folder=tmp_path).rstrip().splitlines()]
     page = (ROOT / "docs" / "own_port.md").read_text()
     shown = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
     # The last line ends with how long it took.
-    assert said[:-1] == shown[:-1]
-    assert said[-1].startswith("5 disagree in")
+    assert printed[:-1] == shown[:-1]
+    assert printed[-1].startswith("5 disagree in")
 
 
-def test_every_port_is_the_network(tmp_path: Path) -> None:
+def test_all_ports_of_the_example_pass(tmp_path: Path) -> None:
     html = tmp_path / "report.html"
-    said = run("-m", "pytest", EXAMPLE, "-p", "no:cacheprovider", "--parity-html", html, folder=tmp_path)
-    assert "4 passed" in said, said
-    assert "18 agree" in said
+    printed = run("-m", "pytest", EXAMPLE, "-p", "no:cacheprovider", "--parity-html", html, folder=tmp_path)
+    assert "4 passed" in printed, printed
+    assert "18 pass" in printed
     page = html.read_text()
     assert "only tf make has" in page
     assert "test_port_is_torchs_network[gluon]" in page

@@ -1,4 +1,4 @@
-"""The reference behind the Backend protocol. It computes in float64, whatever dtype is asked for."""
+"""The NumPy reference as a Backend; it always computes in float64."""
 
 from __future__ import annotations
 

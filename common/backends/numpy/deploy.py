@@ -1,4 +1,4 @@
-"""The reference as an execution path: how long the same arithmetic takes without a framework."""
+"""The NumPy reference as an execution path for benchmarks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["session", "set_threads", "training_step"]
 
 
 def set_threads(count: int) -> None:
-    """Let matrix products use so many threads."""
+    """Set the number of threads of matrix products."""
     threadpool_limits(count)
 
 
 class _Session:
-    """The network as it is written, in float64."""
+    """A `common.backends.sessions.Session` of the reference, in float64."""
 
     def __init__(self, model: Sequential) -> None:
         self._model = model
@@ -38,10 +38,7 @@ class _Session:
 
 
 def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, device: str = "cpu") -> _Session:
-    """Return a session.
-
-    Raises ConfigError for a path that is not this package's, BackendError for another device than the processor.
-    """
+    """Return a session. Raises ConfigError for an unknown path, BackendError for a device other than the CPU."""
     if path != "numpy":
         raise unknown("execution path of NumPy", path, ("numpy",))
     if device != "cpu":
@@ -52,5 +49,5 @@ def session(network: Network, tensors: Mapping[str, np.ndarray], path: str, devi
 
 
 def training_step(*_: object) -> NoReturn:
-    """Raise ConfigError: the reference knows no way back."""
+    """Raise ConfigError: the reference has no backward pass."""
     raise ConfigError("the NumPy reference computes forward only; train with one of torch, jax, tf, mxnet")

@@ -1,4 +1,4 @@
-"""Functions of NumPy arrays behind the Backend protocol: somebody's own account of what a network computes."""
+"""A user's function of NumPy arrays as a Backend."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["Backend", "Function"]
 
 
 class Function:
-    """`compute(x, weights)`, which gives the output, or a mapping of taps that ends with it, and the weights.
+    """A function `compute(x, weights)` together with its weights.
 
-    A function that takes `training` is told of it by that name.
+    It returns the output, or a mapping of taps whose last entry is the output. A parameter `training` is set if it has
+    one.
     """
 
     network: Network
@@ -39,13 +40,13 @@ class Function:
         found = self.compute(np.asarray(x, self.dtype), self.tensors, **options)
         taps = dict(found) if isinstance(found, Mapping) else {"logits": found}
         if not taps:
-            raise ConfigError("the function gave an empty mapping; expected taps by name, the output last")
+            raise ConfigError("the function returned an empty mapping; expected taps by name, the output last")
         taps["logits"] = taps.pop("logits") if "logits" in taps else taps.pop(list(taps)[-1])
         return {name: np.asarray(values) for name, values in taps.items()}
 
 
 class Backend:
-    """NumPy, as `common.backends.protocol.Backend`. Functions compute forward only, and have no layers to look into."""
+    """A `common.backends.protocol.Backend` of functions, which have a forward pass only and no layers."""
 
     container = "function"
 
@@ -85,4 +86,4 @@ class Backend:
 
 
 def _forward_only() -> ConfigError:
-    return ConfigError("a function of arrays computes forward only; ask for `checks=['forward']`")
+    return ConfigError("a function of arrays computes forward only; request `checks=['forward']`")

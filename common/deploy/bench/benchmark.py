@@ -23,7 +23,7 @@ from typing import Any
 
 from common import json_records
 from common.backends import environments, launch, registry
-from common.backends.processes import MissingBackendError
+from common.backends.launch import MissingBackendError
 from common.catalog import Network
 from common.deploy import tolerance
 from common.deploy.bench import machine

@@ -1,8 +1,8 @@
-"""Checks of what happens in training: gradients, and whole runs.
+"""Common base of the checks in training mode: gradients and training runs.
 
-The reference computes forward only. What it says of training is every tap, the moved statistics, and derivatives of the
-loss by central differences. Beyond that the frameworks are held to one another: to the median over all of them, entry
-by entry, which a single one that is wrong cannot move beyond the others.
+The reference has no backward pass. It gives the taps and the updated running statistics in training mode, and
+derivatives of the loss by finite differences. Gradients and runs are compared with the elementwise median over all
+frameworks: a single wrong one cannot move the median beyond the range of the others.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from common.weights import DTypeName
 __all__ = ["TrainingModeCase", "elementwise_median", "reduced_for_training"]
 
 
-_SIZES = {"alexnet": (67, 67), "nin": (67, 67), "vgg": (32, 32), "densenet": (65, 65)}
-_SIZE = (33, 33)
-"""Input sizes at which a network that is usually larger learns, so that all of them take minutes: the smallest that
-alexnet and nin can have, and otherwise such that the last stage still has pixels to choose from."""
+_REDUCED_SIZES = {"alexnet": (67, 67), "nin": (67, 67), "vgg": (32, 32), "densenet": (65, 65)}
+_REDUCED_SIZE = (33, 33)
+"""Input sizes of networks in training checks, by family, and for all others: small enough for minutes, not hours.
+
+alexnet and nin get their smallest possible input; in the others the last stage still has several pixels.
+"""
 
 
 def reduced_for_training(network: Network) -> Network:
-    """Return the network as it learns here: without dropout, and at a small input unless one was asked for."""
+    """Return the network without dropout and, unless its input size was configured, at a small input."""
     if isinstance(network, ExternalNetwork):
         return network
     settings = network.settings()
@@ -44,16 +46,16 @@ def reduced_for_training(network: Network) -> Network:
     if "dropout" in settings:
         changed["dropout"] = 0.0
     usual = catalog.get(network.name).settings()["input_size"]
-    size = _SIZES.get(network.family, _SIZE)
+    size = _REDUCED_SIZES.get(network.family, _REDUCED_SIZE)
     if settings["input_size"] == usual and min(usual) > max(size):
         changed["input_size"] = list(size)
     return catalog.get(network.name, **{**settings, **changed}) if changed else network
 
 
 def elementwise_median(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the entry by entry median: a sorting network, since np.median takes ten times as long.
+    """Return the elementwise median; NaN counts only where all are NaN.
 
-    Where one has no number, another's stands for it, so that whoever broke down draws nobody along.
+    A sorting network, because np.median takes ten times as long.
     """
     middle = np.empty(arrays[0].shape, np.result_type(*arrays))
     for target, *ranked in blocks([middle, *arrays]):
@@ -66,77 +68,82 @@ def elementwise_median(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _median(arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the entry by entry median of each tensor, over those that give it the shape that most of them do."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
+    """Return the elementwise median of each tensor, over the arrays of its most common shape."""
+    by_name: dict[str, list[np.ndarray]] = {}
     for tensors in arrays:
         for name, values in tensors.items():
-            shapes.setdefault(name, []).append(values.shape)
-    return {
-        name: elementwise_median([a[name] for a in arrays if name in a and a[name].shape == statistics.mode(found)])
-        for name, found in shapes.items()
-    }
+            by_name.setdefault(name, []).append(values)
+    medians = {}
+    for name, candidates in by_name.items():
+        shape = statistics.mode(each.shape for each in candidates)
+        medians[name] = elementwise_median([each for each in candidates if each.shape == shape])
+    return medians
 
 
 class TrainingModeCase(Case):
-    """What gradients and runs have in common."""
+    """Common base of GradientCase and TrainingCase."""
 
     batch = 4
     copies = 6
 
     def __init__(self, network: Network, settings: Settings, folder: Path, variant: str = "") -> None:
         super().__init__(reduced_for_training(network), settings, folder, variant)
-        self._claimed: dict[DTypeName, str] = {}
+        self._measured_by: dict[DTypeName, str] = {}
         self.rounding_spread: dict[DTypeName, dict[str, float]] = {}
 
     scales: Mapping[str, str]
-    """As for `differences`."""
+    """The other tensor whose size also scales a tensor's error; see `perturbation.differences`."""
     has_truth: ClassVar[bool] = False
-    """Whether somebody's gradients and runs are the truth, and not the median of all."""
+    """Whether one model's gradients and runs are the truth, rather than the median of all."""
 
-    def _claims(self, name: str, dtype: DTypeName) -> bool:
-        """Return whether this backend is to measure what rounding alone does: the first that gets here."""
+    def _measures_spread(self, name: str, dtype: DTypeName) -> bool:
+        """Return whether this backend measures the effect of rounding: the first one that asks."""
         with self.lock:
-            return self._claimed.setdefault(dtype, name) == name
+            return self._measured_by.setdefault(dtype, name) == name
 
     def cell(self, worker: Any, name: str, dtype: DTypeName) -> Cell:
         cell = super().cell(worker, name, dtype)
-        with self.lock:  # so that another measures what it did not
-            self._claimed = {
-                key: who for key, who in self._claimed.items() if who != name or key in self.rounding_spread
+        with self.lock:  # another backend measures it if this one failed to
+            self._measured_by = {
+                key: who for key, who in self._measured_by.items() if who != name or key in self.rounding_spread
             }
         return cell
 
-    def measured(self, dtype: DTypeName, answer: Mapping[str, Any], errors: Iterable[TapError]) -> None:
-        """Note what rounding alone does, if a backend measured it that is not wrong itself and found numbers."""
-        found = answer.get("envelope")
+    def set_rounding_spread(self, dtype: DTypeName, answer: Mapping[str, Any], errors: Iterable[TapError]) -> None:
+        """Keep the measured effect of rounding, if it is finite and the backend that measured it has no errors."""
+        found = answer.get("rounding_spread")
         if not found or not isinstance(found, dict) or first_divergence(errors) is not None:
             return
         if all(isinstance(error, (int, float)) and math.isfinite(error) for error in found.values()):
             with self.lock:
                 self.rounding_spread[dtype] = found
 
-    def measurements(self) -> list[tuple[DTypeName, DTypeName]]:
-        """Return of which dtype it is to be measured what rounding does, and in which it is asked for."""
+    def spread_dtypes(self) -> list[tuple[DTypeName, DTypeName]]:
+        """Return pairs: dtype whose rounding is measured, dtype of the request that measures it."""
         raise NotImplementedError
 
-    def again(self) -> Iterator[tuple[str, DTypeName]]:
-        for dtype, asked in self.measurements():
+    def to_repeat(self) -> Iterator[tuple[str, DTypeName]]:
+        for dtype, requested in self.spread_dtypes():
             for cell in self.cells:
-                if dtype not in self.rounding_spread and cell.dtype == asked and cell.status in ("agree", "vacuous"):
-                    yield cell.backend, asked
+                if (
+                    dtype not in self.rounding_spread
+                    and cell.dtype == requested
+                    and cell.status in ("agree", "vacuous")
+                ):
+                    yield cell.backend, requested
 
     def limit(self, dtype: DTypeName, name: str) -> Limit:
-        """Return how far something may be from the frameworks' median."""
+        """Return the limit of a tensor's distance from the frameworks' median."""
         raise NotImplementedError
 
     def read(self, name: str, dtype: DTypeName) -> dict[str, np.ndarray]:
-        """Return what one backend wrote."""
+        """Return the tensors that one backend wrote."""
         return map_safetensors(self.outputs[name, dtype]["result"])[1]
 
     def truth(self, select: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Return the median over the frameworks, in float64 where there is that; empty where there is nobody.
+        """Return the median over the frameworks, in float64 if available; empty if none has finished.
 
-        Those that are known to be wrong have no say in it, unless all are.
+        Frameworks already known to differ are left out, unless all do.
         """
         wrong = {(cell.backend, cell.dtype) for cell in self.cells if cell.status == "disagree"}
         keys = [key for key in self.outputs if key not in wrong] or list(self.outputs)
