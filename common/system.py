@@ -5,14 +5,28 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
-__all__ = ["processors"]
+__all__ = ["keep_freed_memory", "peak_memory", "processors"]
 
 
 def processors() -> int:
     """Return how many processors this process may use."""
     # Only Linux can say which; elsewhere it is all there are.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """Return the peak resident memory of this process in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # On Linux `ru_maxrss` starts at the memory that the parent process used when it started this one.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 _M_TRIM_THRESHOLD = -1

@@ -23,7 +23,7 @@ from common.errors import ConfigError, InputError, InterruptedRunError
 from common.terminal import console, with_progress
 
 if TYPE_CHECKING:
-    from common.deploy.bench.history import Found
+    from common.deploy.bench.history import LatestResults
     from common.deploy.recommend.rank import Recommendation
 
 __all__ = ["recommend"]
@@ -128,7 +128,7 @@ def _check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
             check_writable(path)
 
 
-def _in_run(path: Path, network: Network, device: str, batch: int, threads: int | None) -> Found:
+def _in_run(path: Path, network: Network, device: str, batch: int, threads: int | None) -> LatestResults:
     """Return what a run measured. Raises InputError, with what else it measured, where it is nothing such."""
     from common.deploy.bench import history
 
@@ -143,11 +143,11 @@ def _in_run(path: Path, network: Network, device: str, batch: int, threads: int 
     return found
 
 
-def _in_history(path: Path | None, network: Network, device: str, batch: int, threads: int | None) -> Found:
+def _in_history(path: Path | None, network: Network, device: str, batch: int, threads: int | None) -> LatestResults:
     """Return what a history holds that was measured on this machine, or else measure it now, and add it there."""
     from common.deploy.bench import history, machine
 
-    path, here = path or _default_history(), machine.describe()
+    path, here = path or history.default_path(), machine.describe()
     found = history.from_history(path, network, device, batch, threads, here)
     if found is None:
         _measure(path, network, device, batch, threads)
@@ -155,13 +155,6 @@ def _in_history(path: Path | None, network: Network, device: str, batch: int, th
     if found is None:
         raise InputError(f"{network.name} has no path that can be measured on {device}; choose another --device")
     return found
-
-
-def _default_history() -> Path:
-    import platformdirs
-
-    # Where `rosetta bench` keeps it; its own module brings what takes longer to import than all of this verb.
-    return platformdirs.user_data_path("rosetta") / "bench.jsonl"
 
 
 def _measure(path: Path, network: Network, device: str, batch: int, threads: int | None) -> None:

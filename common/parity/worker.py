@@ -12,7 +12,6 @@ import gc
 import importlib.metadata
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -34,6 +33,7 @@ from common.parity import patched_import, perturbation, training_runs
 from common.parity.external_model import ExternalBackend, resolve
 from common.parity.gradients import gradient_scales
 from common.reference.loss import cross_entropy
+from common.system import peak_memory
 
 __all__ = ["main"]
 
@@ -41,9 +41,6 @@ Request = dict[str, Any]
 
 _ENDS = ("input", "output")
 """What a file of calls says of each layer."""
-
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes; what systems count peak memory in differs."""
 
 
 class Server:
@@ -82,7 +79,7 @@ class Server:
             "id": request["id"],
             "status": "ok",
             "seconds": time.perf_counter() - start,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT,
+            "peak_bytes": peak_memory(),
             **result,
         }
 

@@ -29,14 +29,12 @@ from common.deploy import tolerance
 from common.deploy.bench import machine
 from common.deploy.bench import timing as figures
 from common.deploy.bench.inputs import Materials, size_on_disk, without_dropout
-from common.deploy.bench.results import Cold, Interval, Measurement, Mode, Run, Status
+from common.deploy.bench.results import SCHEMA, Cold, Interval, Measurement, Mode, Run, Status
 from common.deploy.bench.worker import Outcome, Request
 from common.deploy.execution_paths import ExecutionPath
 from common.errors import BackendError, RosettaError
 
-__all__ = ["SCHEMA", "Case", "Settings", "cases", "run", "select"]
-
-SCHEMA = 1
+__all__ = ["Case", "Settings", "cases", "run", "select"]
 
 Rates = dict[str, float]
 """By number of threads."""

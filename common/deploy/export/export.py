@@ -24,6 +24,7 @@ from common.deploy import tolerance
 from common.deploy.execution_paths import PATHS
 from common.deploy.export import formats
 from common.deploy.export.formats import Format, check_any_size
+from common.deploy.relative_error import relative_error
 from common.errors import BackendError, ConfigError, DisagreementError, InputError, unknown
 from common.files import check_writable, sha256_of
 from common.images import noise_batch, real_batch
@@ -225,7 +226,7 @@ def _verify(network: Network, wanted: ExportRequest, manifest: Path, folder: Pat
             answers = _served(manifest, kind, server, np.concatenate(list(inputs.values())), folder)
             for name, answer, truth in zip(inputs, np.split(answers, len(inputs)), truths, strict=True):
                 off: dict[str, Any] = {
-                    "error": tolerance.error(answer, truth),
+                    "error": relative_error(answer, truth),
                     "tolerance": tolerance.tolerance(sized, len(truth), wanted.dtype),
                     "input": name,
                     "images": len(truth),

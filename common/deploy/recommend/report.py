@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.backends import registry
 from common.catalog import Network
-from common.deploy.bench.history import Found
+from common.deploy.bench.history import LatestResults
 from common.deploy.bench.results import Measurement
 from common.deploy.execution_paths import PATHS, ExecutionPath
 from common.deploy.export.formats import FORMATS
@@ -45,7 +45,7 @@ class Advice:
     """What was asked, what was found for it, and what comes of that."""
 
     network: Network
-    found: Found
+    found: LatestResults
     constraints: Constraints
     objective: Objective
     result: Recommendation

@@ -29,7 +29,7 @@ from common.cli.main import main
 from common.deploy import tolerance
 from common.deploy.bench import benchmark, energy, history, install_size, machine, plots, tables, timing
 from common.deploy.bench.inputs import Materials, size_on_disk
-from common.deploy.bench.results import Cold, Interval, Measurement, Run
+from common.deploy.bench.results import SCHEMA, Cold, Interval, Measurement, Run
 from common.deploy.execution_paths import PATHS, get
 from common.errors import BackendError, InputError
 from common.images import real_batch
@@ -441,7 +441,7 @@ def run_of(*measurements: Measurement, when: str = "2026-01-01T00:00:00+00:00", 
         "memory_gb_per_s": {"2": 20.0},
         **other,
     }
-    return Run(benchmark.SCHEMA, when, described, {}, {}, measurements)
+    return Run(SCHEMA, when, described, {}, {}, measurements)
 
 
 def test_a_run_is_read_as_it_was_written() -> None:
@@ -634,7 +634,7 @@ def test_pictures_are_written_of_what_was_measured(tmp_path: Path) -> None:
         (["lenet", "--plot", "absent/plots"], "there is no folder absent"),
         (["lenet", "--history", "absent/h.jsonl"], "there is no folder absent"),
         (["lenet", "--history", "damaged.jsonl", "--compare"], "line 1"),
-        (["lenet", "--history", "notes.txt"], "no history of `rosetta bench`"),
+        (["lenet", "--history", "notes.txt"], "not a history of `rosetta bench`"),
     ],
 )
 def test_a_request_that_is_wrong_is_one_line_before_any_work(

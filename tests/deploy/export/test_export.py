@@ -23,6 +23,7 @@ from common.deploy import tolerance
 from common.deploy.export import export
 from common.deploy.export.export import ExportRequest, Preprocessing, manifest_path
 from common.deploy.export.formats import FORMATS
+from common.deploy.relative_error import relative_error
 from common.errors import BackendError, DisagreementError
 
 SERVING = ROOT / "common" / "deploy" / "serving"
@@ -187,7 +188,7 @@ def test_the_tolerance_of_fewer_bits_is_as_many_roundings() -> None:
 
 @pytest.mark.parametrize("found", [np.full((2, 3), np.nan), np.zeros((2, 2)), np.full((2, 3), np.inf)])
 def test_what_is_no_answer_is_infinitely_wrong(found: np.ndarray) -> None:
-    assert tolerance.error(found, np.ones((2, 3))) == float("inf")
+    assert relative_error(found, np.ones((2, 3))) == float("inf")
 
 
 # With every framework and runtime.
@@ -234,7 +235,7 @@ def test_an_export_is_verified_and_described(
     subprocess.run(command, check=True, capture_output=True)
     truth = reference.build(MIXED)
     reference.load(truth, weights.read(mixed).tensors)
-    assert tolerance.error(np.load(tmp_path / "y.npy"), truth(x)) < 1e-4
+    assert relative_error(np.load(tmp_path / "y.npy"), truth(x)) < 1e-4
 
 
 FEWER_BITS = {

@@ -392,7 +392,7 @@ def of(measurement: Measurement, **changes: Any) -> Measurement:
     return dataclasses.replace(measurement, **changes)
 
 
-def found_in(folder: Path, *lines: Run, threads: int | None = None, batch: int = 1) -> history.Found | None:
+def found_in(folder: Path, *lines: Run, threads: int | None = None, batch: int = 1) -> history.LatestResults | None:
     path = folder / "bench.jsonl"
     path.write_text("".join(f"{history.dumps(run)}\n" for run in lines))
     return history.from_history(path, get("resnet18"), "cpu", batch, threads, MACHINE)
@@ -445,8 +445,14 @@ def test_no_history_holds_nothing(tmp_path: Path) -> None:
     assert history.from_history(tmp_path / "none.jsonl", get("lenet"), "cpu", 1, None, MACHINE) is None
 
 
-def test_the_history_is_where_the_benchmark_keeps_it() -> None:
-    assert recommend_command._default_history() == history.default_path()
+def test_without_an_option_the_history_of_the_benchmark_is_read(tmp_path: Path, monkeypatch) -> None:
+    from common.deploy.bench import machine
+
+    history.append(tmp_path / "bench.jsonl", a_run(*SAMPLE))
+    monkeypatch.setattr(history, "default_path", lambda: tmp_path / "bench.jsonl")
+    monkeypatch.setattr(machine, "describe", lambda: MACHINE)
+    found = recommend_command._in_history(None, get("resnet18"), "cpu", 1, None)
+    assert len(found.measurements) == len(SAMPLE)
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------
@@ -575,20 +581,20 @@ def text_of(**changes: Any) -> str:
 
 REFUSED = {
     "no file": (None, [], "bench.json: no such file"),
-    "not JSON": ("{", [], "bench.json: not JSON"),
-    "not text": (b"\xff\xfe\x00", [], "bench.json: no text"),
-    "a list": ("[]", [], "bench.json: no run of `rosetta bench`: it has no `schema`"),
-    "another schema": (text_of(schema=2), [], "measurements of schema 2; expected 1"),
-    "no measurements": (text_of(measurements=None), [], "it has no `measurements`"),
+    "not JSON": ("{", [], "bench.json: not a run of `rosetta bench`: "),
+    "not text": (b"\xff\xfe\x00", [], "bench.json: not a run of `rosetta bench`: 'utf-8' codec can't decode"),
+    "a list": ("[]", [], "bench.json: not a run of `rosetta bench`: "),
+    "another schema": (text_of(schema=2), [], "its `schema` is 2; expected 1"),
+    "no measurements": (text_of(measurements=None), [], "`measurements`"),
     "a measurement without its path": (
         text_of(measurements=[{"network": "resnet18", "mode": "inference", "device": "cpu", "batch": 1}]),
         [],
-        "no whole run of `rosetta bench`: it has no `",
+        "not a run of `rosetta bench`: ",
     ),
     "a measurement of a network that cannot be": (
         text_of(measurements=[dataclasses.asdict(of(SAMPLE[0], config={"num_classes": -1}))]),
         [],
-        "a measurement of no network of this version",
+        "this version has no such network as was measured",
     ),
     "nothing of that network": (text_of(), ["lenet"], "holds no inference of lenet"),
     "nothing of that batch": (text_of(), ["--batch", 7], "with batch 7, cpu; it holds batch 1, 2 threads, cpu"),
@@ -620,7 +626,7 @@ def test_a_line_of_a_history_that_is_none_is_named(rosetta, tmp_path: Path) -> N
     (tmp_path / "h.jsonl").write_text(history.dumps(a_run(*SAMPLE)) + '\n{"network": "resnet18", \n')
     result = rosetta("recommend", "resnet18", "--history", "h.jsonl")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("rosetta: h.jsonl, line 2: not JSON")
+    assert result.stderr.startswith("rosetta: h.jsonl, line 2: not a run of `rosetta bench`: ")
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=lambda path: path.name)
