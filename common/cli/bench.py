@@ -17,9 +17,9 @@ from common.cli.options import (
     check_choice,
     config_option,
     example,
-    network_of,
     parse_config,
     parse_list,
+    read_weights,
 )
 from common.errors import ConfigError, InputError
 from common.terminal import console, print_fitted, with_progress
@@ -27,6 +27,7 @@ from common.terminal import console, print_fitted, with_progress
 if TYPE_CHECKING:
     from common.deploy.bench.results import Run
     from common.deploy.execution_paths import ExecutionPath
+    from common.weights import WeightsFile
 
 __all__ = ["bench"]
 
@@ -56,8 +57,10 @@ def _chosen(backends: str | None, paths: str | None) -> list[ExecutionPath]:
     return found
 
 
-def _networks(names: Sequence[str], config: str | None, weights_path: Path | None) -> list[Network]:
-    """Return the networks to measure, or the one that a weights file is of."""
+def _networks(
+    names: Sequence[str], config: str | None, weights_path: Path | None
+) -> tuple[list[Network], WeightsFile | None]:
+    """Return the networks to measure, and the weights file, if one is given."""
     from common import reference
 
     if not names:
@@ -67,10 +70,11 @@ def _networks(names: Sequence[str], config: str | None, weights_path: Path | Non
     for network in found:
         reference.describe(network)
     if weights_path is None:
-        return found
+        return found, None
     if len(found) > 1:
         raise ConfigError(f"--weights {weights_path} are of one network; name that one alone")
-    return [network_of(weights_path, names[0], config)]
+    file = read_weights(weights_path, names[0], config)
+    return [file.network], file
 
 
 def _list_paths() -> None:
@@ -198,13 +202,14 @@ def bench(
     check_choice("device", options["device"], DEVICES)
     counts = _numbers("--threads", threads) if threads is not None else [processors()]
     _check_threads(counts)
+    measured, weights = _networks(networks, config, weights_path)
     settings = Settings(
         batches=_numbers("--batch", batch),
         threads=counts,
         modes=parse_list("--mode", mode, _MODES, "mode"),  # type: ignore[arg-type]  # it checks them
         paths=_chosen(backends, paths),
-        networks=_networks(networks, config, weights_path),
-        weights=weights_path,
+        networks=measured,
+        weights=weights,
         **options,
     )
     every = cases(settings)

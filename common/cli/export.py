@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.cli.options import example, network_of
+from common.cli.options import example, read_weights
 from common.deploy.export.formats import FORMATS
 from common.errors import ConfigError, InputError
 
@@ -71,8 +71,9 @@ def export(
     with ATEN_CPU_CAPABILITY=avx2 set, for those without AVX-512 too.
     """
     from common.deploy.export import formats
-    from common.deploy.export.export import ExportRequest, Preprocessing, check, manifest_path
+    from common.deploy.export.export import ExportRequest, check
     from common.deploy.export.export import export as write
+    from common.deploy.export.manifest import Preprocessing, manifest_path
 
     kind = formats.get(format_name)
     check(output, force)
@@ -83,26 +84,25 @@ def export(
         experiment, checkpoint = trained(weights_path)
         preprocessing = Preprocessing(experiment.mean, experiment.std)
         weights_path = checkpoint.path / "weights.safetensors"
-    entry = network_of(weights_path, network, None)
-    wanted = ExportRequest(
-        weights_path,
+    weights = read_weights(weights_path, network, None)
+    request = ExportRequest(
+        weights,
         kind.name,
         dtype,
         backend,
         _batch(batch),
         _any_size(size),
         preprocessing,
-        None if calibration is None else _images(calibration, entry, dtype),
+        None if calibration is None else _images(calibration, weights.network, dtype),
     )
-    manifest = write(wanted, output, force)
-    versions = manifest["made_by"]
-    made_by = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "rosetta")
+    manifest = write(request, output, force)
+    made_by = ", ".join(f"{name} {version}" for name, version in manifest.made_by.items() if name != "rosetta")
     megabytes = sum(file.stat().st_size for file in _files(output)) / 1e6
-    click.echo(f"{output}: {kind.about} of {entry.name}, {dtype}, {megabytes:,.1f} MB, by {made_by}")
-    for server, found in manifest["verified"].items():
+    click.echo(f"{output}: {kind.about} of {manifest.network}, {dtype}, {megabytes:,.1f} MB, by {made_by}")
+    for server, found in (manifest.verified or {}).items():
         click.echo(
-            f"verified with {server} on {found['input']}: off by {found['error']:.1e} of the largest logit, of "
-            f"{found['tolerance']:.1e} at most"
+            f"verified with {server} on {found.input}: off by {found.error:.1e} of the largest logit, of "
+            f"{found.tolerance:.1e} at most"
         )
     click.echo(f"{manifest_path(output)}: names, shapes, preprocessing, versions, hashes")
     return 0

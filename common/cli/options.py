@@ -14,6 +14,7 @@ from common.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from common.catalog import Network
+    from common.weights import WeightsFile
 
 __all__ = [
     "BACKENDS",
@@ -33,6 +34,7 @@ __all__ = [
     "network_of",
     "parse_config",
     "parse_list",
+    "read_weights",
     "seed_option",
 ]
 
@@ -103,16 +105,22 @@ def check_choice(kind: str, given: str, known: Sequence[str]) -> None:
         raise unknown(kind, given, known)
 
 
-def network_of(path: Path, name: str, config: str | None) -> Network:
-    """Return the network that a weights file is of. Raises ConfigError where it is not the one that was asked for."""
+def read_weights(path: Path, name: str, config: str | None) -> WeightsFile:
+    """Read a weights file. Raises ConfigError if it is of another network or configuration than given."""
     from common import catalog, weights
 
-    asked, found = catalog.get(name, **parse_config(config)), weights.read(path).network
+    file = weights.read(path)
+    asked, found = catalog.get(name, **parse_config(config)), file.network
     if found.family != asked.family or (config is not None and found.config != asked.config):
         raise ConfigError(
             f"{path}: weights of {found.name} {found.config_json()}; asked for was {asked.name} {asked.config_json()}"
         )
-    return found
+    return file
+
+
+def network_of(path: Path, name: str, config: str | None) -> Network:
+    """Return the network of a weights file. Raises ConfigError as `read_weights` does."""
+    return read_weights(path, name, config).network
 
 
 config_option = click.option("--config", metavar="JSON", help="Override the catalog: JSON, or the path of a JSON file.")

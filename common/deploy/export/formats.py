@@ -1,11 +1,11 @@
-"""The artifacts that a network can be exported to: who makes each, who serves it, and what it can express."""
+"""Artifact formats: which ports write each, which runtimes serve it, which dtypes it supports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from common.catalog import Network
 from common.errors import ConfigError, unknown
@@ -13,16 +13,16 @@ from common.errors import ConfigError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FORMATS", "Export", "Format", "Signature", "get"]
+__all__ = ["FORMATS", "Export", "Format", "Signature", "check_any_size", "get"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of artifact.
+    """An artifact format.
 
-    `makers`: which ports make it, by backend, each with the environment that this takes; the first is what one gets
-    unless asked. `servers`: the modules of `common.deploy.serving` that load it again; `environment` holds what they
-    import. `dtypes`: what weights and activations may be kept in. `folder`: whether it is a folder of files.
+    `makers`: the backends that can write it, each with the environment that this needs; the first is the default.
+    `servers`: the modules of `common.deploy.serving` that load it; `environment` has what they import. `dtypes`: of
+    weights and activations. `folder`: whether the artifact is a folder.
     """
 
     name: str
@@ -96,11 +96,11 @@ def get(name: str) -> Format:
 
 @dataclass(frozen=True)
 class Export:
-    """What is asked of a port's `export(network, tensors, request) -> Signature`, of `<package>.export`.
+    """The request to a port's `export(network, tensors, request) -> Signature`, in `<package>.export`.
 
-    `path` does not exist yet: the file, or the folder, to write. `batch` and `size` (height, width) are None where any
-    is to do. `dtype` is one of the format's; the weights come in float64 where it is that, else in float32.
-    `calibration`: real images (N, C, H, W) of float32, for whole numbers.
+    `path`: the file or folder to write; it does not exist yet. `batch` and `size` (height, width): None for any.
+    `dtype`: one of the format's; the weights are float64 if it is float64, otherwise float32. `calibration`: real
+    images (N, C, H, W) in float32, for int8.
     """
 
     format: str
@@ -113,26 +113,27 @@ class Export:
 
 @dataclass(frozen=True)
 class Signature:
-    """What an artifact calls its input and output, the layout of its images, and who made it, by name and version.
+    """What a port reports about an artifact that it wrote.
 
-    `processor`: its `machine` and `vectors` where it was compiled for one, and runs on no lesser; else nothing.
+    `input` and `output`: their names in the artifact. `layout`: of the input, NCHW or NHWC. `versions`: of the
+    libraries that wrote it. `processor`: the `machine` and `vectors` that compiled code needs; empty if portable.
     """
 
     input: str
     output: str
-    layout: str
-    versions: Mapping[str, str]
-    processor: Mapping[str, str] = field(default_factory=dict)
+    layout: Literal["NCHW", "NHWC"]
+    versions: dict[str, str]
+    processor: dict[str, str] = field(default_factory=dict)
 
 
 def check_any_size(network: Network) -> None:
-    """Raise ConfigError where a network's weights fit one size of image, since it flattens images into features."""
+    """Raise ConfigError if a network takes only one image size, because it flattens feature maps."""
     from common import reference
 
     height, width = network.config.input_size
     other = network.configured(input_size=(2 * height, 2 * width))
     if reference.describe(other).manifest != reference.describe(network).manifest:
         raise ConfigError(
-            f"{network.name} flattens images into features, so its weights fit one size of them; "
-            f"give the size ({height}x{width} as it is configured) in place of any"
+            f"{network.name} flattens feature maps, so it takes one image size; "
+            f"use its configured size ({height}x{width}) instead of any"
         )

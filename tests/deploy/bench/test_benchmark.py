@@ -28,7 +28,7 @@ from common.backends import environments, launch
 from common.cli.main import main
 from common.deploy import tolerance
 from common.deploy.bench import benchmark, energy, history, install_size, machine, plots, tables, timing
-from common.deploy.bench.inputs import Materials, size_on_disk
+from common.deploy.bench.inputs import Inputs, size_on_disk
 from common.deploy.bench.results import SCHEMA, Cold, Interval, Measurement, Run
 from common.deploy.execution_paths import PATHS, get
 from common.errors import BackendError, InputError
@@ -97,14 +97,14 @@ def test_a_percentile_is_of_all_samples_together() -> None:
 
 def test_the_reference_answers_in_parts_what_it_answers_at_once(tmp_path: Path) -> None:
     network = catalog.get("bn_lenet")
-    materials = Materials(tmp_path, [network], [2, 6], None)
+    inputs = Inputs(tmp_path, [network], [2, 6], None)
     model = reference.build(network)
     reference.load(model, weights.initialize(network, "probe", 0))
     images = real_batch(network, 6).astype(np.float32)
     for batch in (2, 6):
-        assert np.array_equal(np.load(materials.images(network, batch)), images[:batch])
+        assert np.array_equal(np.load(inputs.images(network, batch)), images[:batch])
         expected = model(images[:batch].astype(np.float64))
-        found = np.load(materials.expected(network, "inference", batch))
+        found = np.load(inputs.expected(network, "inference", batch))
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,8 +22,9 @@ from common import catalog, images, reference, weights
 from common.backends import environments, launch
 from common.deploy import tolerance
 from common.deploy.export import export
-from common.deploy.export.export import ExportRequest, Preprocessing, manifest_path
+from common.deploy.export.export import ExportRequest
 from common.deploy.export.formats import FORMATS
+from common.deploy.export.manifest import Input, Manifest, Output, Preprocessing, Verification, manifest_path
 from common.deploy.relative_error import relative_error
 from common.errors import BackendError, DisagreementError
 
@@ -148,7 +150,7 @@ def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: P
         (("--to", "onnx", "--dtype", "float64"), "onnx holds float32; torch-export or torch-aot or "),
         (("--dtype", "float12"), "there is no dtype 'float12'"),
         (("--batch", "0"), "--batch 0: expected a number from 1 to 4096, or any"),
-        (("--size", "any"), "lenet flattens images into features"),
+        (("--size", "any"), "lenet flattens feature maps, so it takes one image size"),
         (("--size", "3"), "--size 3: expected fixed or any"),
         (("--calibration", "."), "--calibration is for --dtype int8"),
         (("--to", "litert", "--dtype", "int8", "--calibration", "none"), "no such folder"),
@@ -175,7 +177,7 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(rosetta, w: Path, tmp_pat
 def test_an_environment_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch, w: Path, tmp_path) -> None:
     monkeypatch.setattr(environments, "find_environment", lambda name, modules: None)
     with pytest.raises(BackendError, match=r"environment runtimes .*install it with `tox run --notest -e runtimes`"):
-        export.export(ExportRequest(w, "onnx"), tmp_path / "a.onnx")
+        export.export(ExportRequest(weights.read(w), "onnx"), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == [w]
 
 
@@ -189,6 +191,37 @@ def test_the_tolerance_of_fewer_bits_is_as_many_roundings() -> None:
 @pytest.mark.parametrize("found", [np.full((2, 3), np.nan), np.zeros((2, 2)), np.full((2, 3), np.inf)])
 def test_what_is_no_answer_is_infinitely_wrong(found: np.ndarray) -> None:
     assert relative_error(found, np.ones((2, 3))) == float("inf")
+
+
+def test_a_manifest_is_json_with_these_fields_and_reads_back() -> None:
+    manifest = Manifest(
+        format="torch-aot",
+        dtype="float32",
+        path="a.pt2",
+        files={"a.pt2": "00"},
+        network="lenet",
+        config={"num_classes": 10},
+        weights="11",
+        input=Input("x", (None, 1, 28, 28), "NCHW", "float32"),
+        output=Output("y", (None, 10), "float32"),
+        preprocessing=Preprocessing((0.5,), (0.25,)),
+        server="exported_program",
+        processor={"machine": "x86_64", "vectors": "AVX2"},
+        backend="torch",
+        made_by={"torch": "2.13.0"},
+        made="2026-01-01T00:00:00+00:00",
+        verified={"exported_program": Verification(1e-7, 1e-5, "digits", 3)},
+        runtime={"torch": "2.13.0"},
+    )
+    record = json.loads(json.dumps(manifest.record()))
+    assert msgspec.convert(record, Manifest) == manifest
+    fields = "schema format dtype path files network config weights input output preprocessing server processor "
+    assert list(record) == (fields + "backend made_by made verified runtime").split()
+    assert record["input"] == {"name": "x", "shape": [None, 1, 28, 28], "layout": "NCHW", "dtype": "float32"}
+    assert record["output"] == {"name": "y", "shape": [None, 10], "dtype": "float32"}
+    assert record["preprocessing"] == {"range": [0, 1], "mean": [0.5], "std": [0.25]}
+    portable = dataclasses.replace(manifest, processor=None, verified=None, runtime=None).record()
+    assert set(record) - set(portable) == {"processor", "verified", "runtime"}
 
 
 # With every framework and runtime.
@@ -211,9 +244,11 @@ def test_an_export_is_verified_and_described(
         monkeypatch.setenv(variable, str(scratch))
     output = tmp_path / f"a{FORMATS[kind].suffix}"
     preprocessing = Preprocessing((0.5,), (0.25,))
-    manifest = export.export(ExportRequest(mixed, kind, backend=backend, batch=2, preprocessing=preprocessing), output)
+    request = ExportRequest(weights.read(mixed), kind, backend=backend, batch=2, preprocessing=preprocessing)
+    returned = export.export(request, output)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([output.name, f"{output.name}.manifest.json"])
-    assert json.loads(manifest_path(output).read_text()) == manifest
+    manifest = json.loads(manifest_path(output).read_text())
+    assert json.loads(json.dumps(returned.record())) == manifest
     assert manifest["weights"] == hashlib.sha256(mixed.read_bytes()).hexdigest()
     assert manifest["config"] == json.loads(MIXED.config_json())
     assert manifest["preprocessing"] == {"range": [0, 1], "mean": [0.5], "std": [0.25]}
@@ -257,23 +292,19 @@ FEWER_BITS = {
 def test_fewer_bits_are_verified_too(backend: str, case: str, dtype: str, tmp_path: Path) -> None:
     network, output = FEWER_BITS[case], tmp_path / "a.tflite"
     weights.write(tmp_path / "w", network, weights.initialize(network, "probe", 0, "float32"))
-    manifest = export.export(ExportRequest(tmp_path / "w", "litert", dtype, backend, batch=2), output)
-    (found,) = manifest["verified"].values()
-    # A float32 in disguise would be nearer than that.
-    assert 1e-5 < found["error"] <= found["tolerance"]
+    request = ExportRequest(weights.read(tmp_path / "w"), "litert", dtype, backend, batch=2)
+    (result,) = export.export(request, output).verified.values()
+    # float32 would be more accurate than that.
+    assert 1e-5 < result.error <= result.tolerance
 
 
 @pytest.mark.across
-def test_what_disagrees_is_not_written(monkeypatch, mixed: Path, tmp_path: Path) -> None:
-    read = weights.read
-
-    def other(path: Path) -> weights.WeightsFile:
-        found = read(path)
-        return dataclasses.replace(found, tensors={name: tensor * 1.001 for name, tensor in found.tensors.items()})
-
-    monkeypatch.setattr(weights, "read", other)  # in this process, which holds the artifact to them
+def test_an_inaccurate_artifact_is_not_written(mixed: Path, tmp_path: Path) -> None:
+    file = weights.read(mixed)
+    # The artifact is made from the file, and compared with the reference on these tensors.
+    other = dataclasses.replace(file, tensors={name: tensor * 1.001 for name, tensor in file.tensors.items()})
     with pytest.raises(DisagreementError, match=r"not written: .* run by onnx_runtime on digits, is off by .* at most"):
-        export.export(ExportRequest(mixed, "onnx"), tmp_path / "a.onnx")
+        export.export(ExportRequest(other, "onnx"), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,7 +312,7 @@ def test_what_disagrees_is_not_written(monkeypatch, mixed: Path, tmp_path: Path)
 def test_a_compiler_that_is_missing_is_named(monkeypatch, mixed: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BackendError, match=r"^torch cannot make torch-aot: torch finds no C\+\+ compiler; install g"):
-        export.export(ExportRequest(mixed, "torch-aot"), tmp_path / "a.pt2")
+        export.export(ExportRequest(weights.read(mixed), "torch-aot"), tmp_path / "a.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
