@@ -1,4 +1,4 @@
-"""The ways to run a network, each with the environment that it runs in and what must be installed for it."""
+"""Execution paths: the ways to run a network, with the environment and the packages that each needs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["PATHS", "ExecutionPath", "get"]
 class ExecutionPath:
     """One way to run a network.
 
-    `backend`: whose port it runs, or whose artifact. `environment`: the tox environment that holds what it imports.
-    `needs`: what pip must be asked for where it is deployed. `format`: the artifact that it serves, None where it runs
-    the port's own code; `server`: the module of `common.deploy.serving` that does. `dtype`: what the artifact's weights
-    are kept in. `trains`: whether it can take training steps. `module`: what stands for the port's `deploy`, of a
-    network that the port does not hold. `proven`: whether that is the reference's, so that its answers must be.
+    `backend`: the port that it runs, or that exports its artifact. `environment`: the tox environment with its imports.
+    `needs`: the packages to install where it is deployed. `format`: the artifact that it serves, None if it runs the
+    port's code. `server`: the module of `common.deploy.serving` that loads the artifact. `dtype`: of the artifact's
+    weights. `trains`: whether it supports training steps. `module`: a module to use in place of the port's `deploy`,
+    for models that are not ports. `proven`: whether its output must agree with the reference.
     """
 
     name: str
@@ -49,20 +49,20 @@ _ONLY_CPU = ("cpu",)
 PATHS = _named(
     (
         ExecutionPath("numpy", "numpy", "numpy", ("numpy",), "the reference, in float64", devices=_ONLY_CPU),
-        ExecutionPath("torch-eager", *_TORCH, "the port as it is written", trains=True),
-        ExecutionPath("torch-channels-last", *_TORCH, "folded, channels last in memory", trains=True),
-        ExecutionPath("torch-compile", *_TORCH, "torch.compile: inductor, frozen", trains=True),
-        ExecutionPath("torch-winograd", *_TORCH, "the same, wide 3x3 convolutions by Winograd's algorithm"),
+        ExecutionPath("torch-eager", *_TORCH, "the port's code, eager", trains=True),
+        ExecutionPath("torch-channels-last", *_TORCH, "batch norm folded, channels last in memory", trains=True),
+        ExecutionPath("torch-compile", *_TORCH, "torch.compile with inductor, weights frozen", trains=True),
+        ExecutionPath("torch-winograd", *_TORCH, "the same, with Winograd convolution for wide 3x3 layers"),
         *(
             ExecutionPath(name, *_TORCH, about, format=name, server="exported_program", devices=devices)
             for name, about, devices in (
                 ("torch-export", "a torch.export program", ("cpu", "gpu")),
-                ("torch-aot", "the same, compiled by AOTInductor: inductor, frozen", _ONLY_CPU),
-                ("torch-aot-winograd", "the same, wide 3x3 convolutions by Winograd's algorithm", _ONLY_CPU),
+                ("torch-aot", "the same, compiled ahead of time by AOTInductor", _ONLY_CPU),
+                ("torch-aot-winograd", "the same, with Winograd convolution for wide 3x3 layers", _ONLY_CPU),
             )
         ),
-        ExecutionPath("jax-jit", *_JAX, "the port, compiled by XLA", trains=True),
-        ExecutionPath("jax-deploy", *_JAX, "folded, its weights constants to XLA"),
+        ExecutionPath("jax-jit", *_JAX, "the port's code, compiled by XLA", trains=True),
+        ExecutionPath("jax-deploy", *_JAX, "batch norm folded, weights as constants in XLA"),
         ExecutionPath(
             "jax-stablehlo",
             "jax",
@@ -72,12 +72,12 @@ PATHS = _named(
             format="stablehlo",
             server="stable_hlo",
         ),
-        ExecutionPath("tf-eager", *_TF, "the port as it is written", trains=True),
-        ExecutionPath("tf-function", *_TF, "tf.function: folded and frozen", trains=True),
-        ExecutionPath("tf-xla", *_TF, "tf.function through XLA: folded and frozen", trains=True),
+        ExecutionPath("tf-eager", *_TF, "the port's code, eager", trains=True),
+        ExecutionPath("tf-function", *_TF, "tf.function: batch norm folded, weights frozen", trains=True),
+        ExecutionPath("tf-xla", *_TF, "tf.function with XLA: batch norm folded, weights frozen", trains=True),
         ExecutionPath("tf-savedmodel", *_TF, "a SavedModel's signature", format="saved-model", server="saved_model"),
-        ExecutionPath("mxnet-imperative", *_MXNET, "the port as it is written", trains=True),
-        ExecutionPath("mxnet-hybrid", *_MXNET, "folded, hybridized with static memory", trains=True),
+        ExecutionPath("mxnet-imperative", *_MXNET, "the port's code, eager", trains=True),
+        ExecutionPath("mxnet-hybrid", *_MXNET, "batch norm folded, hybridized with static memory", trains=True),
         ExecutionPath("mxnet-onednn", *_MXNET, "fused by MXNet's oneDNN subgraphs", devices=_ONLY_CPU),
         ExecutionPath(
             "mxnet-symbol",
@@ -123,7 +123,7 @@ PATHS = _named(
         ),
     )
 )
-"""In the order in which tables show them."""
+"""In the order of the tables."""
 
 
 def get(name: str) -> ExecutionPath:

@@ -1,6 +1,7 @@
-"""What must be installed for something to run, and how large that is: asked of the environment that holds it.
+"""Installed size of distributions with all their dependencies.
 
-`python -m common.deploy.bench.install_size DISTRIBUTION...` prints JSON: `bytes` and `versions`.
+`python -m common.deploy.bench.install_size DISTRIBUTION...` prints JSON with `bytes` and `versions`, for the
+environment that runs it.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ __all__ = ["closure", "size"]
 
 
 def closure(needs: Iterable[str]) -> dict[str, metadata.Distribution]:
-    """Return by name the distributions that requirements ask for, and all that these ask for in turn.
+    """Return the required distributions and all their dependencies, by name.
 
-    Raises PackageNotFoundError where one of `needs` is not installed.
+    Raises PackageNotFoundError if one of `needs` is not installed.
     """
     found: dict[str, metadata.Distribution] = {}
-    asked = [Requirement(need) for need in needs]
-    for requirement in asked:
+    pending = [Requirement(need) for need in needs]
+    for requirement in pending:
         found[canonicalize_name(requirement.name)] = metadata.distribution(requirement.name)
     seen: set[tuple[str, str]] = set()
-    while asked:
-        requirement = asked.pop()
+    while pending:
+        requirement = pending.pop()
         name = canonicalize_name(requirement.name)
         for extra in requirement.extras | {""}:
             if (name, extra) in seen:
@@ -36,21 +37,21 @@ def closure(needs: Iterable[str]) -> dict[str, metadata.Distribution]:
             try:
                 found.setdefault(name, metadata.distribution(name))
             except metadata.PackageNotFoundError:
-                continue  # installed without its dependencies: nothing of it takes room
+                continue  # not installed, so it takes no space
             for text in found[name].requires or ():
-                wanted = Requirement(text)
-                if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
-                    asked.append(wanted)
+                dependency = Requirement(text)
+                if dependency.marker is None or dependency.marker.evaluate({"extra": extra}):
+                    pending.append(dependency)
     return dict(sorted(found.items()))
 
 
 def size(distributions: Iterable[metadata.Distribution]) -> int:
-    """Return how many bytes distributions take, as their records say: without what Python compiles later."""
+    """Return the bytes of distributions, as their RECORD files list them: without compiled bytecode."""
     return sum(file.size or 0 for each in distributions for file in each.files or ())
 
 
 def main(needs: Iterable[str]) -> int:
-    """Print what `needs` take and their versions; status 3 where one is not installed."""
+    """Print the size and the versions; exit status 3 if a distribution is not installed."""
     try:
         found = closure(needs)
     except metadata.PackageNotFoundError as error:
