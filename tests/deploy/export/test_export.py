@@ -1,4 +1,4 @@
-"""`rosetta export`: what is refused, what is verified, and that the folder that serves artifacts runs by itself."""
+"""`rosetta export`: refused requests, verification, manifests, and the standalone serving folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERVING = ROOT / "common" / "deploy" / "serving"
 NETWORK = catalog.get("lenet")
 MIXED = catalog.get("resnet", arch=[[1, 8], [1, 16]], input_size=[33, 38], in_channels=2)
 
-# A runtime that needs nothing but NumPy: an artifact is a matrix, and the answer its product with the images.
+# A runtime that needs only NumPy: the artifact is a matrix, and the output its product with the images.
 SERVER = """
 import numpy as np
 
@@ -66,15 +66,15 @@ def w(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The serving folder copied to where nothing else is, with a server of its own, and an artifact."""
+    """A copy of the serving folder with a server of its own, and an artifact: run it on images."""
     folder = tmp_path / "elsewhere"
     shutil.copytree(SERVING, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "matrix.py").write_text(SERVER)
     matrix = np.arange(12.0).reshape(6, 2)
     np.save(tmp_path / "a.npy", matrix)
     digest = hashlib.sha256((tmp_path / "a.npy").read_bytes()).hexdigest()
-    given = {"shape": [2, 3, 1, 2], "layout": "NCHW"}
-    manifest = {"path": "a.npy", "files": {"a.npy": digest}, "server": "matrix", "input": given}
+    images = {"shape": [2, 3, 1, 2], "layout": "NCHW"}
+    manifest = {"path": "a.npy", "files": {"a.npy": digest}, "server": "matrix", "input": images}
     (tmp_path / "a.manifest.json").write_text(json.dumps(manifest))
 
     def run(x: np.ndarray, *options: str) -> subprocess.CompletedProcess[str]:
@@ -93,13 +93,13 @@ def served(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def test_the_folder_that_serves_runs_wherever_it_is_copied(served, tmp_path: Path) -> None:
+def test_the_serving_folder_runs_after_being_copied_elsewhere(served, tmp_path: Path) -> None:
     x = np.arange(24.0).reshape(4, 3, 1, 2)
     assert served(x).returncode == 0
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), x.reshape(4, 6) @ np.arange(12.0).reshape(6, 2))
 
 
-def test_an_artifact_that_was_altered_is_refused(served, tmp_path: Path) -> None:
+def test_an_altered_or_missing_artifact_is_refused(served, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((6, 2)))
     result = served(np.zeros((2, 3, 1, 2)))
     assert result.returncode == 1
@@ -120,14 +120,14 @@ def test_an_artifact_that_was_altered_is_refused(served, tmp_path: Path) -> None
         (np.full((2, 3, 1, 2), "a"), "holds <U1 of shape (2, 3, 1, 2); the artifact takes numbers of (N, 3, 1, 2)"),
     ],
 )
-def test_what_are_no_images_for_it_is_refused(served, tmp_path: Path, x: np.ndarray, message: str) -> None:
+def test_images_of_another_shape_or_dtype_are_refused(served, tmp_path: Path, x: np.ndarray, message: str) -> None:
     result = served(x)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert message in result.stderr
     assert not (tmp_path / "y.npy").exists()
 
 
-def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: Path) -> None:
+def test_an_unknown_server_or_a_missing_runtime_is_reported(served, tmp_path: Path) -> None:
     x = np.zeros((2, 3, 1, 2))
     assert served(x, "--server", "nothing").stderr.startswith(
         "there is no server nothing; there are exported_program, "
@@ -135,11 +135,28 @@ def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: P
     (tmp_path / "elsewhere" / "lacking.py").write_text("import no_such_runtime.api\n")
     result = served(x, "--server", "lacking")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert result.stderr.startswith("lacking needs no-such-runtime, which this Python does not have: ")
+    assert result.stderr.startswith("lacking needs no-such-runtime, which is not installed; install it with: ")
     assert result.stderr.endswith("-m pip install no-such-runtime\n")
-    (tmp_path / "elsewhere" / "refusing.py").write_text("def load(*_): raise RuntimeError('it is of elsewhere')\n")
+    # MXNet's server imports its runtime only in `load`.
+    (tmp_path / "elsewhere" / "lacking.py").write_text("def load(*_): import no_such_runtime\n")
+    assert served(x, "--server", "lacking").stderr == result.stderr
+    (tmp_path / "elsewhere" / "refusing.py").write_text("def load(*_): raise RuntimeError('wrong processor')\n")
     result = served(x, "--server", "refusing")
-    assert (result.returncode, result.stderr) == (1, f"refusing cannot load {tmp_path / 'a.npy'}: it is of elsewhere\n")
+    assert (result.returncode, result.stderr) == (1, f"refusing cannot load {tmp_path / 'a.npy'}: wrong processor\n")
+
+
+def test_files_that_cannot_be_read_or_written_are_one_line(served, tmp_path: Path) -> None:
+    manifest = (tmp_path / "a.manifest.json").read_text()
+    for content, message in (("{", "cannot read "), ("[]", "is not a manifest"), ('{"path": "a.npy"}', "is not a man")):
+        (tmp_path / "a.manifest.json").write_text(content)
+        result = served(np.zeros((2, 3, 1, 2)))
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert message in result.stderr
+    (tmp_path / "a.manifest.json").write_text(manifest)
+    (tmp_path / "y.npy").mkdir()
+    result = served(np.zeros((2, 3, 1, 2)))
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("cannot write ")
 
 
 @pytest.mark.parametrize(
@@ -158,13 +175,13 @@ def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: P
         (("--weights", "none.safetensors"), "no such file"),
         (("-o", "none/a.onnx"), "there is no folder none"),
         (("-o", "there.onnx"), "there.onnx exists; give another name, or --force"),
-        (("-o", "told.onnx"), "told.onnx.manifest.json exists"),
+        (("-o", "described.onnx"), "described.onnx.manifest.json exists"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_is_one_line_and_writes_nothing(rosetta, w: Path, tmp_path: Path, change, message: str) -> None:
+def test_a_bad_request_is_one_line_and_writes_nothing(rosetta, w: Path, tmp_path: Path, change, message: str) -> None:
     (tmp_path / "there.onnx").write_text("mine")
-    (tmp_path / "told.onnx.manifest.json").write_text("mine")
+    (tmp_path / "described.onnx.manifest.json").write_text("mine")
     before = sorted(tmp_path.iterdir())
     result = rosetta("export", "lenet", "--weights", w, "--to", "onnx", "-o", "a.onnx", *change)
     assert result.returncode == 2
@@ -174,23 +191,23 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(rosetta, w: Path, tmp_pat
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
 
-def test_an_environment_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch, w: Path, tmp_path) -> None:
+def test_a_missing_environment_is_reported_with_its_install_command(monkeypatch, w: Path, tmp_path) -> None:
     monkeypatch.setattr(environments, "find_environment", lambda name, modules: None)
     with pytest.raises(BackendError, match=r"environment runtimes .*install it with `tox run --notest -e runtimes`"):
         export.export(ExportRequest(weights.read(w), "onnx"), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == [w]
 
 
-def test_the_tolerance_of_fewer_bits_is_as_many_roundings() -> None:
+def test_tolerances_follow_the_rounding_error_of_the_dtype() -> None:
     by_dtype = [tolerance.tolerance(NETWORK, 2, dtype) for dtype in ("float64", "float32", "float16", "int8")]
     assert by_dtype == sorted(by_dtype)
     assert by_dtype[3] == pytest.approx(4 * by_dtype[2])  # 9 bits and 11
-    assert by_dtype[3] < 0.5  # an answer of zeros is off by 1
+    assert by_dtype[3] < 0.5  # the error of an all-zero output is 1
 
 
-@pytest.mark.parametrize("found", [np.full((2, 3), np.nan), np.zeros((2, 2)), np.full((2, 3), np.inf)])
-def test_what_is_no_answer_is_infinitely_wrong(found: np.ndarray) -> None:
-    assert relative_error(found, np.ones((2, 3))) == float("inf")
+@pytest.mark.parametrize("output", [np.full((2, 3), np.nan), np.zeros((2, 2)), np.full((2, 3), np.inf)])
+def test_a_wrong_shape_or_a_non_finite_output_has_an_infinite_error(output: np.ndarray) -> None:
+    assert relative_error(output, np.ones((2, 3))) == float("inf")
 
 
 def test_a_manifest_is_json_with_these_fields_and_reads_back() -> None:
@@ -224,7 +241,7 @@ def test_a_manifest_is_json_with_these_fields_and_reads_back() -> None:
     assert set(record) - set(portable) == {"processor", "verified", "runtime"}
 
 
-# With every framework and runtime.
+# With all frameworks and runtimes
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +253,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.across
 @pytest.mark.parametrize(("kind", "backend"), [(name, next(iter(kind.makers))) for name, kind in FORMATS.items()])
-def test_an_export_is_verified_and_described(
+def test_an_export_is_verified_and_its_manifest_is_complete(
     monkeypatch, kind: str, backend: str, mixed: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     scratch = tmp_path_factory.mktemp("scratch")
@@ -255,14 +272,14 @@ def test_an_export_is_verified_and_described(
     assert set(manifest["verified"]) == set(FORMATS[kind].servers)
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
-    for found in manifest["verified"].values():
-        assert 0 < found["error"] <= found["tolerance"] < 1e-3
-    # Nothing that holds the weights stays behind.
+    for result in manifest["verified"].values():
+        assert 0 < result["error"] <= result["tolerance"] < 1e-3
+    # No temporary file with the weights is left.
     bias = weights.read(mixed).tensors["head.fc.bias"].tobytes()
     assert [path for path in scratch.rglob("*") if path.is_file() and bias in path.read_bytes()] == []
     if kind.startswith("torch-aot"):
         assert bias in output.read_bytes()
-    # By hand, as the README has it.
+    # Serve it with the command that the documentation gives.
     x = images.real_batch(MIXED, 4, 9).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     python = launch.interpreter(FORMATS[kind].environment).path
@@ -273,7 +290,7 @@ def test_an_export_is_verified_and_described(
     assert relative_error(np.load(tmp_path / "y.npy"), truth(x)) < 1e-4
 
 
-FEWER_BITS = {
+QUANTIZED = {
     "padded-pool": catalog.get("densenet", arch=[1, 1], growth_rate=8, num_channels=8, input_size=[36, 41]),
     "groups": catalog.get("anynet", arch=[[1, 16, 4, 1.0]], stem_channels=8, input_size=[33, 38]),
 }
@@ -283,14 +300,14 @@ FEWER_BITS = {
 @pytest.mark.parametrize(
     ("backend", "case", "dtype"),
     [
-        *itertools.product(["tf"], FEWER_BITS, ["float16", "int8"]),
+        *itertools.product(["tf"], QUANTIZED, ["float16", "int8"]),
         ("jax", "groups", "float16"),
         ("jax", "groups", "int8"),
         ("jax", "padded-pool", "int8"),
     ],
 )
-def test_fewer_bits_are_verified_too(backend: str, case: str, dtype: str, tmp_path: Path) -> None:
-    network, output = FEWER_BITS[case], tmp_path / "a.tflite"
+def test_float16_and_int8_exports_are_verified(backend: str, case: str, dtype: str, tmp_path: Path) -> None:
+    network, output = QUANTIZED[case], tmp_path / "a.tflite"
     weights.write(tmp_path / "w", network, weights.initialize(network, "probe", 0, "float32"))
     request = ExportRequest(weights.read(tmp_path / "w"), "litert", dtype, backend, batch=2)
     (result,) = export.export(request, output).verified.values()
@@ -309,7 +326,7 @@ def test_an_inaccurate_artifact_is_not_written(mixed: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.across
-def test_a_compiler_that_is_missing_is_named(monkeypatch, mixed: Path, tmp_path: Path) -> None:
+def test_a_missing_compiler_is_reported(monkeypatch, mixed: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BackendError, match=r"^torch cannot make torch-aot: torch finds no C\+\+ compiler; install g"):
         export.export(ExportRequest(weights.read(mixed), "torch-aot"), tmp_path / "a.pt2")
@@ -317,7 +334,7 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch, mixed: Path, tmp_path:
 
 
 @pytest.mark.across
-def test_ranges_that_are_too_narrow_are_not_written(rosetta, mixed: Path, tmp_path: Path) -> None:
+def test_an_int8_export_with_too_narrow_ranges_is_not_written(rosetta, mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "black").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "black" / "black.png")
     network = catalog.get("resnet", arch=[[1, 8], [1, 16]], input_size=[33, 38], in_channels=3)
