@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from common.backends.processes import THREAD_VARIABLES, MissingBackendError, cau
 from common.backends.registry import BACKENDS
 from common.errors import BackendError
 
-__all__ = ["MODULES", "environment", "interpreter", "launch", "versions"]
+__all__ = ["MODULES", "environment", "interpreter", "launch"]
 
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "JAX_COMPILATION_CACHE_DIR")
 """Where runtimes keep what they compiled from one process to the next."""
@@ -87,16 +86,3 @@ def launch(python: Path, arguments: Sequence[str], variables: dict[str, str], lo
     if process.returncode:
         raise BackendError(f"its process {cause_of_death(process.returncode, log)}")
     return output
-
-
-def versions(environment_name: str, distributions: Sequence[str], log: Path) -> dict[str, str]:
-    """Return the versions of distributions that an environment has. Raises BackendError where it lacks one."""
-    answer = launch(
-        interpreter(environment_name).path,
-        ["-m", "common.deploy.bench.install_size", *distributions],
-        environment(1),
-        log,
-        limit=120,
-    )
-    found = json.loads(answer)["versions"]
-    return {name: found[name] for name in distributions}

@@ -26,7 +26,7 @@ from common.backends import environments, launch, registry
 from common.backends.processes import MissingBackendError
 from common.catalog import Network
 from common.deploy import tolerance
-from common.deploy.bench import machine, timing
+from common.deploy.bench import install_size, machine, timing
 from common.deploy.bench.inputs import Inputs, size_on_disk, without_dropout
 from common.deploy.bench.results import SCHEMA, Cold, Interval, Measurement, Mode, Run, Status
 from common.deploy.bench.worker import Outcome, Request
@@ -300,19 +300,12 @@ class _Bench:
         """Return the bytes that a path's distributions take, None if they are not installed; record their versions."""
         if path.name not in self._installed:
             try:
-                answer = launch.launch(
-                    launch.interpreter(path.environment).path,
-                    ["-m", "common.deploy.bench.install_size", *path.needs],
-                    launch.environment(1),
-                    self._folder / "stderr.txt",
-                    limit=120,
-                )
+                size, versions = install_size.installed(path.environment, path.needs, self._folder / "stderr.txt")
             except BackendError:
                 self._installed[path.name] = None
             else:
-                size = json.loads(answer)
-                self._installed[path.name] = size["bytes"]
-                self.versions.setdefault(path.environment, {}).update(size["versions"])
+                self._installed[path.name] = size
+                self.versions.setdefault(path.environment, {}).update(versions)
         return self._installed[path.name]
 
 

@@ -1,4 +1,4 @@
-"""Installed size of distributions with all their dependencies.
+"""Installed size and versions of distributions with all their dependencies.
 
 `python -m common.deploy.bench.install_size DISTRIBUTION...` prints JSON with `bytes` and `versions`, for the
 environment that runs it.
@@ -10,11 +10,25 @@ import json
 import sys
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["closure", "size"]
+__all__ = ["closure", "installed", "size"]
+
+
+def installed(environment: str, needs: Iterable[str], log: Path) -> tuple[int, dict[str, str]]:
+    """Return the bytes and the versions of `needs` and their dependencies in an environment, measured in a process.
+
+    Its standard error goes to `log`. Raises BackendError if the environment or a distribution is missing.
+    """
+    from common.backends import launch  # not in the process, whose environment may lack its imports
+
+    python = launch.interpreter(environment).path
+    arguments = ["-m", "common.deploy.bench.install_size", *needs]
+    answer = json.loads(launch.launch(python, arguments, launch.environment(1), log, limit=120))
+    return answer["bytes"], answer["versions"]
 
 
 def closure(needs: Iterable[str]) -> dict[str, metadata.Distribution]:
@@ -22,10 +36,10 @@ def closure(needs: Iterable[str]) -> dict[str, metadata.Distribution]:
 
     Raises PackageNotFoundError if one of `needs` is not installed.
     """
-    found: dict[str, metadata.Distribution] = {}
+    distributions: dict[str, metadata.Distribution] = {}
     pending = [Requirement(need) for need in needs]
     for requirement in pending:
-        found[canonicalize_name(requirement.name)] = metadata.distribution(requirement.name)
+        distributions[canonicalize_name(requirement.name)] = metadata.distribution(requirement.name)
     seen: set[tuple[str, str]] = set()
     while pending:
         requirement = pending.pop()
@@ -35,14 +49,14 @@ def closure(needs: Iterable[str]) -> dict[str, metadata.Distribution]:
                 continue
             seen.add((name, extra))
             try:
-                found.setdefault(name, metadata.distribution(name))
+                distributions.setdefault(name, metadata.distribution(name))
             except metadata.PackageNotFoundError:
                 continue  # not installed, so it takes no space
-            for text in found[name].requires or ():
+            for text in distributions[name].requires or ():
                 dependency = Requirement(text)
                 if dependency.marker is None or dependency.marker.evaluate({"extra": extra}):
                     pending.append(dependency)
-    return dict(sorted(found.items()))
+    return dict(sorted(distributions.items()))
 
 
 def size(distributions: Iterable[metadata.Distribution]) -> int:
@@ -53,12 +67,12 @@ def size(distributions: Iterable[metadata.Distribution]) -> int:
 def main(needs: Iterable[str]) -> int:
     """Print the size and the versions; exit status 3 if a distribution is not installed."""
     try:
-        found = closure(needs)
+        distributions = closure(needs)
     except metadata.PackageNotFoundError as error:
         print(f"{error.name} is not installed in {sys.executable}", file=sys.stderr)  # noqa: T201
         return 3
-    versions = {name: each.version for name, each in found.items()}
-    print(json.dumps({"bytes": size(found.values()), "versions": versions}))  # noqa: T201
+    versions = {name: each.version for name, each in distributions.items()}
+    print(json.dumps({"bytes": size(distributions.values()), "versions": versions}))  # noqa: T201
     return 0
 
 

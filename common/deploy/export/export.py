@@ -25,6 +25,7 @@ from common import __version__, json_records, reference
 from common.backends import launch
 from common.catalog import Network
 from common.deploy import tolerance
+from common.deploy.bench import install_size
 from common.deploy.execution_paths import PATHS
 from common.deploy.export import formats, worker
 from common.deploy.export.formats import Format, Signature, check_any_size
@@ -286,12 +287,11 @@ def export(request: ExportRequest, output: Path, force: bool = False) -> Manifes
         path = folder / output.name
         manifest = _write_artifact(request, path, Path(temporary))
         manifest.write(manifest_path(path))
+        verified = _verify(request, manifest_path(path), Path(temporary))
         served_by = {name for each in PATHS.values() if each.format == kind.name for name in each.needs}
-        manifest = dataclasses.replace(
-            manifest,
-            verified=_verify(request, manifest_path(path), Path(temporary)),
-            runtime=launch.versions(kind.environment, sorted(served_by), Path(temporary) / "versions.txt"),
-        )
+        _, versions = install_size.installed(kind.environment, served_by, Path(temporary) / "versions.txt")
+        runtime = {name: versions[name] for name in sorted(served_by)}
+        manifest = dataclasses.replace(manifest, verified=verified, runtime=runtime)
         manifest.write(manifest_path(path))
         if output.is_dir():
             output.rename(folder / "replaced")

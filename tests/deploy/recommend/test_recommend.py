@@ -33,7 +33,7 @@ CONFIG = json.loads(get("resnet18").config_json())
 
 
 def measured(path: str, latency: float, memory: float, install: float, cold: float, **changes: Any) -> Measurement:
-    """Return a correct measurement: latency in ms (with an interval of 5%), MB, MB, s. Its p95 is 1.2 times the median."""
+    """Return a correct measurement: latency in ms (interval of 5%), MB, MB, s; its p95 is 1.2 times the median."""
     values: dict[str, Any] = {
         "status": "measured",
         "error": 1e-7,
