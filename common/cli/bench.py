@@ -91,7 +91,7 @@ def _list_paths() -> None:
             ready = "ready"
         except BackendError as error:
             ready = str(error).partition(";")[0].partition(", or ")[0]
-        modes = ", ".join(mode for mode, can in zip(_MODES, (path.infers, path.trains), strict=True) if can)
+        modes = ", ".join(_MODES if path.trains else _MODES[:1])
         table.add_row(
             path.name, path.backend, modes, path.format or "", ", ".join(path.devices), path.environment, ready
         )

@@ -113,7 +113,7 @@ def select(paths: Sequence[ExecutionPath], device: str, modes: Sequence[Mode]) -
 
 
 def _supports(path: ExecutionPath, mode: Mode) -> bool:
-    return path.trains if mode == "training" else path.infers
+    return mode == "inference" or path.trains
 
 
 def cases(settings: Settings) -> list[Case]:

@@ -265,7 +265,7 @@ def _latest(
         if matching:
             newest = newest or run
         latest = {one.path: one for one in matching} | latest
-        if all(name in latest for name, path in PATHS.items() if path.infers and device in path.devices):
+        if all(name in latest for name, path in PATHS.items() if device in path.devices):
             break
     if newest is None or threads is None:
         return None

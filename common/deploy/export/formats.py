@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +23,7 @@ class Format:
 
     `makers`: the backends that can write it, each with the environment that this needs; the first is the default.
     `servers`: the modules of `common.deploy.serving` that load it; `environment` has what they import. `dtypes`: of
-    weights and activations. `folder`: whether the artifact is a folder.
+    weights and activations.
     """
 
     name: str
@@ -32,59 +33,46 @@ class Format:
     environment: str
     dtypes: tuple[str, ...]
     about: str
-    folder: bool = False
-
-
-def _named(formats: Iterable[Format]) -> Mapping[str, Format]:
-    return {each.name: each for each in formats}
 
 
 _FLOATS = ("float32", "float64")
-
-FORMATS = _named(
-    (
-        *(
-            Format(name, ".pt2", {"torch": "torch"}, ("exported_program",), "torch", _FLOATS, about)
-            for name, about in (
-                ("torch-export", "torch.export program"),
-                ("torch-aot", "AOTInductor package"),
-                ("torch-aot-winograd", "AOTInductor package with Winograd's convolutions"),
-            )
-        ),
-        Format(
-            "onnx",
-            ".onnx",
-            {"torch": "torch", "mxnet": "mxnet"},
-            ("onnx_runtime", "open_vino"),
-            "runtimes",
-            ("float32",),
-            "ONNX",
-        ),
-        Format("stablehlo", ".stablehlo", {"jax": "jax"}, ("stable_hlo",), "jax", _FLOATS, "StableHLO by jax.export"),
-        Format(
-            "saved-model", "", {"tf": "tf", "jax": "jax_tf"}, ("saved_model",), "tf", _FLOATS, "SavedModel", folder=True
-        ),
-        Format(
-            "litert",
-            ".tflite",
-            {"tf": "tf", "jax": "jax_tf"},
-            ("lite_rt",),
-            "runtimes",
-            ("float32", "float16", "int8"),
-            "LiteRT (TFLite)",
-        ),
-        Format(
-            "mxnet-symbol",
-            "",
-            {"mxnet": "mxnet"},
-            ("mxnet_symbol",),
-            "mxnet",
-            _FLOATS,
-            "symbol and parameters",
-            folder=True,
-        ),
-    )
+_pt2 = partial(
+    Format,
+    suffix=".pt2",
+    makers={"torch": "torch"},
+    servers=("exported_program",),
+    environment="torch",
+    dtypes=_FLOATS,
 )
+
+_FORMATS = (
+    _pt2("torch-export", about="torch.export program"),
+    _pt2("torch-aot", about="AOTInductor package"),
+    _pt2("torch-aot-winograd", about="AOTInductor package with Winograd's convolutions"),
+    Format(
+        "onnx",
+        ".onnx",
+        {"torch": "torch", "mxnet": "mxnet"},
+        ("onnx_runtime", "open_vino"),
+        "runtimes",
+        ("float32",),
+        "ONNX",
+    ),
+    Format("stablehlo", ".stablehlo", {"jax": "jax"}, ("stable_hlo",), "jax", _FLOATS, "StableHLO by jax.export"),
+    Format("saved-model", "", {"tf": "tf", "jax": "jax_tf"}, ("saved_model",), "tf", _FLOATS, "SavedModel"),
+    Format(
+        "litert",
+        ".tflite",
+        {"tf": "tf", "jax": "jax_tf"},
+        ("lite_rt",),
+        "runtimes",
+        ("float32", "float16", "int8"),
+        "LiteRT (TFLite)",
+    ),
+    Format("mxnet-symbol", "", {"mxnet": "mxnet"}, ("mxnet_symbol",), "mxnet", _FLOATS, "symbol and parameters"),
+)
+FORMATS: Mapping[str, Format] = {each.name: each for each in _FORMATS}
+"""All formats by name."""
 
 
 def get(name: str) -> Format:

@@ -6,11 +6,12 @@ Read from `facts.json`, by distribution; each fact has its source and the date i
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from common.deploy.execution_paths import ExecutionPath
 
@@ -51,30 +52,14 @@ class RuntimeFacts:
     license: Fact
     platforms: Fact
     elsewhere: Mapping[str, Place]
-    formats: Mapping[str, Mapping[str, Place]]
+    formats: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
 
 
 @functools.cache
 def table() -> Mapping[str, RuntimeFacts]:
     """Return the facts by distribution."""
-    given = json.loads(resources.files("common.deploy.recommend").joinpath("facts.json").read_text(encoding="utf-8"))
-    return {name: _facts(**entry) for name, entry in given.items()}
-
-
-def _facts(
-    name: str,
-    retired: bool,
-    elsewhere: dict[str, Any],
-    formats: dict[str, Any] | None = None,
-    **facts: dict[str, Any],
-) -> RuntimeFacts:
-    by_format = {form: _places(places) for form, places in (formats or {}).items()}
-    plain = {key: Fact(**fact) for key, fact in facts.items()}
-    return RuntimeFacts(name, retired, elsewhere=_places(elsewhere), formats=by_format, **plain)
-
-
-def _places(given: dict[str, Any]) -> Mapping[str, Place]:
-    return {key: Place(**fact) for key, fact in given.items()}
+    text = resources.files("common.deploy.recommend").joinpath("facts.json").read_bytes()
+    return msgspec.json.decode(text, type=dict[str, RuntimeFacts])
 
 
 def of(path: ExecutionPath) -> RuntimeFacts:

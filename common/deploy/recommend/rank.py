@@ -115,7 +115,7 @@ def recommend(
     latest = {measurement.path: measurement for measurement in measurements}
     meeting: list[Measurement] = []
     dropped: list[Dropped] = []
-    for name in dict.fromkeys((*(path.name for path in PATHS.values() if path.infers), *latest)):
+    for name in dict.fromkeys((*PATHS, *latest)):
         measurement = latest.get(name)
         if measurement is None:
             dropped.append(Dropped(name, (_why_absent(name, device),)))
