@@ -1,6 +1,6 @@
-"""A runner whose framework is NumPy under PyTorch's, JAX's or TensorFlow's name, and has one fault; for test_bench.py.
+"""Run a worker with NumPy in place of PyTorch, JAX and TensorFlow, and with a fault, for test_benchmark.py.
 
-`python faulty_runner.py FAULT -m common.deploy.MODULE ...` is the true module; only what FAULT names is broken.
+`python faulty_runner.py FAULT -m common.deploy.MODULE ...` runs the real module; only the ports' `deploy` is replaced.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def faulty_session(network, tensors, path, device):
     caches.mkdir(parents=True, exist_ok=True)
     if path == "torch-compile":
         (caches / "kernel").write_text("compiled")
-    whole = session(network, tensors, "numpy")
-    answer = whole.run
+    correct = session(network, tensors, "numpy")
+    run = correct.run
     if FAULT == "wrong":
-        whole.run = lambda x: answer(x) * (1 + 1e-3)
+        correct.run = lambda x: run(x) * (1 + 1e-3)
     if FAULT == "shape":
-        whole.run = lambda x: answer(x)[:, :-1]
+        correct.run = lambda x: run(x)[:, :-1]
     if FAULT == "nan":
-        whole.run = lambda x: answer(x) * np.nan
-    return whole
+        correct.run = lambda x: run(x) * np.nan
+    return correct
 
 
 def training_step(network, tensors, path, device, images, labels, learning_rate):
