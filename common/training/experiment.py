@@ -20,8 +20,8 @@ from common.weights import DTypeName
 __all__ = ["CONFIG", "Experiment", "ScheduleConfig"]
 
 CONFIG = "config.json"
-_DESCRIBED = ("classes", "mean", "std", "optimizer", "schedule")
-"""What every run's configuration says, though an Experiment can be made without."""
+_REQUIRED = ("classes", "mean", "std", "optimizer", "schedule")
+"""Fields that config.json always has, although `Experiment` has defaults for them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Experiment:
         record = read_config(run)
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            if missing := [name for name in _DESCRIBED if name not in record]:
+            if missing := [name for name in _REQUIRED if name not in record]:
                 raise ValueError(f"it has no `{missing[0]}`")
             experiment = json_records.build(cls, {name: value for name, value in record.items() if name in known})
             return dataclasses.replace(experiment, config=experiment.entry.settings())

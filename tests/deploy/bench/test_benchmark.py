@@ -457,9 +457,9 @@ def test_a_run_is_read_as_it_was_written() -> None:
         ({"measurements": [{}]}, "no `network`"),
         ({"measurements": 1}, "`measurements`"),
         ({"schema": "1"}, "`schema`"),
-        ({"measurements": [{**dataclasses.asdict(measurement()), "latency_ms": 3}]}, "expected an object with value"),
+        ({"measurements": [{**dataclasses.asdict(measurement()), "latency_ms": 3}]}, "expected object"),
         ({"measurements": [{**dataclasses.asdict(measurement()), "latency_ms": {"value": 1}}]}, "no `low`"),
-        ({"measurements": [{**dataclasses.asdict(measurement()), "batch": None}]}, "`batch`"),
+        ({"measurements": [{**dataclasses.asdict(measurement()), "batch": None}]}, "batch` "),
         ({"measurements": [{**dataclasses.asdict(measurement()), "status": "good"}]}, "one of measured"),
     ],
 )
