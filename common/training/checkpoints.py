@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import msgspec
 from safetensors import SafetensorError
 
@@ -34,8 +33,6 @@ from common.files import map_safetensors, sha256_of, write_safetensors
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from common.training.experiment import Experiment
 
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
 
@@ -211,16 +208,3 @@ def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
         except RosettaError as error:
             damage.append(str(error))
     return None, damage
-
-
-def trained(run: Path) -> tuple[Experiment, Checkpoint]:
-    """Return a run's configuration and its last checkpoint."""
-    from common.training.experiment import Experiment
-
-    experiment = Experiment.load(run)
-    checkpoint, damage = last(run)
-    for message in damage:
-        click.echo(f"rosetta: {message}; using the checkpoint before it", err=True)
-    if checkpoint is None:
-        raise InputError(f"{run} has no checkpoint that is whole; train it first: `rosetta train -o {run} --resume`")
-    return experiment, checkpoint

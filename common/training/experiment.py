@@ -7,15 +7,15 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common import catalog, json_records
 from common.catalog import Network
+from common.choices import Device, DTypeName, ScheduleName
 from common.errors import ConfigError, InputError, RosettaError
 from common.files import atomic_writer
-from common.optimizers import OptimizerConfig, Schedule, ScheduleName
+from common.optimizers import OptimizerConfig, Schedule
 from common.training.metrics import read_config
-from common.weights import DTypeName
 
 __all__ = ["CONFIG", "Experiment", "ScheduleConfig"]
 
@@ -64,7 +64,7 @@ class Experiment:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     dtype: DTypeName = "float32"
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: Device = "cpu"
     init: str = "xavier"
     flip: bool = False
     crop: int = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Cold", "Interval", "Measurement", "Run"]
+from common.choices import Mode
 
-Mode = Literal["inference", "training"]
+__all__ = ["Cold", "Interval", "Measurement", "Mode", "Run"]
+
 Status = Literal["measured", "wrong", "failed", "missing"]
 
 

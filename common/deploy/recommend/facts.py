@@ -10,15 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, get_args
 
+from common.choices import Runtime
 from common.deploy.execution_paths import ExecutionPath
 
-__all__ = ["PLACES", "Fact", "Place", "RuntimeFacts", "of", "place", "table"]
+__all__ = ["PLACES", "Fact", "Place", "Runtime", "RuntimeFacts", "of", "place", "table"]
 
-Runtime = Literal["python", "c", "mobile", "browser", "any"]
-
-PLACES: tuple[Runtime, ...] = ("python", "c", "mobile", "browser", "any")
+PLACES: tuple[Runtime, ...] = get_args(Runtime)
 """What a deployment may be asked to run in."""
 
 

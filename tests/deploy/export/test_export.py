@@ -148,7 +148,7 @@ def test_a_server_that_is_none_or_lacks_its_runtime_is_named(served, tmp_path: P
         (("--dtype", "float12"), "there is no dtype 'float12'"),
         (("--batch", "0"), "--batch 0: expected a number from 1 to 4096, or any"),
         (("--size", "any"), "lenet flattens images into features"),
-        (("--size", "3"), "--size 3: expected fixed or any"),
+        (("--size", "3"), "there is no size '3'; choose from fixed, any"),
         (("--calibration", "."), "--calibration is for --dtype int8"),
         (("--to", "litert", "--dtype", "int8", "--calibration", "none"), "no such folder"),
         (("--to", "litert", "--dtype", "int8", "--calibration", "."), "no PNG or JPEG image in it"),
