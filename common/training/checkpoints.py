@@ -21,10 +21,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
-import numpy as np
+import msgspec
 from safetensors import SafetensorError
 
 from common import json_records, weights
@@ -35,8 +34,6 @@ from common.files import map_safetensors, sha256_of, write_safetensors
 if TYPE_CHECKING:
     import numpy as np
 
-    from common.training.experiment import Experiment
-
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
 
 FOLDER = "checkpoints"
@@ -45,20 +42,34 @@ _FORMAT, _VERSION = "rosetta-checkpoint", 1
 _WEIGHTS, _SLOTS = "weights.safetensors", "optimizer.safetensors"
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 @dataclass(frozen=True)
 class Position:
-    """Where a run is: how many steps were taken, in which epoch, and how many batches of that one are done.
+    """How far a run has come: steps taken, the current epoch, and the batches of that epoch that are done.
 
-    `loss`, `correct` and `examples` are the sums over the epoch so far, `seconds` the time since the run began.
+    `loss`, `correct` and `examples` are sums over the current epoch; `seconds` is the time since the run began.
     """
 
-    step: int = 0
-    epoch: int = 1
-    batch: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    examples: int = 0
-    seconds: float = 0.0
+    step: _Count = 0
+    epoch: _Count = 1
+    batch: _Count = 0
+    loss: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    correct: _Count = 0
+    examples: _Count = 0
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+@dataclass(frozen=True)
+class _State:
+    """The contents of state.json. `files`: the SHA-256 of each file; `sha256`: of all other fields."""
+
+    format: str
+    version: int
+    position: Position
+    files: dict[str, str]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -163,29 +174,29 @@ def _check_slots(slots: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarr
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint and check all of it. Raises InputError or WeightsError where anything is not as written."""
     try:
-        state = json_records.parse((path / "state.json").read_bytes())
-        if state["format"] != _FORMAT or state["version"] != _VERSION:
-            raise InputError(f"{path} is of version {shown(state['version'])}; this rosetta reads {_VERSION}")
-        if state["sha256"] != _own_sha256(state):
+        record = json_records.parse((path / "state.json").read_bytes())
+        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+            raise InputError(f'{path}/state.json has no "format": "{_FORMAT}"; give a checkpoint of a training run')
+        if record.get("version") != _VERSION:
+            raise InputError(f"{path} is of version {shown(record.get('version'))}; this rosetta reads {_VERSION}")
+        if record.get("sha256") != _own_sha256(record):
             raise InputError(f"{path}/state.json was altered: its checksum does not match")
-        if not {_WEIGHTS} <= state["files"].keys() <= {_WEIGHTS, _SLOTS}:
-            raise ValueError(f"its files are {shown(list(state['files']))}; expected {_WEIGHTS}, {_SLOTS}")
-        for name, expected in state["files"].items():
+        state = json_records.build(_State, record)
+        if not {_WEIGHTS} <= state.files.keys() <= {_WEIGHTS, _SLOTS}:
+            raise ValueError(f"its files are {shown(list(state.files))}; expected {_WEIGHTS}, {_SLOTS}")
+        for name, expected in state.files.items():
             if sha256_of(path / name) != expected:
                 raise InputError(f"{path}/{name} was altered: its checksum does not match")
-        position = json_records.build(Position, state["position"])
-        if min(dataclasses.astuple(position)) < 0:
-            raise ValueError(f"a number of its position is below 0: {shown(state['position'])}")
         file = weights.read(path / _WEIGHTS)
-        slots = map_safetensors(path / _SLOTS)[1] if _SLOTS in state["files"] else {}
+        slots = map_safetensors(path / _SLOTS)[1] if _SLOTS in state.files else {}
         _check_slots(slots, file.tensors)
-        return Checkpoint(path, file.network, position, file.tensors, slots)
+        return Checkpoint(path, file.network, state.position, file.tensors, slots)
     except OSError as error:
         raise InputError(f"{path} is not whole: {error.filename}: {error.strerror or error}") from None
     except RosettaError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise InputError(f"{path} is no checkpoint: {type(error).__name__}: {error}") from None
+    except (ValueError, SafetensorError) as error:
+        raise InputError(f"{path} is no checkpoint: {error}") from None
 
 
 def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -197,16 +208,3 @@ def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
         except RosettaError as error:
             damage.append(str(error))
     return None, damage
-
-
-def trained(run: Path) -> tuple[Experiment, Checkpoint]:
-    """Return a run's configuration and its last checkpoint."""
-    from common.training.experiment import Experiment
-
-    experiment = Experiment.load(run)
-    checkpoint, damage = last(run)
-    for message in damage:
-        click.echo(f"rosetta: {message}; using the checkpoint before it", err=True)
-    if checkpoint is None:
-        raise InputError(f"{run} has no checkpoint that is whole; train it first: `rosetta train -o {run} --resume`")
-    return experiment, checkpoint

@@ -7,21 +7,21 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common import catalog, json_records
 from common.catalog import Network
+from common.choices import Device, DTypeName, ScheduleName
 from common.errors import ConfigError, InputError, RosettaError
 from common.files import atomic_writer
-from common.optimizers import OptimizerConfig, Schedule, ScheduleName
+from common.optimizers import OptimizerConfig, Schedule
 from common.training.metrics import read_config
-from common.weights import DTypeName
 
 __all__ = ["CONFIG", "Experiment", "ScheduleConfig"]
 
 CONFIG = "config.json"
-_DESCRIBED = ("classes", "mean", "std", "optimizer", "schedule")
-"""What every run's configuration says, though an Experiment can be made without."""
+_REQUIRED = ("classes", "mean", "std", "optimizer", "schedule")
+"""Fields that config.json always has, although `Experiment` has defaults for them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Experiment:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     dtype: DTypeName = "float32"
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: Device = "cpu"
     init: str = "xavier"
     flip: bool = False
     crop: int = 0
@@ -106,7 +106,7 @@ class Experiment:
         record = read_config(run)
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            if missing := [name for name in _DESCRIBED if name not in record]:
+            if missing := [name for name in _REQUIRED if name not in record]:
                 raise ValueError(f"it has no `{missing[0]}`")
             experiment = json_records.build(cls, {name: value for name, value in record.items() if name in known})
             return dataclasses.replace(experiment, config=experiment.entry.settings())

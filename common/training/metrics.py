@@ -11,12 +11,13 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 import numpy as np
 
 from common import json_records
@@ -28,27 +29,36 @@ __all__ = ["EVENTS", "METRICS", "Epochs", "History", "Metrics", "Steps", "read",
 METRICS = "metrics.jsonl"
 EVENTS = "events"
 
-_FIELDS: Mapping[str, Mapping[str, type]] = {
-    "step": {
-        "step": int,
-        "epoch": int,
-        "loss": float,
-        "learning_rate": float,
-        "correct": int,
-        "examples": int,
-        "seconds": float,
-    },
-    "epoch": {
-        "epoch": int,
-        "step": int,
-        "training_loss": float,
-        "training_accuracy": float,
-        "validation_loss": float,
-        "validation_accuracy": float,
-        "images_per_second": float,
-        "seconds": float,
-    },
-}
+_COUNTS = ("step", "epoch", "correct", "examples")
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class _StepRecord(msgspec.Struct, tag_field="kind", tag="step", frozen=True, kw_only=True):
+    """A line of metrics.jsonl about one step."""
+
+    step: _Count
+    epoch: _Count
+    loss: float | None
+    learning_rate: float | None
+    correct: _Count
+    examples: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    seconds: float | None
+
+
+class _EpochRecord(msgspec.Struct, tag_field="kind", tag="epoch", frozen=True, kw_only=True):
+    """A line of metrics.jsonl about one epoch."""
+
+    epoch: _Count
+    step: _Count
+    training_loss: float | None
+    training_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    images_per_second: float | None
+    seconds: float | None
+
+
+_Record = _StepRecord | _EpochRecord
 
 
 @dataclass(frozen=True)
@@ -111,72 +121,60 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
-def _check_record(record: object) -> dict[str, Any]:
-    """Return a line's record. Raises ValueError, saying what is wrong with it."""
-    fields = _FIELDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
-    if not isinstance(record, dict) or fields is None:
-        raise ValueError('expected an object whose "kind" is "step" or "epoch"')
-    for name, wanted in fields.items():
-        if name not in record:
-            raise ValueError(f'"{name}" is missing')
-        value = record[name]
-        if wanted is int and not (type(value) is int and 0 <= value < 2**63):
-            raise ValueError(f'"{name}" must be a whole number, not {shown(value)}')
-        number = type(value) is float or (type(value) is int and abs(value) < 2**1023)
-        if wanted is float and not (number or value is None):
-            raise ValueError(f'"{name}" must be a number or null, not {shown(value)}')
-    if "examples" in fields and not record["examples"] >= 1:
-        raise ValueError('"examples" must be at least 1')
-    return record
+def _lines(path: Path) -> Iterator[tuple[bytes, _Record]]:
+    """Yield each complete line of a metrics file and its record.
 
-
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Give every whole line of a file of metrics with its record.
-
-    Raises InputError, with the line's number, for a line that is none of ours or does not follow the one before it.
+    Raises InputError, with the line's number, for a line that is not a record of metrics, or whose step or epoch is
+    not after the previous one.
     """
-    last = {"step": 0, "epoch": 0}
+    last: dict[type, int] = {_StepRecord: 0, _EpochRecord: 0}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                return  # torn, and therefore the last
+                return  # a crash cut the last line short
             try:
-                record = _check_record(json_records.parse(line))
-                kind = record["kind"]
-                if record[kind] <= last[kind]:
-                    raise ValueError(f"{kind} {record[kind]} follows {kind} {last[kind]}; did two runs write here?")
+                record: _StepRecord | _EpochRecord = json_records.build(
+                    _StepRecord | _EpochRecord, json_records.parse(line)
+                )
+                kind, count = ("step", record.step) if isinstance(record, _StepRecord) else ("epoch", record.epoch)
+                if count <= last[type(record)]:
+                    raise ValueError(f"{kind} {count} follows {kind} {last[type(record)]}; did two runs write here?")
             except ValueError as error:
                 raise InputError(f"{path}, line {number}: {error}") from error
-            last[kind] = record[kind]
+            last[type(record)] = count
             yield line, record
 
 
-def _array(lines: list[dict[str, Any]], kind: str, name: str) -> np.ndarray:
-    if _FIELDS[kind][name] is int:
-        return np.array([record[name] for record in lines], np.int64)
-    values = np.array([math.nan if record[name] is None else record[name] for record in lines], np.float64)
-    return np.where(np.isfinite(values), values, math.nan)
+def _columns(kind: type[msgspec.Struct], records: Sequence[object]) -> dict[str, np.ndarray]:
+    """Return an array for each field of the records of one kind, with NaN for null and for infinity."""
+    own = [record for record in records if isinstance(record, kind)]
+    columns = {}
+    for name in kind.__struct_fields__:
+        values = [getattr(record, name) for record in own]
+        if name in _COUNTS:
+            columns[name] = np.array(values, np.int64)
+        else:
+            numbers = np.array(values, np.float64)
+            columns[name] = np.where(np.isfinite(numbers), numbers, math.nan)
+    return columns
 
 
 def read(run: Path) -> History:
-    """Read a run's configuration and metrics; a last line that was torn by a crash is left out.
+    """Read a run's configuration and metrics, without a last line that a crash cut short.
 
-    Raises InputError for a folder that is no run, and for a line, given by its number, that is not one of metrics.
+    Raises InputError for a folder that is not a run, and, with its number, for a line that is not a record of metrics.
     """
     config = read_config(run)
     path = run / METRICS
-    found: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": []}
     try:
-        for _, record in _lines(path):
-            found[record["kind"]].append(record)
+        records = [record for _, record in _lines(path)]
     except FileNotFoundError:
         raise InputError(f"{run} has no {METRICS}: it has not begun to train; wait for its first step") from None
     except OSError as error:
         raise _failure("read", path, error) from error
-    steps = {name: _array(found["step"], "step", name) for name in _FIELDS["step"]}
+    steps = _columns(_StepRecord, records)
     accuracy = steps.pop("correct") / steps.pop("examples")
-    epochs = {name: _array(found["epoch"], "epoch", name) for name in _FIELDS["epoch"]}
-    return History(run, config, Steps(accuracy=accuracy, **steps), Epochs(**epochs))
+    return History(run, config, Steps(accuracy=accuracy, **steps), Epochs(**_columns(_EpochRecord, records)))
 
 
 def truncate(run: Path, step: int) -> None:
@@ -186,7 +184,7 @@ def truncate(run: Path, step: int) -> None:
     """
     path = run / METRICS
     try:
-        kept = [line for line, record in _lines(path) if record["step"] <= step]
+        kept = [line for line, record in _lines(path) if record.step <= step]
     except OSError as error:
         raise _failure("read", path, error) from error
     with atomic_writer(path) as file:
@@ -273,12 +271,13 @@ class Metrics:
             if error is None:  # otherwise it is what went wrong first that is told
                 raise _failure("write", self._folder, failure) from failure
 
-    def _line(self, kind: str, values: Mapping[str, Any], scalars: Mapping[str, float], durable: bool) -> None:
-        record: dict[str, Any] = {"kind": kind}
-        for name, wanted in _FIELDS[kind].items():
-            value = wanted(values[name])
-            record[name] = value if math.isfinite(value) else None
-        line = (json.dumps(record) + "\n").encode()
+    def _write(self, record: _Record, scalars: Mapping[str, float], durable: bool) -> None:
+        values = msgspec.to_builtins(record, enc_hook=lambda scalar: scalar.item())  # NumPy's scalars
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        line = (json.dumps(finite) + "\n").encode()
         path = self._metrics
         try:
             while line:
@@ -286,7 +285,7 @@ class Metrics:
             if durable:
                 os.fsync(self._file.fileno())
             path = self._folder
-            self._events.scalars(record["step"], {tag: float(value) for tag, value in scalars.items()})
+            self._events.scalars(record.step, {tag: float(value) for tag, value in scalars.items()})
             if durable:
                 self._events.flush()
         except OSError as error:
@@ -304,17 +303,17 @@ class Metrics:
         seconds: float,
     ) -> None:
         """Write what was measured at `step`, counted from 1; `seconds` since the run's start."""
-        values = {
-            "step": step,
-            "epoch": epoch,
-            "loss": loss,
-            "learning_rate": learning_rate,
-            "correct": correct,
-            "examples": examples,
-            "seconds": seconds,
-        }
+        record = _StepRecord(
+            step=step,
+            epoch=epoch,
+            loss=loss,
+            learning_rate=learning_rate,
+            correct=correct,
+            examples=examples,
+            seconds=seconds,
+        )
         scalars = {"training/loss": loss, "training/accuracy": correct / examples, "learning_rate": learning_rate}
-        self._line("step", values, scalars, durable=False)
+        self._write(record, scalars, durable=False)
 
     def epoch(
         self,
@@ -332,15 +331,15 @@ class Metrics:
 
         `step`: the epoch's last; accuracies from 0 to 1; NaN for what was not measured; `seconds` since the start.
         """
-        values = {
-            "epoch": epoch,
-            "step": step,
-            "training_loss": training_loss,
-            "training_accuracy": training_accuracy,
-            "validation_loss": validation_loss,
-            "validation_accuracy": validation_accuracy,
-            "images_per_second": images_per_second,
-            "seconds": seconds,
-        }
+        record = _EpochRecord(
+            epoch=epoch,
+            step=step,
+            training_loss=training_loss,
+            training_accuracy=training_accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            images_per_second=images_per_second,
+            seconds=seconds,
+        )
         scalars = {"validation/loss": validation_loss, "validation/accuracy": validation_accuracy}
-        self._line("epoch", values, scalars, durable=True)
+        self._write(record, scalars, durable=True)

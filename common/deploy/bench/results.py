@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from common.choices import Mode
+
 __all__ = ["SCHEMA", "Cold", "Interval", "Measurement", "Mode", "Run", "Status"]
 
 SCHEMA = 1
 """Version of the JSON."""
 
-Mode = Literal["inference", "training"]
+
 Status = Literal["measured", "wrong", "failed", "missing"]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from common.choices import Objective
 from common.deploy.bench.results import Interval, Measurement
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
     "Quantity",
     "shown",
 ]
-
-Objective = Literal["latency", "throughput", "memory", "size", "cold-start", "energy"]
 
 
 @dataclass(frozen=True)

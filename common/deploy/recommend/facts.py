@@ -9,17 +9,16 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Literal
+from typing import get_args
 
 import msgspec
 
+from common.choices import Runtime
 from common.deploy.execution_paths import ExecutionPath
 
-__all__ = ["PLACES", "Fact", "Place", "RuntimeFacts", "of", "place", "table"]
+__all__ = ["PLACES", "Fact", "Place", "Runtime", "RuntimeFacts", "of", "place", "table"]
 
-Runtime = Literal["python", "c", "mobile", "browser", "any"]
-
-PLACES: tuple[Runtime, ...] = ("python", "c", "mobile", "browser", "any")
+PLACES: tuple[Runtime, ...] = get_args(Runtime)
 """The values of `--runtime`."""
 
 

@@ -168,7 +168,7 @@ def test_files_that_cannot_be_read_or_written_are_one_line(served, tmp_path: Pat
         (("--dtype", "float12"), "there is no dtype 'float12'"),
         (("--batch", "0"), "--batch 0: expected a number from 1 to 4096, or any"),
         (("--size", "any"), "lenet flattens feature maps, so it takes one image size"),
-        (("--size", "3"), "--size 3: expected fixed or any"),
+        (("--size", "3"), "there is no size '3'; choose from fixed, any"),
         (("--calibration", "."), "--calibration is for --dtype int8"),
         (("--to", "litert", "--dtype", "int8", "--calibration", "none"), "no such folder"),
         (("--to", "litert", "--dtype", "int8", "--calibration", "."), "no PNG or JPEG image in it"),
