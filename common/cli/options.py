@@ -69,8 +69,7 @@ class ChoiceList(Choice):
             return value
         names = list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
         if not names:
-            option = param.opts[0] if param else "the list"
-            raise ConfigError(f"{option} is empty; choose from {', '.join(self.choices)}")
+            raise ConfigError(f"name at least one {self.kind}; choose from {', '.join(self.choices)}")
         return [super(ChoiceList, self).convert(name, param, ctx) for name in names]
 
 

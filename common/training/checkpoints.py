@@ -1,13 +1,13 @@
-"""Checkpoints of a training run: weights, optimizer and position, so that a run goes on as if it had never ended.
+"""Checkpoints of a training run: weights, optimizer state and position, from which it resumes exactly.
 
 A checkpoint is a folder `checkpoints/step-00000120` of
 
-    weights.safetensors     the weights, as every other file of weights
+    weights.safetensors     the weights, in the format of every weights file
     optimizer.safetensors   the optimizer's slots, `<slot>.<parameter>`, in canonical layouts (none for plain SGD)
     state.json              the position, and the SHA-256 of both files and of itself
 
-in no framework's terms: any of them can go on. It gets its name only when it is whole and on disk, and is read only if
-every checksum is right.
+Checkpoints work in every framework. A checkpoint gets its final name when it is complete and on disk; one with a wrong
+checksum is not read.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: every checksum was right. `slots`: what the optimizer keeps."""
+    """A checkpoint read from disk, with all checksums verified. `slots`: the optimizer state."""
 
     path: Path
     network: Network
@@ -84,13 +84,13 @@ class Checkpoint:
 
 
 def _own_sha256(state: Mapping[str, Any]) -> str:
-    """Return the checksum of everything in a state but the checksum itself."""
+    """Return the SHA-256 of all fields of a state but `sha256` itself."""
     rest = {name: value for name, value in state.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
+    """Wait until a file, or the entries of a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,7 +99,7 @@ def _sync(path: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a checkpoint: first its name, so that it is never half of one."""
+    """Remove a checkpoint. Renaming it first makes sure that no partial one keeps its name."""
     trash = path.with_name(f".{path.name}.removed")
     with contextlib.suppress(OSError):
         shutil.rmtree(trash, ignore_errors=True)
@@ -115,10 +115,10 @@ def write(
     slots: Mapping[str, np.ndarray],
     keep: int,
 ) -> Path:
-    """Write a checkpoint of a run, and remove those before the last `keep`. Return its folder.
+    """Write a checkpoint of a run, remove all but the last `keep`, and return the new one's folder.
 
-    Raises WeightsError where a weight is not finite, InputError where it cannot be written; the others are then as
-    they were.
+    Raises WeightsError where a weight is not finite, InputError where the checkpoint cannot be written; the other
+    checkpoints are then unchanged.
     """
     folder = run / FOLDER
     path = folder / f"{_PREFIX}{position.step:08d}"
@@ -142,7 +142,7 @@ def write(
             file.flush()
             os.fsync(file.fileno())
         _sync(new)
-        if path.exists():  # damaged, or the run would have gone on from it
+        if path.exists():  # it is damaged; otherwise the run would have resumed from it
             _discard(path)
         new.rename(path)
         _sync(folder)
@@ -156,23 +156,23 @@ def write(
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Return a run's checkpoints, the last first."""
+    """Return the folders of a run's checkpoints, the latest first."""
     return sorted((run / FOLDER).glob(f"{_PREFIX}*"), reverse=True)
 
 
 def _check_slots(slots: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError unless each kind of slot is there for every trained parameter, and of its shape."""
+    """Raise ValueError unless every trained parameter has each kind of slot, in its shape."""
     trained = [name for name in tensors if not name.rpartition(".")[2].startswith("running_")]
     kinds = dict.fromkeys(slot.partition(".")[0] for slot in slots)
     shapes = {f"{kind}.{name}": tensors[name].shape for kind in kinds for name in trained}
     for name in [*shapes, *slots]:
-        found, expected = slots[name].shape if name in slots else None, shapes.get(name)
-        if found != expected:
-            raise ValueError(f"slot {name} has shape {found}; expected {expected}")
+        shape, expected = slots[name].shape if name in slots else None, shapes.get(name)
+        if shape != expected:
+            raise ValueError(f"slot {name} has shape {shape}; expected {expected}")
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint and check all of it. Raises InputError or WeightsError where anything is not as written."""
+    """Read and verify a checkpoint. Raises InputError or WeightsError for any damage."""
     try:
         record = json_records.parse((path / "state.json").read_bytes())
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
@@ -200,7 +200,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the last checkpoint that is whole, or None, and what is wrong with those after it."""
+    """Return the last undamaged checkpoint, or None, and an error message for each damaged one after it."""
     damage: list[str] = []
     for path in checkpoints(run):
         try:

@@ -1,7 +1,7 @@
-"""What a training run measures: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard events.
+"""Metrics of a training run: one JSON object per line in metrics.jsonl, and the same numbers as TensorBoard events.
 
-A line is whole once its newline is written, so that what a crash tears off is recognized. A number that is not finite
-is written as null, which JSON has a word for, and read as NaN.
+A line without its newline was cut short by a crash and is ignored. JSON has no NaN or infinity: a number that is not
+finite is written as null and read as NaN.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _Record = _StepRecord | _EpochRecord
 
 @dataclass(frozen=True)
 class Steps:
-    """What was measured at each step, an array each: loss and accuracy (0 to 1) of the batch, before the update."""
+    """Metrics of each step, one array per field: loss and accuracy (0 to 1) of the batch before the update."""
 
     step: np.ndarray
     epoch: np.ndarray
@@ -75,7 +75,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Epochs:
-    """What was measured at each epoch's end, after `step` steps, an array each; accuracies from 0 to 1."""
+    """Metrics at the end of each epoch, after `step` steps, one array per field; accuracies from 0 to 1."""
 
     epoch: np.ndarray
     step: np.ndarray
@@ -89,7 +89,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class History:
-    """A run as it went: the folder, what was asked for, and what was measured."""
+    """A run's folder, configuration and metrics."""
 
     run: Path
     config: dict[str, Any]
@@ -102,13 +102,13 @@ def _failure(action: str, path: Path, error: OSError) -> InputError:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Return what a run's config.json says. Raises InputError where the folder is no run."""
+    """Return the contents of a run's config.json. Raises InputError where the folder is not a run."""
     path = run / "config.json"
     try:
         config = json_records.parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{run} is no training run: it has no config.json; give the folder that a training run wrote"
+            f"{run} is not a training run: it has no config.json; give the folder that a training run wrote"
         ) from None
     except OSError as error:
         raise _failure("read", path, error) from error
@@ -169,7 +169,7 @@ def read(run: Path) -> History:
     try:
         records = [record for _, record in _lines(path)]
     except FileNotFoundError:
-        raise InputError(f"{run} has no {METRICS}: it has not begun to train; wait for its first step") from None
+        raise InputError(f"{run} has no {METRICS}: training has not started; wait for the first step") from None
     except OSError as error:
         raise _failure("read", path, error) from error
     steps = _columns(_StepRecord, records)
@@ -178,7 +178,7 @@ def read(run: Path) -> History:
 
 
 def truncate(run: Path, step: int) -> None:
-    """Keep of a run's metrics the whole lines up to and including step `step`, and drop what was written later.
+    """Keep the lines of a run's metrics up to and including step `step`, and drop later ones.
 
     Raises InputError as `read` does, and where the file cannot be written.
     """
@@ -192,10 +192,10 @@ def truncate(run: Path, step: int) -> None:
 
 
 class _Events:
-    """TensorBoard's events of one stretch of a run, written as they come.
+    """A TensorBoard event file; a resumed run writes a new one.
 
-    Not tensorboardX's SummaryWriter: it writes from a thread, which a full disk kills, and then waits for it for ever;
-    and it names its files by the second, so that a run resumed within one overwrites what it wrote before.
+    tensorboardX's SummaryWriter is not used: on a full disk its thread dies and it waits forever, and its file names
+    have a resolution of one second, so a run resumed within that second overwrites its own events.
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
@@ -204,11 +204,11 @@ class _Events:
 
         folder.mkdir(exist_ok=True)
         numbers = [int(match[1]) for path in folder.iterdir() if (match := re.search(r"tfevents\.(\d+)$", path.name))]
-        # TensorBoard reads a folder's files in the order of their names.
+        # TensorBoard reads the files of a folder in the order of their names.
         self._file = RecordWriter(str(folder / f"events.out.tfevents.{max(numbers, default=0) + 1:06d}"))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:
-            # TensorBoard forgets what earlier files say of this step and of later ones.
+            # Makes TensorBoard discard the events of this step and later ones in earlier files.
             start = SessionLog(status=SessionLog.START)
             self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
@@ -230,10 +230,10 @@ class _Events:
 
 
 class Metrics:
-    """Writes a run's metrics, in a `with` statement; every line is in the file when the call that writes it returns.
+    """Writes a run's metrics, in a `with` statement; a line is in the file when the call that writes it returns.
 
-    `after`: the run is resumed after this step, and what was written of later steps is dropped. None: the run is new.
-    Raises InputError where a new run's folder has metrics already, and where a file cannot be written.
+    `after`: the run resumes after this step, and metrics of later steps are dropped; None: the run is new. Raises
+    InputError where a new run's folder already has metrics, and where a file cannot be written.
     """
 
     def __init__(self, run: Path, after: int | None = None) -> None:
@@ -243,13 +243,13 @@ class Metrics:
         if after is not None and self._metrics.exists():
             truncate(run, after)
         try:
-            # Without a buffer: what could not be written is not tried again on closing.
+            # Unbuffered: otherwise closing would try again to write what could not be written.
             self._file = self._metrics.open("ab", buffering=0)
         except OSError as error:
             raise _failure("write", self._metrics, error) from error
         try:
             if after is None and self._file.tell():
-                raise InputError(f"{run} has metrics already; resume that run, or give another folder")
+                raise InputError(f"{run} already has metrics; resume that run, or give another folder")
             self._events = _Events(self._folder, None if after is None else after + 1)
         except OSError as error:
             self._file.close()
@@ -268,7 +268,7 @@ class Metrics:
         try:
             self._events.close()
         except OSError as failure:
-            if error is None:  # otherwise it is what went wrong first that is told
+            if error is None:  # otherwise the first error is reported
                 raise _failure("write", self._folder, failure) from failure
 
     def _write(self, record: _Record, scalars: Mapping[str, float], durable: bool) -> None:
@@ -302,7 +302,7 @@ class Metrics:
         examples: int,
         seconds: float,
     ) -> None:
-        """Write what was measured at `step`, counted from 1; `seconds` since the run's start."""
+        """Write the metrics of step `step`, counted from 1; `seconds` since the run started."""
         record = _StepRecord(
             step=step,
             epoch=epoch,
@@ -327,9 +327,9 @@ class Metrics:
         images_per_second: float,
         seconds: float,
     ) -> None:
-        """Write what was measured after epoch `epoch`, counted from 1; it is on disk when this returns.
+        """Write the metrics of epoch `epoch`, counted from 1; they are on disk when this returns.
 
-        `step`: the epoch's last; accuracies from 0 to 1; NaN for what was not measured; `seconds` since the start.
+        `step`: the last of the epoch; accuracies from 0 to 1; NaN for missing values; `seconds` since the run started.
         """
         record = _EpochRecord(
             epoch=epoch,

@@ -202,7 +202,7 @@ REFUSED = [
     (("summary", "lenet", "-o", "absent/s.md"), "there is no folder absent"),
     (("summary", "alexnet", "--config", '{"input_size": [64, 64]}'), "pool3 runs out of pixels"),
     (("parity", "lenet", "--backends", "torch,tensorflow"), "no backend to compare 'tensorflow'"),
-    (("parity", "lenet", "--backends", ","), "--backends is empty"),
+    (("parity", "lenet", "--backends", ","), "name at least one backend"),
     (("parity", "lenet", "--checks", "backward"), "no check 'backward'; did you mean forward"),
     (("parity", "lenet", "--dtype", "float16"), "no dtype 'float16'; did you mean float"),
     (("parity", "lenet", "--json", "absent/r.json"), "there is no folder absent"),

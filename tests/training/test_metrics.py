@@ -174,7 +174,7 @@ class TestMetrics:
     def test_a_new_run_is_not_written_into_an_old_one(self, tmp_path: Path) -> None:
         run = trained(tmp_path / "run", [1.0])
         before = (run / "metrics.jsonl").read_bytes()
-        with pytest.raises(InputError, match="has metrics already; resume"):
+        with pytest.raises(InputError, match="already has metrics; resume"):
             Metrics(run)
         assert (run / "metrics.jsonl").read_bytes() == before
         assert len(events(run)) == 1
@@ -427,7 +427,7 @@ class TestBadInputs:
             read(run)
         (run / "metrics.jsonl").touch()
         for use in (lambda: plots.draw(run), lambda: plots.compare([begun, run], tmp_path / "picture.png")):
-            with pytest.raises(InputError, match="has no step yet"):
+            with pytest.raises(InputError, match="has no steps yet"):
                 use()
 
 
