@@ -1,6 +1,6 @@
-"""Run a worker with NumPy in place of PyTorch, JAX and TensorFlow, and with a fault, for test_benchmark.py.
+"""A runner whose framework is NumPy under PyTorch's, JAX's or TensorFlow's name, and has one fault; for test_bench.py.
 
-`python faulty_runner.py FAULT -m common.deploy.MODULE ...` runs the real module; only the ports' `deploy` is replaced.
+`python faulty_runner.py FAULT -m common.deploy.MODULE ...` is the true module; only what FAULT names is broken.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def faulty_session(network, tensors, path, device):
     caches.mkdir(parents=True, exist_ok=True)
     if path == "torch-compile":
         (caches / "kernel").write_text("compiled")
-    correct = session(network, tensors, "numpy")
-    run = correct.run
+    whole = session(network, tensors, "numpy")
+    answer = whole.run
     if FAULT == "wrong":
-        correct.run = lambda x: run(x) * (1 + 1e-3)
+        whole.run = lambda x: answer(x) * (1 + 1e-3)
     if FAULT == "shape":
-        correct.run = lambda x: run(x)[:, :-1]
+        whole.run = lambda x: answer(x)[:, :-1]
     if FAULT == "nan":
-        correct.run = lambda x: run(x) * np.nan
-    return correct
+        whole.run = lambda x: answer(x) * np.nan
+    return whole
 
 
 def training_step(network, tensors, path, device, images, labels, learning_rate):
