@@ -39,22 +39,22 @@ def rows(network: catalog.Network, folder: Path) -> Iterator[tuple[str, ...]]:
                 file = files["float64" if dtype == "float64" else "float32"]
                 output = folder / f"{kind.name}-{backend}-{dtype}{kind.suffix}"
                 try:
-                    manifest = export(ExportRequest(file, kind.name, dtype, backend), output)
+                    manifest = export(ExportRequest(weights.read(file), kind.name, dtype, backend), output)
                 except RosettaError as error:
                     yield kind.about, backend, dtype, "", "", "", str(error)
                     continue
                 size = f"{size_on_disk(output) / 1e6:,.1f} MB"
-                for server, check in manifest["verified"].items():
+                for server, found in (manifest.verified or {}).items():
                     needed = next(path.needs[0] for path in PATHS.values() if path.server == server)
-                    runtime = f"{needed} {manifest['runtime'][needed]}"
+                    runtime = f"{needed} {(manifest.runtime or {})[needed]}"
                     yield (
                         kind.about,
                         backend,
                         dtype,
                         size,
                         runtime,
-                        f"{check['error']:.1e}",
-                        f"{check['tolerance']:.1e}",
+                        f"{found.error:.1e}",
+                        f"{found.tolerance:.1e}",
                     )
 
 

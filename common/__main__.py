@@ -1,4 +1,4 @@
-"""`python -m common` is the command `rosetta`."""
+"""Run `rosetta` as `python -m common`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What rosetta refuses, and why: each error is one line that says what was given, expected, and how to mend it."""
+"""Exception classes. Each message is one line: what was given, what was expected, how to fix it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = [
 
 
 _LONGEST = 2000
-"""Characters of a message; of a longer one the middle is left out."""
+"""Largest length of a message, in characters; longer ones lose their middle."""
 
 
 def _one_line(message: str) -> str:
-    """Return a message as one line without control characters: names out of a file may hold anything."""
+    """Return a message as one line without control characters, which names in a file may contain."""
     return _shortened(
         "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in _shortened(message))
     )
@@ -37,7 +37,7 @@ def _shortened(text: str) -> str:
 
 
 class RosettaError(Exception):
-    """Something the user can mend; `exit_status` is what the command ends with."""
+    """An error that the user can fix. `exit_status`: of the command."""
 
     exit_status = 2
 
@@ -46,37 +46,37 @@ class RosettaError(Exception):
 
 
 class ConfigError(RosettaError, ValueError):
-    """A network, a backend or a configuration that cannot be."""
+    """A network, backend or setting that does not exist or is out of range."""
 
 
 class InputError(RosettaError, ValueError):
-    """An input array or a path that cannot be used."""
+    """An input array, file or path that cannot be used."""
 
 
 class WeightsError(RosettaError, ValueError):
-    """A weights file that is not what it should be."""
+    """A weights file that is damaged or does not fit the network."""
 
 
 class BackendError(RosettaError, RuntimeError):
-    """A backend that is missing or died."""
+    """A backend that is missing or whose process failed."""
 
     exit_status = 3
 
 
 class DisagreementError(RosettaError, ArithmeticError):
-    """An artifact that does not compute what it was made of."""
+    """An exported artifact whose output differs from the reference."""
 
     exit_status = 1
 
 
 class DivergedError(RosettaError, ArithmeticError):
-    """A training run whose loss or weights are no finite numbers any more."""
+    """A training run whose loss or weights became NaN or infinite."""
 
     exit_status = 1
 
 
 class InterruptedRunError(RosettaError):
-    """What was asked for could not be given before Ctrl-C, or the request to end; says what was kept."""
+    """Work that Ctrl-C or SIGTERM interrupted; the message says what was kept."""
 
     exit_status = 130
 
@@ -88,12 +88,12 @@ _repr.maxstring = _repr.maxlong = _repr.maxother = 80
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: long and deep ones in part."""
+    """Return `repr(value)` for a message, with long and deep values shortened."""
     return _repr.repr(value)
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
-    """Say that `given` is no `kind`, naming the nearest of `known`, or all of them where none is near."""
+    """Return the error for an unknown name, which suggests the nearest names, or lists all if none is near."""
     choices, given = list(known), _shortened(given)
     near = difflib.get_close_matches(given, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
@@ -101,7 +101,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
 
 
 def no_device(framework: str) -> BackendError:
-    """Say that a framework sees no GPU."""
+    """Return the error for a framework that sees no GPU."""
     return BackendError(
         f"--device gpu: this {framework} sees no GPU; use --device cpu, or install a build of {framework} for your GPU"
     )

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never a part."""
+"""Atomic file writes, hashes, safetensors input and output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def check_writable(path: Path) -> None:
-    """Raise InputError if no file can be written at `path`; called before long work whose result goes there."""
+    """Raise InputError if no file can be written at `path`. Call this before long work."""
     folder = path.parent
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
@@ -48,9 +48,9 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """Give a file to write to, and move it to `path` once it is whole; on any error nothing is left.
+    """Yield a temporary file that replaces `path` when the context ends, and is deleted on an error.
 
-    `durable`: wait until the file is on disk, so that a power cut loses nothing.
+    Readers see the old file or the new one, never a part. `durable`: sync the file to disk, against power loss.
     Raises InputError where the file cannot be written.
     """
     check_writable(path)
@@ -62,7 +62,7 @@ def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        # mkstemp makes files for their owner only; this one is as readable as any other the user makes.
+        # mkstemp creates files that only their owner can read; use the default permissions instead.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -76,16 +76,16 @@ def atomic_writer(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-"""What rosetta's files hold, by safetensors' name for it."""
+"""Supported types of tensors, by their names in safetensors."""
 _LONGEST_HEADER = 1 << 23
-"""Bytes: several times what the largest network of the catalog's families takes, and parsed in little memory."""
+"""Bytes; several times the header of the largest network in the catalog, and still parsed in little memory."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def safetensors_header(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, metadata: Mapping[str, str]) -> bytes:
-    """Return the head of a safetensors file whose tensors follow in the order of `shapes`, all of one dtype.
+    """Return the header of a safetensors file of tensors in the order of `shapes`, all of one dtype.
 
-    The safetensors library sorts tensors by name when it writes; the format lets them stand in any order.
+    The safetensors library sorts tensors by name when it writes; the format allows any order.
     """
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
@@ -93,14 +93,14 @@ def safetensors_header(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, m
         begin, end = end, end + math.prod(shape) * dtype.itemsize
         entries[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers are aligned
+    header += b" " * (-len(header) % 8)  # align the numbers
     return len(header).to_bytes(8, "little") + header
 
 
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None, durable: bool = True
 ) -> None:
-    """Write tensors of one dtype, float32 or float64, in their order; `durable` as for `atomic_writer`.
+    """Write tensors of one dtype, float32 or float64, in the given order; `durable` as for `atomic_writer`.
 
     Raises InputError where the file cannot be written.
     """
@@ -112,19 +112,19 @@ def write_safetensors(
 
 
 def map_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Return a safetensors file's metadata and its tensors in their order in it, mapped into memory.
+    """Return the metadata of a safetensors file and its tensors, in file order and mapped into memory.
 
-    Writing to one changes its copy in memory, never the file. Raises SafetensorError where the file is not whole or
-    not one, OSError where it cannot be read, ValueError where its header is too long, has a name twice or a tensor
-    that is no array of F32 or F64.
+    Writing to a tensor changes its copy in memory, never the file. Raises SafetensorError where the file is incomplete
+    or has another format, OSError where it cannot be read, ValueError where its header is too long, repeats a name, or
+    describes a tensor that is not an array of F32 or F64.
     """
     with path.open("rb") as start_of_file:
         length = int.from_bytes(start_of_file.read(8), "little")
     if _LONGEST_HEADER < length <= path.stat().st_size:
         raise ValueError(f"its header is of {length} bytes; expected at most {_LONGEST_HEADER}")
     with safe_open(path, "numpy") as file:
-        # The library has checked that the tensors lie one behind another from the header to the end of the file. Of a
-        # name that the header has twice it takes the last, and it takes a list for an object.
+        # The library checks that tensors fill the file without gaps or overlaps. It accepts a repeated name, taking the
+        # last entry, and a list in place of an object; both are refused below.
         names = file.offset_keys()
     mapped = np.asarray(np.memmap(path, np.uint8, "c"))
     start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
@@ -139,7 +139,7 @@ def map_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             raise ValueError(f"{name} is of type {code}; expected {' or '.join(DTYPES)}")
         try:
             tensors[name] = mapped[start + begin : start + end].view(DTYPES[code]).reshape(shape)
-        except (ValueError, OverflowError):  # too many axes, or an empty tensor with one that is too long
+        except (ValueError, OverflowError):  # too many axes, or an empty tensor with a huge axis
             raise ValueError(f"{name} has shape {shown(shape)}, which no array can have") from None
     return header.get("__metadata__") or {}, tensors
 

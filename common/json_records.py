@@ -1,4 +1,4 @@
-"""JSON from outside, and the records made of it: nothing said twice, nested too deeply or of another type gets in."""
+"""Read JSON that another program or person wrote, and check it against a dataclass."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
 
 from common.errors import shown
 
@@ -19,82 +21,76 @@ _Record = TypeVar("_Record")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{shown(twice)} is given more than once")
-    return found
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{shown(name)} is given more than once")
+    return record
 
 
 def parse(text: str | bytes) -> Any:
-    """Return what JSON says. Raises ValueError where it is none, gives a name twice or is nested too deeply."""
+    """Return the value of JSON text.
+
+    Raises ValueError for text that is not JSON in UTF-8, a name that an object has twice, and values nested too deeply.
+    """
+    # The standard library's parser, because msgspec's takes the last value of a repeated name without an error. It
+    # guesses the encoding of bytes, so they are decoded here: JSON is UTF-8 (RFC 8259, section 8.1).
     try:
-        # Of bytes json would guess the encoding; JSON is UTF-8 (RFC 8259, section 8.1).
         return json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError(f"nested too deeply: {error}") from None
 
 
+def build(kind: type[_Record] | UnionType, given: object) -> _Record:
+    """Return a record of class `kind` (a dataclass or msgspec.Struct, or a union of these) from a parsed JSON object.
+
+    Nested objects become records and lists become tuples, as the field types say. Dataclasses refuse unknown fields and
+    numbers that are not finite. Raises ValueError that names the field, its value and the expected type.
+    """
+    try:
+        record: _Record = msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        # A ValueError of the record's own __post_init__ is the cause, and says all there is to say.
+        raise error.__cause__ or ValueError(_explanation(str(error), kind, given)) from None
+    _check("", record, given)
+    return record
+
+
 @functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def build(kind: type[_Record], given: object) -> _Record:
-    """Return the dataclass that a JSON object gives the fields of, others within it too; lists become tuples.
-
-    Raises ValueError for a field that is unknown, missing or of another type than it should be.
-    """
-    hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
-    if not isinstance(given, Mapping):
-        raise ValueError(f"expected an object with {', '.join(hints)}, and found {shown(given)}")
-    if unknown := [name for name in given if name not in hints]:
-        raise ValueError(f"{shown(unknown[0])} is none of {', '.join(hints)}")
-    needed = (
-        field.name
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
-    if missing := [name for name in needed if name not in given]:
-        raise ValueError(f"it has no `{missing[0]}`")
-    return kind(**{name: _value(name, hints[name], value) for name, value in given.items()})
+def _check(name: str, value: object, given: Any) -> None:
+    """Raise ValueError for what msgspec lets pass: unknown fields of a dataclass, NaN and infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"`{name}` (={given}): expected a finite number")
+    if isinstance(value, tuple):
+        for item, item_given in zip(value, given, strict=True):
+            _check(name, item, item_given)
+    elif dataclasses.is_dataclass(value):
+        kind: Any = type(value)
+        names = _hints(kind)
+        for field in given:
+            if field not in names:
+                raise ValueError(f"there is no field {shown(field)}; expected {', '.join(names)}")
+            _check(field, getattr(value, field), given[field])
 
 
-def _value(name: str, hint: Any, value: object) -> Any:
-    """Return a field's value, with the records that the hint names within it: one, one or null, or a list of them."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value)  # type: ignore[arg-type]
-    if origin in (Union, UnionType) and value is not None:
-        for option in filter(dataclasses.is_dataclass, inner):
-            return build(option, value)  # type: ignore[arg-type]
-    if origin is tuple and dataclasses.is_dataclass(inner[0]) and isinstance(value, list | tuple):
-        return tuple(build(inner[0], item) for item in value)  # type: ignore[arg-type]
-    if not _fits(hint, value):
-        raise ValueError(f"`{name}` (={shown(value)}) must be {_described(hint)}")
-    return tuple(value) if origin is tuple else value  # type: ignore[arg-type]
-
-
-def _fits(hint: Any, value: object) -> bool:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in inner
-    if origin in (Union, UnionType):
-        return any(_fits(option, value) for option in inner)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(inner[0], item) for item in value)
-    if hint is float:
-        return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < 2**1023)
-    return type(value) is (origin or hint)
-
-
-def _described(hint: Any) -> str:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return f"one of {', '.join(inner)}"
-    if origin in (Union, UnionType):
-        return " or ".join(_described(option) for option in inner)
-    if origin is tuple:
-        return f"a list, each {_described(inner[0])}"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string", dict: "an object"}
-    return names.get(origin or hint, "null")
+def _explanation(message: str, kind: Any, given: Any) -> str:
+    """Return msgspec's message in one line with the value that it is about, and the choices where there are any."""
+    problem, _, path = message.partition(" - at `$")
+    for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        if name:
+            owner: Any = next((each for each in (kind, *get_args(kind)) if dataclasses.is_dataclass(each)), None)
+            kind, given = _hints(owner)[name] if owner else None, given[name]
+        else:
+            kind, given = next(iter(get_args(kind)), None), given[int(index)]
+    if problem.startswith("Invalid enum value"):
+        problem = f"expected one of {', '.join(map(str, get_args(kind)))}"
+    elif problem.startswith("Object missing required field "):
+        problem = problem.replace("Object missing required field", "it has no")
+    else:
+        problem = problem[0].lower() + problem[1:].replace("`", "")
+    where = path.removeprefix(".").rstrip("`")
+    return f"`{where}` (={shown(given)}): {problem}" if where else problem

@@ -20,16 +20,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from common.choices import OptimizerName, ScheduleName
 from common.errors import ConfigError, unknown
 
 __all__ = ["OptimizerConfig", "OptimizerName", "Schedule", "ScheduleName", "update"]
 
-OptimizerName = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
-ScheduleName = Literal["constant", "step", "cosine"]
 
 _SLOTS: Mapping[OptimizerName, tuple[str, ...]] = {
     "sgd": (),

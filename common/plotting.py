@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["LOOKS", "PALETTE", "check_picture", "new_figure", "printable", "save_figure", "save_plot", "to_svg"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Colors that the color-blind can tell apart (Okabe and Ito, 2008), without the yellow, which is faint on white."""
+"""Colors that the color-blind can tell apart (Okabe and Ito, 2008), without yellow, which is too light on white."""
 
 _DPI = 150
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty picture, in inches, that belongs to nobody else; it may be drawn on from any thread."""
+    """Return a new figure of this size in inches, safe to draw on from any thread."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, facecolor="white")
@@ -30,17 +30,17 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG. Raises InputError where the file cannot be written."""
+    """Write a figure as PNG. Raises InputError where the file cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic_writer(path, durable=False) as file:
-        # Not savefig, which draws it twice.
+        # savefig would draw the figure twice.
         canvas = FigureCanvasAgg(figure)
         canvas.print_png(file, metadata={"Software": None})  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def printable(text: str) -> str:
-    """Return text that a picture can show: without characters that its font has not."""
+    """Return text with a question mark for each character that the font lacks."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))
@@ -54,13 +54,13 @@ LOOKS = {
     "mxnet": (PALETTE[2], "D"),
     "numpy": (PALETTE[6], "v"),
 }
-"""Color and marker of each backend, the same in every picture."""
+"""Color and marker of each backend, the same in every figure."""
 
-_SUFFIXES = (".png", ".svg")
+_PICTURE_SUFFIXES = (".png", ".svg")
 
 
 def to_svg(figure: Figure) -> str:
-    """Return a picture as an SVG document, the same for the same picture; its words are text, not outlines."""
+    """Return a figure as an SVG document, the same for the same figure; words stay text, not outlines."""
     from matplotlib import rc_context
 
     file = io.StringIO()
@@ -70,13 +70,13 @@ def to_svg(figure: Figure) -> str:
 
 
 def check_picture(path: Path) -> None:
-    """Raise InputError for a name that says of no kind of picture that can be written."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"{path}: a picture is written as {' or '.join(_SUFFIXES)}; give it such a name")
+    """Raise InputError unless the file name ends in .png or .svg."""
+    if path.suffix.lower() not in _PICTURE_SUFFIXES:
+        raise InputError(f"{path}: a picture is written as {' or '.join(_PICTURE_SUFFIXES)}")
 
 
 def save_plot(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG or SVG, by its name. Raises InputError where the file cannot be written."""
+    """Write a figure as PNG or SVG, by the suffix of its name. Raises InputError where the file cannot be written."""
     check_picture(path)
     if path.suffix.lower() == ".png":
         save_figure(figure, path)

@@ -1,36 +1,34 @@
-"""What goes to a terminal: the console, tables that fit it, progress. Nothing here imports anything heavy."""
+"""A Rich console, and tables that fit a narrow terminal. Rich is imported when a table is printed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import click
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Column, Table
 
-__all__ = ["console", "print_fitted", "with_progress"]
+__all__ = ["console", "print_fitted"]
 
 _WIDE = 10_000
-"""Wider than any table, to ask how narrow it can be."""
+"""Characters: wider than any table."""
 
 
 def console() -> Console:
-    """Return the console that tables go to."""
+    """Return a console on standard output."""
     from rich.console import Console
 
-    # Away from a terminal there is no width to fit: lines stay whole. Brackets in paths and messages are no markup.
+    # Lines stay whole when standard output is not a terminal. Brackets in paths and messages are not Rich markup.
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 300)
 
 
 def print_fitted(screen: Console, table: Table, keys: int = 1) -> None:
-    """Print a table without lines: whole, or on a narrow screen in parts, each with the first `keys` columns.
+    """Print a table without lines. On a narrow screen, split it into parts that each repeat the first `keys` columns.
 
-    Rich alone would shorten words and numbers until all columns fit. Here text is wrapped between words, and numbers,
-    which are aligned to the right, never.
+    Rich alone would cut words and numbers until all columns fit. Here text wraps between words, and right-aligned
+    columns, which hold numbers, never wrap.
     """
     spans = [_span(screen, column) for column in table.columns]
     first, part = list(range(keys)), list[int]()
@@ -44,7 +42,7 @@ def print_fitted(screen: Console, table: Table, keys: int = 1) -> None:
 
 
 def _span(screen: Console, column: Column) -> tuple[int, int]:
-    """Return the least and the most characters that a column can make use of."""
+    """Return the smallest and the largest useful width of a column, in characters."""
     from rich.measure import Measurement
 
     wide = screen.options.update(width=_WIDE)
@@ -54,22 +52,22 @@ def _span(screen: Console, column: Column) -> tuple[int, int]:
 
 
 def _width(table: Table, columns: Sequence[int]) -> int:
-    """Return how wide columns of these widths are side by side."""
+    """Return the total width of columns of these widths, with their padding."""
     _, right, _, left = table.padding
     return sum(columns) + (right + left) * (len(columns) if table.pad_edge else len(columns) - 1)
 
 
 def _print_part(screen: Console, table: Table, chosen: Sequence[int], spans: Sequence[tuple[int, int]]) -> None:
-    """Print some columns of a table: with its title where they are its first, with its caption where its last."""
+    """Print some columns of a table: the first ones under its title, the last ones above its caption."""
     from rich.table import Table
 
     widths = {i: spans[i][0] for i in chosen}
-    room = screen.width - _width(table, list(widths.values()))
-    # What there is room for beyond the least goes first to those that need little.
+    spare = screen.width - _width(table, list(widths.values()))
+    # Room beyond the smallest widths goes first to the columns that need the least of it.
     for count, i in enumerate(sorted(chosen, key=lambda i: spans[i][1] - spans[i][0])):
-        more = max(min(spans[i][1] - spans[i][0], room // (len(chosen) - count)), 0)
+        more = max(min(spans[i][1] - spans[i][0], spare // (len(chosen) - count)), 0)
         widths[i] += more
-        room -= more
+        spare -= more
     part = Table(box=None, padding=table.padding, pad_edge=table.pad_edge, show_header=table.show_header)
     part.title_justify = part.caption_justify = "left"
     part.title_style = table.title_style
@@ -80,27 +78,8 @@ def _print_part(screen: Console, table: Table, chosen: Sequence[int], spans: Seq
         part.add_column(column.header, width=widths[i], justify=column.justify, vertical=column.vertical)
     for cells in zip(*(table.columns[i].cells for i in chosen), strict=True):
         part.add_row(*cells)
-    # One column may be wider than the screen, whose own matter it is then to break lines.
+    # A single column may be wider than the screen; then the terminal breaks the lines.
     before, needed = screen.width, _width(table, list(widths.values()))
     screen.width = max(before, needed)
     screen.print(part)
     screen.width = before
-
-
-def _progress_lines(name: str, done: int, total: int) -> None:
-    """Show progress where there is no terminal: a line for each quarter of a backend's work."""
-    if done == total or done * 4 // total > (done - 1) * 4 // total:
-        click.echo(f"{'reference' if name == 'numpy' else name}: {done} of {total}", err=True)
-
-
-def with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
-    """Do `work(progress)` with a bar for each backend on a terminal, or lines on standard error away from one."""
-    if not sys.stderr.isatty():
-        return work(_progress_lines)
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {name: bars.add_task("reference" if name == "numpy" else name, total=None) for name in backends}
-        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))

@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from safetensors import SafetensorError
 
 from common import catalog, json_records, reference
 from common.catalog import Network
+from common.choices import DTypeName, Scheme
 from common.errors import ConfigError, WeightsError, shown
 from common.files import DTYPES, atomic_writer, map_safetensors, safetensors_header, write_safetensors
 from common.layout import Tensor
@@ -36,8 +37,6 @@ __all__ = [
     "write_initial",
 ]
 
-Scheme = Literal["probe", "xavier"]
-DTypeName = Literal["float32", "float64"]
 
 _FORMAT, _VERSION = "rosetta-weights", "1"
 _CHUNK = 1 << 18

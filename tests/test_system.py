@@ -95,6 +95,17 @@ def test_nothing_is_set_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> Non
     system.keep_freed_memory()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not inherit it")
+def test_peak_memory_is_this_processes_own_and_not_its_parents() -> None:
+    parent = """
+import subprocess, sys
+large = bytearray(400_000_000)
+code = "from common.system import peak_memory; block = bytearray(50_000_000); print(peak_memory())"
+subprocess.run([sys.executable, "-c", code], check=True)
+"""
+    assert 50e6 < int(run(parent)) < 200e6
+
+
 @glibc
 @pytest.mark.port
 def test_torchs_execution_paths_and_training_keep_what_they_free(backend_name: str, tmp_path: Path) -> None:

@@ -522,27 +522,27 @@ def test_random_run_configurations_are_read_or_rejected(tmp_path: Path, record: 
             assert {key: made[name][key] for key in value} == value
         elif name in made:
             assert made[name] == value
-            assert type(made[name]) is type(value)
+            assert type(made[name]) in (type(value), float)  # a whole number is a float where one is expected
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 1.5}, "`epochs` (=1.5) must be a whole number"),
-        ({"epochs": True}, "`epochs` (=True) must be a whole number"),
-        ({"batch_size": "32"}, "`batch_size` (='32') must be a whole number"),
-        ({"flip": 1}, "`flip` (=1) must be true or false"),
-        ({"data": None}, "`data` (=None) must be a string"),
-        ({"data_dir": 5}, "`data_dir` (=5) must be a string or null"),
-        ({"dtype": "float16"}, "`dtype` (='float16') must be one of float32, float64"),
-        ({"mean": 0.5}, "`mean` (=0.5) must be a list, each a finite number"),
-        ({"classes": [1]}, "`classes` (=[1]) must be a list, each a string"),
-        ({"learning_rate": math.nan}, "`learning_rate` (=nan) must be a finite number"),
-        ({"optimizer": {"name": "sdg"}}, "`name` (='sdg') must be one of sgd"),
-        ({"optimizer": {"speed": 1}}, "'speed' is none of name, momentum"),
-        ({"optimizer": []}, "expected an object with name, momentum"),
+        ({"epochs": 1.5}, "`epochs` (=1.5): expected int"),
+        ({"epochs": True}, "`epochs` (=True): expected int"),
+        ({"batch_size": "32"}, "`batch_size` (='32'): expected int"),
+        ({"flip": 1}, "`flip` (=1): expected bool"),
+        ({"data": None}, "`data` (=None): expected str"),
+        ({"data_dir": 5}, "`data_dir` (=5): expected str | null"),
+        ({"dtype": "float16"}, "`dtype` (='float16'): expected one of float32, float64"),
+        ({"mean": 0.5}, "`mean` (=0.5): expected array"),
+        ({"classes": [1]}, "`classes[0]` (=1): expected str"),
+        ({"learning_rate": math.nan}, "`learning_rate` (=nan) must be a number above 0"),
+        ({"optimizer": {"name": "sdg"}}, "`optimizer.name` (='sdg'): expected one of sgd"),
+        ({"optimizer": {"speed": 1}}, "there is no field 'speed'; expected name, momentum"),
+        ({"optimizer": []}, "`optimizer` (=[]): expected object"),
         ({"schedule": {"every": 1e308}}, "infinity"),
-        ({"schedule": {"every": math.nan}}, "`every` (=nan) must be a finite number"),
+        ({"schedule": {"every": math.nan}}, "`every` (=nan) must be a number of epochs above 0"),
         ({"config": {"arch": [[1, 8]]}}, "stage 1 is [1, 8]"),
         ({"network": "lenet"}, "there is no setting of lenet called"),
     ],
@@ -631,19 +631,19 @@ def seal(path: Path, state: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"position": {"step": "3"}}, "`step` (='3') must be a whole number"),
-        ({"position": {"step": 3.0}}, "`step` (=3.0) must be a whole number"),
-        ({"position": {"step": -3}}, "a number of its position is below 0"),
-        ({"position": {"loss": math.inf}}, "`loss` (=inf) must be a finite number"),
-        ({"position": {"place": 3}}, "'place' is none of step, epoch"),
-        ({"position": [3]}, "expected an object with step, epoch"),
+        ({"position": {"step": "3"}}, "`position.step` (='3'): expected int"),
+        ({"position": {"step": 3.0}}, "`position.step` (=3.0): expected int"),
+        ({"position": {"step": -3}}, "`position.step` (=-3): expected int >= 0"),
+        ({"position": {"loss": math.inf}}, "`loss` (=inf): expected a finite number"),
+        ({"position": {"place": 3}}, "there is no field 'place'; expected step, epoch"),
+        ({"position": [3]}, "`position` (=[3]): expected object"),
         ({"files": {}}, "expected weights.safetensors"),
         ({"files": {"optimizer.safetensors": ""}}, "expected weights.safetensors"),
         ({"files": {"weights.safetensors": "", "../../config.json": ""}}, "expected weights.safetensors"),
         ({"files": {"weights.safetensors": "", "/etc/passwd": ""}}, "expected weights.safetensors"),
         ({"files": ["weights.safetensors"]}, "is no checkpoint"),
         ({"version": "1\n"}, "version '1\\n'"),
-        ({"format": None}, "is of version"),
+        ({"format": None}, 'has no "format": "rosetta-checkpoint"'),
     ],
 )
 def test_a_checkpoint_with_valid_checksums_and_invalid_state_is_rejected(

@@ -7,7 +7,6 @@ a framework (`run_command`) all find their interpreter, their environment variab
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -38,7 +37,6 @@ __all__ = [
     "project_environment",
     "run_command",
     "start",
-    "versions",
 ]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
@@ -209,16 +207,3 @@ def cause_of_death(status: int, log: Path) -> str:
         cause = f"ended with status {status}"
     last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
     return cause + (f": {last[0].strip()}" if last else "")
-
-
-def versions(environment_name: str, distributions: Sequence[str], log: Path) -> dict[str, str]:
-    """Return the versions of distributions in an environment. Raises BackendError if it lacks one."""
-    answer = launch(
-        interpreter(environment_name).path,
-        ["-m", "common.deploy.bench.install_size", *distributions],
-        environment(1),
-        log,
-        limit=120,
-    )
-    found = json.loads(answer)["versions"]
-    return {name: found[name] for name in distributions}

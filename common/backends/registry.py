@@ -6,10 +6,11 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from common.backends import environments
 from common.backends.environments import Interpreter
+from common.choices import Device
 from common.errors import unknown
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ BACKENDS: Mapping[str, BackendInfo] = {
 }
 
 
-DEVICES = ("cpu", "gpu")
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 def get(name: str) -> BackendInfo:

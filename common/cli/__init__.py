@@ -1,1 +1,1 @@
-"""The command `rosetta`: the only place that prints and exits."""
+"""The command-line program `rosetta`: the only package that prints and exits."""

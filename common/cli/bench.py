@@ -1,83 +1,78 @@
-"""The verb `rosetta bench`. What is heavy is imported when it runs."""
+"""The command `rosetta bench`. Heavy modules are imported when it runs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from common.backends.registry import BACKENDS
 from common.catalog import Network, get
+from common.choices import Device, Mode
 from common.cli.options import (
-    BACKENDS,
-    DEVICES,
+    DEVICE,
+    ChoiceList,
+    CountList,
     FiniteRange,
-    check_choice,
     config_option,
     example,
-    network_of,
     parse_config,
-    parse_list,
+    read_weights,
 )
+from common.cli.progress import with_progress
+from common.deploy.execution_paths import PATHS, ExecutionPath
 from common.errors import ConfigError, InputError
-from common.terminal import console, print_fitted, with_progress
+from common.terminal import console, print_fitted
 
 if TYPE_CHECKING:
     from common.deploy.bench.results import Run
-    from common.deploy.execution_paths import ExecutionPath
+    from common.weights import WeightsFile
 
 __all__ = ["bench"]
 
-_MODES = ("inference", "training")
-_MOST = 2**16
-"""Images in a batch, or threads: beyond it something was mistyped."""
+
+def _chosen(backends: Sequence[str] | None, paths: Sequence[str] | None) -> list[ExecutionPath]:
+    """Return the execution paths that the options select; all of them where neither is given."""
+    chosen = [
+        path
+        for path in PATHS.values()
+        if (paths is None or path.name in paths) and (backends is None or path.backend in backends)
+    ]
+    if not chosen:
+        raise ConfigError(
+            f"none of --paths {','.join(paths or PATHS)} belongs to --backends {','.join(backends or BACKENDS)}; leave "
+            "one of the two out"
+        )
+    return chosen
 
 
-def _numbers(option: str, given: str) -> list[int]:
-    """Return the positive whole numbers that an option lists. Raises ConfigError for anything else."""
-    words = [word.strip() for word in given.split(",")]
-    for word in words:
-        if not word.isascii() or not word.isdecimal() or not 0 < int(word[:9]) <= _MOST or len(word) > 9:
-            raise ConfigError(f"{option} (={given!r}) must be whole numbers from 1 to {_MOST}, such as 1 or 1,8,32")
-    return list(dict.fromkeys(map(int, words)))
-
-
-def _chosen(backends: str | None, paths: str | None) -> list[ExecutionPath]:
-    """Return the execution paths that the options name; all of them where neither is given."""
-    from common.deploy.execution_paths import PATHS
-
-    named = parse_list("--paths", paths, list(PATHS), "execution path") if paths is not None else list(PATHS)
-    of = parse_list("--backends", backends, BACKENDS, "backend") if backends is not None else BACKENDS
-    found = [path for name, path in PATHS.items() if name in named and path.backend in of]
-    if not found:
-        raise ConfigError(f"none of --paths {paths} is of --backends {backends}; leave one of the two out")
-    return found
-
-
-def _networks(names: Sequence[str], config: str | None, weights_path: Path | None) -> list[Network]:
-    """Return the networks to measure, or the one that a weights file is of."""
+def _networks(
+    names: Sequence[str], config: str | None, weights_path: Path | None
+) -> tuple[list[Network], WeightsFile | None]:
+    """Return the networks to measure, and the weights file if there is one; then they are the one network in it."""
     from common import reference
 
     if not names:
         raise ConfigError("name the networks to measure, as in `rosetta bench lenet resnet18`; --list shows the paths")
     overrides = parse_config(config)
-    found = [get(name, **overrides) for name in dict.fromkeys(names)]
-    for network in found:
+    networks = [get(name, **overrides) for name in dict.fromkeys(names)]
+    for network in networks:
         reference.describe(network)
     if weights_path is None:
-        return found
-    if len(found) > 1:
-        raise ConfigError(f"--weights {weights_path} are of one network; name that one alone")
-    return [network_of(weights_path, names[0], config)]
+        return networks, None
+    if len(networks) > 1:
+        raise ConfigError(f"--weights {weights_path} holds the weights of one network; name only that network")
+    file = read_weights(weights_path, names[0], config)
+    return [file.network], file
 
 
 def _list_paths() -> None:
     from rich.table import Table
 
     from common.backends import launch
-    from common.deploy.execution_paths import PATHS
     from common.errors import BackendError
 
     table = Table("path", "backend", "runs", "format", "devices", "environment", "", box=None, pad_edge=False)
@@ -87,7 +82,7 @@ def _list_paths() -> None:
             ready = "ready"
         except BackendError as error:
             ready = str(error).partition(";")[0].partition(", or ")[0]
-        modes = ", ".join(mode for mode, can in zip(_MODES, (path.infers, path.trains), strict=True) if can)
+        modes = ", ".join(get_args(Mode) if path.trains else ("inference",))
         table.add_row(
             path.name, path.backend, modes, path.format or "", ", ".join(path.devices), path.environment, ready
         )
@@ -102,7 +97,7 @@ def _check_threads(threads: Sequence[int]) -> None:
 
 
 def _prepare_history(path: Path | None) -> Path:
-    """Return where the history goes, its folder made. Raises InputError where that cannot be."""
+    """Return the history file to append to, and create its folder. Raises InputError where this is not possible."""
     from common.deploy.bench import history
     from common.files import check_writable
 
@@ -111,14 +106,14 @@ def _prepare_history(path: Path | None) -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot make {path.parent}: {error.strerror}; give --history, or --no-history") from None
+            raise InputError(f"cannot create {path.parent}: {error.strerror}; give --history or --no-history") from None
     check_writable(path)
     history.check(path)
     return path
 
 
 def _check_folder(path: Path) -> None:
-    """Raise InputError where no pictures can be written into a folder, which is made if need be."""
+    """Raise InputError unless pictures can be written to this folder, which may still have to be created."""
     if path.exists() and not path.is_dir():
         raise InputError(f"--plot {path}: it is a file; give a folder for the pictures")
     parent = path if path.exists() else path.parent
@@ -129,49 +124,78 @@ def _check_folder(path: Path) -> None:
 
 
 @click.command(
+    short_help="Measure time, memory and size of runtimes.",
     epilog=example(
         "rosetta bench resnet18 --batch 1,8,32 --plot plots",
         'rosetta bench resnet18 --config \'{"in_channels": 3, "input_size": [224, 224], "num_classes": 1000}\'',
         "rosetta bench lenet vgg11 --paths torch-compile,onnxruntime,openvino --threads 1,2 --json bench.json",
         "rosetta bench regnetx32 --backends jax --mode training --compare",
         "rosetta bench --list",
-    )
+    ),
 )
 @click.argument("networks", nargs=-1, metavar="[NETWORK]...")
-@click.option("--list", "list_paths", is_flag=True, help="Show every execution path and whether it can run here.")
-@click.option("--backends", help="Only the paths of these backends, and of what is exported from them.")
-@click.option("--paths", help="Only these execution paths  [default: all]")
-@click.option("--batch", default="1,8", show_default=True, help="Images at a time.")
-@click.option("--threads", help="Threads to compute with  [default: as many as processors]")
-@click.option("--device", default="cpu", show_default=True, help="cpu or gpu.")
-@click.option("--mode", default="inference", show_default=True, help="inference, training or both.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Processes for each row.")
+@click.option("--list", "list_paths", is_flag=True, help="List the execution paths and whether each can run here.")
 @click.option(
-    "--seconds", type=FiniteRange(0, 3600), default=1, show_default=True, help="Time samples for, in each round."
+    "--backends", type=ChoiceList(BACKENDS, "backend"), help="Only paths of these backends and of exports from them."
 )
 @click.option(
-    "--timeout", type=FiniteRange(min=1), default=600, show_default=True, help="Seconds one process may take."
+    "--paths",
+    type=ChoiceList(PATHS, "execution path"),
+    metavar="PATH,...",
+    help="Only these execution paths; `--list` names them  [default: all]",
 )
-@click.option("--weights", "weights_path", type=click.Path(path_type=Path), help="Canonical weights  [default: random]")
+@click.option("--batch", "batches", type=CountList(), default="1,8", show_default=True, help="Images per batch.")
+@click.option("--threads", type=CountList(), help="Threads to compute with  [default: number of processors]")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where to compute.")
+@click.option(
+    "--mode",
+    "modes",
+    type=ChoiceList(get_args(Mode), "mode"),
+    default="inference",
+    show_default=True,
+    help="What to measure: forward passes, training steps, or both.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Fresh processes for each measurement."
+)
+@click.option(
+    "--seconds", type=FiniteRange(0, 3600), default=1, show_default=True, help="Seconds of timing in each round."
+)
+@click.option(
+    "--timeout", type=FiniteRange(min=1), default=600, show_default=True, help="Time limit of one process, in seconds."
+)
+@click.option("--weights", "weights_path", type=click.Path(path_type=Path), help="Weights file  [default: random]")
 @config_option
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the measurements as JSON.")
-@click.option("--plot", "plot_path", metavar="FOLDER", type=click.Path(path_type=Path), help="Draw them there, as SVG.")
+@click.option(
+    "--plot",
+    "plot_path",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Folder for plots, as SVG.",
+)
 @click.option(
     "--history",
     "history_path",
     type=click.Path(path_type=Path),
-    help="The file that measurements are appended to  [default: the user's own]",
+    help="History file to append the measurements to  [default: one in your data folder]",
 )
-@click.option("--no-history", "forget", is_flag=True, help="Append them to no file.")
-@click.option("--compare", "compared", is_flag=True, help="Hold them to the last on this machine: status 1 if slower.")
+@click.option("--no-history", "forget", is_flag=True, help="Don't keep the measurements in a history.")
+@click.option(
+    "--compare",
+    "compared",
+    is_flag=True,
+    help="Compare with the last measurements on this machine; exit status 1 if slower.",
+)
 def bench(
     networks: tuple[str, ...],
     list_paths: bool,
-    backends: str | None,
-    paths: str | None,
-    batch: str,
-    threads: str | None,
-    mode: str,
+    backends: Sequence[str] | None,
+    paths: Sequence[str] | None,
+    batches: Sequence[int],
+    threads: Sequence[int] | None,
+    modes: Sequence[Mode],
+    device: Device,
     weights_path: Path | None,
     config: str | None,
     json_path: Path | None,
@@ -181,11 +205,11 @@ def bench(
     compared: bool,
     **options: Any,
 ) -> int:
-    """Measure what each way to run NETWORK costs on this machine: time, memory, cold start, size.
+    """Measure time, memory, cold start and size of each way to run NETWORK on this machine.
 
-    Each is run in fresh processes, in rounds, and its output is held to the reference before it is timed: one that is
-    fast and wrong is `wrong`. Times are medians of a single call, in brackets their 95% confidence over the rounds.
-    Ctrl-C ends it early: what was measured by then is shown and written.
+    Each execution path runs in fresh processes, in several rounds. Its output is compared with the reference before it
+    is timed; a path with wrong output is reported as `wrong`. Times are medians of single calls, with their 95%
+    confidence interval over the rounds in brackets. Ctrl-C stops early and keeps the results so far.
     """
     if list_paths:
         _list_paths()
@@ -195,22 +219,23 @@ def bench(
     from common.files import check_writable
     from common.system import processors
 
-    check_choice("device", options["device"], DEVICES)
-    counts = _numbers("--threads", threads) if threads is not None else [processors()]
+    counts = threads or [processors()]
     _check_threads(counts)
+    measured, weights = _networks(networks, config, weights_path)
     settings = Settings(
-        batches=_numbers("--batch", batch),
+        batches=batches,
         threads=counts,
-        modes=parse_list("--mode", mode, _MODES, "mode"),  # type: ignore[arg-type]  # it checks them
+        device=device,
+        modes=modes,
         paths=_chosen(backends, paths),
-        networks=_networks(networks, config, weights_path),
-        weights=weights_path,
+        networks=measured,
+        weights=weights,
         **options,
     )
     every = cases(settings)
     if not every:
         raise ConfigError(
-            f"none of these paths can do {mode} on {settings.device}; `rosetta bench --list` says which can"
+            f"none of these paths can do {' or '.join(modes)} on {device}; `rosetta bench --list` shows which can"
         )
     if json_path is not None:
         check_writable(json_path)
@@ -220,24 +245,24 @@ def bench(
     earlier = history.read(kept) if kept and compared else []
 
     shown = list(dict.fromkeys(case.path.backend for case in every))
-    found = with_progress(lambda progress: run(settings, progress), shown)
+    result = with_progress(lambda progress: run(settings, progress), shown)
     try:
         if kept and not forget:
-            history.append(kept, found)
+            history.append(kept, result)
     finally:
-        # Where a disk is full by now, what took minutes is shown all the same.
-        status = _report(found, earlier if compared else None, json_path, plot_path, named=bool(backends or paths))
+        # Report the measurements even if the history cannot be written, as on a full disk.
+        status = _report(result, earlier if compared else None, json_path, plot_path, named=bool(backends or paths))
     return status
 
 
 def _report(
     run: Run, earlier: Sequence[Run] | None, json_path: Path | None, plot_path: Path | None, named: bool
 ) -> int:
-    """Show a run, write what was asked for, and return the exit status."""
+    """Print a run, write the requested files, and return the exit status."""
     from common.deploy.bench import history, tables
     from common.files import save
 
-    # First of all: what interrupted the run may have taken the terminal too.
+    # Write files first: printing may fail, for example if the terminal was closed.
     if json_path is not None:
         save(json_path, history.dumps(run, indent=1))
     screen = console()
@@ -261,19 +286,19 @@ def _report(
         screen.print()
         print_fitted(screen, tables.changes_table(changes), keys=2)
     elif earlier is not None:
-        click.echo("there is nothing to compare with: the history has no such measurement on this machine")
+        click.echo("nothing to compare with: the history holds no such measurement of this machine")
     return _status(run, any(change.regression for change in changes), named)
 
 
 def _status(run: Run, slower: bool, named: bool) -> int:
-    """Return 1 where something is wrong or became slower, 3 where something failed or is missing, else 0.
+    """Return 1 if a path is wrong or became slower, 3 if one failed or is missing, 130 if interrupted, else 0.
 
-    A path that was not asked for by name may be missing. Any interrupted command returns 130.
+    A missing path counts only if the user named paths or backends, or if nothing was measured.
     """
     if run.interrupted:
         return 130
-    found = [one.status for one in run.measurements]
-    if slower or "wrong" in found:
+    statuses = {one.status for one in run.measurements}
+    if slower or "wrong" in statuses:
         return 1
-    missing = "missing" in found and (named or "measured" not in found)
-    return 3 if "failed" in found or missing else 0
+    missing = "missing" in statuses and (named or "measured" not in statuses)
+    return 3 if "failed" in statuses or missing else 0

@@ -1,4 +1,4 @@
-"""The verb `rosetta export`. What is heavy is imported when it runs."""
+"""The command `rosetta export`. Heavy modules are imported when it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.cli.options import example, network_of
+from common.cli.options import PORTS, Choice, example, open_run, read_weights
 from common.deploy.export.formats import FORMATS
 from common.errors import ConfigError, InputError
 
@@ -19,34 +19,56 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 _MOST_IMAGES = 512
-"""As many as ranges are found on; more would not widen them by much, and each is run in the framework."""
+"""Images to calibrate on. More would take longer and hardly change the ranges of the activations."""
 
 
 @click.command(
+    short_help="Export a network for a runtime.",
     epilog=example(
         "rosetta export resnet18 --weights w.safetensors --to onnx -o resnet18.onnx",
         "rosetta export lenet --weights runs/lenet --to litert --dtype int8 -o lenet.tflite",
         "rosetta export lenet --weights runs/lenet --to litert --dtype int8 --calibration photos -o lenet.tflite",
         "rosetta export resnet18 --weights w.safetensors --to saved-model --backend jax --batch any -o resnet18",
         "rosetta export resnet18 --weights w.safetensors --to torch-aot-winograd --batch 8 -o resnet18.pt2",
-    )
+    ),
 )
 @click.argument("network")
 @click.option(
-    "--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights, or a run."
+    "--weights",
+    "weights_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Weights file or training run.",
 )
-@click.option("--to", "format_name", required=True, help=f"One of {', '.join(FORMATS)}.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact to write.")
-@click.option("--backend", help="Whose port makes it, where there are several  [default: the first]")
-@click.option("--dtype", default="float32", show_default=True, help="float64, float32, float16 or int8.")
-@click.option("--batch", default="1", show_default=True, help="Images at a time: a number, or any.")
-@click.option("--size", default="fixed", show_default=True, help="fixed, or any: images of any size.")
+@click.option(
+    "--to",
+    "format_name",
+    required=True,
+    type=Choice(FORMATS, "format"),
+    metavar="FORMAT",
+    help=f"Format to export to: {', '.join(FORMATS)}.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File or folder to write.")
+@click.option(
+    "--backend",
+    type=Choice(PORTS, "backend"),
+    help="Backend to export from, for a format that several can write  [default: the first]",
+)
+@click.option("--dtype", default="float32", show_default=True, help="Number type: float64, float32, float16 or int8.")
+@click.option("--batch", default="1", show_default=True, help="Images per batch: a number, or any.")
+@click.option(
+    "--size",
+    type=Choice(("fixed", "any"), "size"),
+    default="fixed",
+    show_default=True,
+    help="Image size: fixed, as in the weights' configuration, or any.",
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="A folder of PNG or JPEG images like those to come, for int8  [default: digits]",
+    help="Folder of typical PNG or JPEG images to calibrate int8 on  [default: handwritten digits]",
 )
-@click.option("--force", is_flag=True, help="Replace what exists.")
+@click.option("--force", is_flag=True, help="Replace an existing file or folder.")
 def export(
     network: str,
     weights_path: Path,
@@ -59,50 +81,48 @@ def export(
     calibration: Path | None,
     force: bool,
 ) -> int:
-    """Write NETWORK as an artifact that a runtime serves without this project, and a manifest beside it.
+    """Export NETWORK to a file that a runtime can serve without rosetta, and write a manifest beside it.
 
-    The artifact is run again in a fresh process of that runtime, on digits and on noise, and compared with the
-    reference: verified, or not written. Batch normalization is folded into the layers before it.
+    The artifact is run in a fresh process of its runtime and its output is compared with the reference; a wrong export
+    is not saved. Batch normalization is folded into the preceding layers.
 
-    The manifest says what goes in and comes out, in which layout and with which preprocessing, whose weights they are,
-    and how far off it is. `python common/deploy/serving MANIFEST x.npy y.npy` runs it; that folder needs no rosetta.
+    The manifest describes inputs, outputs, layout, preprocessing, the source of the weights and the measured error. To
+    run an artifact: `python common/deploy/serving MANIFEST x.npy y.npy`; that folder works without rosetta.
 
-    torch-aot is compiled, for processors with the vectors of this one (AVX-512, AVX2), and starts without a compiler;
-    with ATEN_CPU_CAPABILITY=avx2 set, for those without AVX-512 too.
+    torch-aot artifacts are compiled for the vector instructions of this processor (AVX-512 or AVX2) and need no
+    compiler to run. To support processors without AVX-512, set ATEN_CPU_CAPABILITY=avx2 before exporting.
     """
     from common.deploy.export import formats
-    from common.deploy.export.export import ExportRequest, Preprocessing, check, manifest_path
+    from common.deploy.export.export import ExportRequest, check
     from common.deploy.export.export import export as write
+    from common.deploy.export.manifest import Preprocessing, manifest_path
 
     kind = formats.get(format_name)
     check(output, force)
     preprocessing = Preprocessing()
     if weights_path.is_dir():
-        from common.training.checkpoints import trained
-
-        experiment, checkpoint = trained(weights_path)
+        experiment, checkpoint = open_run(weights_path)
         preprocessing = Preprocessing(experiment.mean, experiment.std)
         weights_path = checkpoint.path / "weights.safetensors"
-    entry = network_of(weights_path, network, None)
-    wanted = ExportRequest(
-        weights_path,
+    weights = read_weights(weights_path, network, None)
+    request = ExportRequest(
+        weights,
         kind.name,
         dtype,
         backend,
         _batch(batch),
-        _any_size(size),
+        size == "any",
         preprocessing,
-        None if calibration is None else _images(calibration, entry, dtype),
+        None if calibration is None else _images(calibration, weights.network, dtype),
     )
-    manifest = write(wanted, output, force)
-    versions = manifest["made_by"]
-    made_by = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "rosetta")
+    manifest = write(request, output, force)
+    made_by = ", ".join(f"{name} {version}" for name, version in manifest.made_by.items() if name != "rosetta")
     megabytes = sum(file.stat().st_size for file in _files(output)) / 1e6
-    click.echo(f"{output}: {kind.about} of {entry.name}, {dtype}, {megabytes:,.1f} MB, by {made_by}")
-    for server, found in manifest["verified"].items():
+    click.echo(f"{output}: {kind.about} of {manifest.network}, {dtype}, {megabytes:,.1f} MB, by {made_by}")
+    for server, verified in (manifest.verified or {}).items():
         click.echo(
-            f"verified with {server} on {found['input']}: off by {found['error']:.1e} of the largest logit, of "
-            f"{found['tolerance']:.1e} at most"
+            f"verified with {server} on {verified.input}: error {verified.error:.1e} of the largest logit, "
+            f"at most {verified.tolerance:.1e} allowed"
         )
     click.echo(f"{manifest_path(output)}: names, shapes, preprocessing, versions, hashes")
     return 0
@@ -120,14 +140,8 @@ def _batch(given: str) -> int | None:
     return int(given)
 
 
-def _any_size(given: str) -> bool:
-    if given not in ("fixed", "any"):
-        raise ConfigError(f"--size {given}: expected fixed or any; a fixed size is that of the weights' configuration")
-    return given == "any"
-
-
 def _images(folder: Path, network: Network, dtype: str) -> np.ndarray:
-    """Return a folder's images as the network takes them, in [0, 1], (N, C, H, W)."""
+    """Return the images of a folder at the network's input size, with values in [0, 1], (N, C, H, W)."""
     import numpy as np
 
     from common.training.batches import prepare
@@ -136,7 +150,7 @@ def _images(folder: Path, network: Network, dtype: str) -> np.ndarray:
     if dtype != "int8":
         raise ConfigError(f"--calibration is for --dtype int8; {dtype} needs none")
     if not folder.is_dir():
-        raise InputError(f"--calibration {folder}: no such folder; give one of PNG or JPEG images")
+        raise InputError(f"--calibration {folder}: no such folder; give a folder of PNG or JPEG images")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
         raise InputError(f"--calibration {folder}: no PNG or JPEG image in it")

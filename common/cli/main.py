@@ -1,4 +1,4 @@
-"""The command `rosetta`. Nothing heavy is imported before a verb needs it."""
+"""The command-line program `rosetta`. Heavy modules are imported when a command needs them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from common import __version__
 from common.cli.bench import bench
 from common.cli.export import export
 from common.cli.networks import doctor, init, list_networks, run
-from common.cli.options import (
-    example,
-)
+from common.cli.options import example
 from common.cli.parity import diagnose, mutants, parity
 from common.cli.recommend import recommend
 from common.cli.training import compare, evaluate, predict, train
@@ -26,7 +24,7 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """A group whose error for an unknown verb names the nearest ones."""
+    """A command group whose error for an unknown command suggests the nearest names."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
@@ -42,10 +40,9 @@ class _Group(click.Group):
 )
 @click.version_option(__version__, prog_name="rosetta")
 def cli() -> None:
-    """The classic convolutional networks in PyTorch, JAX, TensorFlow, MXNet and NumPy, proven to be the same.
+    """Classic convolutional networks in PyTorch, JAX, TensorFlow, MXNet and NumPy that compute the same numbers.
 
-    Exit status: 0 all agree or done, 1 a disagreement, 2 the request or a file is wrong, 3 a backend is missing or
-    died.
+    Exit status: 0 success, 1 results differ, 2 a bad option or file, 3 a backend is missing or failed.
     """
 
 
@@ -65,8 +62,8 @@ def _terminate(number: int, _frame: object) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; every error of the user's is one line on standard error."""
-    # So that workers are ended and temporary files removed. Whoever asked to go on without a terminal does.
+    """Run the program and return its exit status. Every error that the user can fix is one line on standard error."""
+    # SystemExit ends workers and removes temporary files. Under nohup, SIGHUP stays ignored.
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _terminate)

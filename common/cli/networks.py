@@ -1,24 +1,17 @@
-"""`rosetta doctor`, `list`, `init` and `run`: backends, the catalog, weights and single runs."""
+"""The commands `rosetta doctor`, `list`, `init` and `run`: backends, the catalog, initial weights, one forward pass."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from common.backends.registry import BACKENDS
 from common.catalog import FAMILIES, NETWORKS, Network, get
-from common.cli.options import (
-    BACKENDS,
-    DTYPES,
-    check_choice,
-    config_option,
-    example,
-    network_of,
-    parse_config,
-    seed_option,
-)
+from common.choices import DTypeName, Scheme
+from common.cli.options import BACKEND, DTYPE, Choice, config_option, example, network_of, parse_config, seed_option
 from common.errors import InputError
 from common.terminal import console, print_fitted
 
@@ -26,16 +19,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@click.command(epilog=example("rosetta doctor"))
+@click.command(short_help="Show which backends are installed.", epilog=example("rosetta doctor"))
 def doctor() -> int:
-    """Say which backends are ready, where, in which versions, and how to install what is missing."""
+    """List the backends: which are ready, their versions, and how to install the missing ones."""
     from rich.table import Table
 
     from common.backends.doctor import examine
 
     screen = console()
     table = Table("backend", "status", "versions", "interpreter", box=None, pad_edge=False)
-    examinations = examine(BACKENDS)
+    examinations = examine(tuple(BACKENDS))
     for examination in examinations:
         table.add_row(examination.backend, examination.status, examination.versions, examination.where)
     print_fitted(screen, table)
@@ -45,10 +38,10 @@ def doctor() -> int:
     return 0 if all(examination.status == "ready" for examination in examinations) else 3
 
 
-@click.command(name="list", epilog=example("rosetta list", "rosetta list --json"))
+@click.command(short_help="List the networks.", name="list", epilog=example("rosetta list", "rosetta list --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_networks(as_json: bool) -> int:
-    """Show the catalog: input, parameters, multiply-accumulates, paper."""
+    """List the networks: input size, parameters, multiply-accumulates, paper."""
     from common import reference
 
     entries: list[dict[str, Any]] = []
@@ -94,30 +87,37 @@ def list_networks(as_json: bool) -> int:
 
 
 @click.command(
+    short_help="Write random initial weights.",
     epilog=example(
         "rosetta init resnet18 -o resnet18.safetensors",
         "rosetta init lenet -o w.safetensors --scheme probe --seed 7 --dtype float64 --config '{\"num_classes\": 7}'",
-    )
+    ),
 )
 @click.argument("network")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The weights file to write.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Weights file to write.")
 @seed_option
-@click.option("--scheme", default="xavier", show_default=True, help="xavier (for training) or probe (for parity).")
+@click.option(
+    "--scheme",
+    type=Choice(get_args(Scheme), "scheme"),
+    default="xavier",
+    show_default=True,
+    help="Initializer: xavier for training, probe for parity checks.",
+)
 @config_option
-@click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
-def init(network: str, output: Path, seed: int, scheme: str, config: str | None, dtype: str) -> int:
-    """Write new canonical weights of NETWORK: the same bytes on every machine."""
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Number type of the weights.")
+def init(network: str, output: Path, seed: int, scheme: Scheme, config: str | None, dtype: DTypeName) -> int:
+    """Write random initial weights of NETWORK. A seed gives the same file on every machine."""
     from common import weights
 
     entry = get(network, **parse_config(config))
-    weights.write_initial(output, entry, scheme, seed, dtype)  # type: ignore[arg-type]  # it checks them
+    weights.write_initial(output, entry, scheme, seed, dtype)
     size = output.stat().st_size / 1e6
     click.echo(f"{output}: {entry.name}, {scheme} weights of seed {seed}, {dtype}, {size:,.1f} MB")
     return 0
 
 
 def _read_input(path: Path, network: Network) -> np.ndarray:
-    """Read and check the input array of `rosetta run`."""
+    """Read the input array of `rosetta run`. Raises InputError unless it is a finite batch of the network's shape."""
     import numpy as np
 
     try:
@@ -143,19 +143,29 @@ def _read_input(path: Path, network: Network) -> np.ndarray:
 
 
 @click.command(
+    short_help="Run a network on images.",
     epilog=example(
         "rosetta init lenet -o w.safetensors --scheme probe",
         "python -c \"import numpy; numpy.save('x.npy', numpy.random.rand(2, 1, 28, 28))\"",
         "rosetta run lenet --backend jax --weights w.safetensors --input x.npy -o y.npy --trace taps.safetensors",
-    )
+    ),
 )
 @click.argument("network")
-@click.option("--backend", required=True, help=f"One of {', '.join(BACKENDS)}.")
-@click.option("--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights.")
-@click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="A .npy, (N, C, H, W).")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .npy of logits to write.")
-@click.option("--trace", "trace_path", type=click.Path(path_type=Path), help="A .safetensors of all taps to write.")
-@click.option("--dtype", default="float32", show_default=True, help="float32 or float64 (numpy: always float64).")
+@click.option("--backend", required=True, type=BACKEND, help="Backend to run the network in.")
+@click.option("--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Weights file to read.")
+@click.option(
+    "--input", "input_path", required=True, type=click.Path(path_type=Path), help=".npy file of images, (N, C, H, W)."
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=".npy file of logits to write.")
+@click.option(
+    "--trace",
+    "trace_path",
+    type=click.Path(path_type=Path),
+    help="Also write every layer's output to this .safetensors file.",
+)
+@click.option(
+    "--dtype", type=DTYPE, default="float32", show_default=True, help="Number type (numpy always uses float64)."
+)
 @config_option
 def run(
     network: str,
@@ -164,10 +174,10 @@ def run(
     input_path: Path,
     output: Path,
     trace_path: Path | None,
-    dtype: str,
+    dtype: DTypeName,
     config: str | None,
 ) -> int:
-    """Run NETWORK with given weights on a given input, in one backend."""
+    """Run NETWORK on an array of images in one backend and write the logits."""
     import tempfile
 
     import numpy as np
@@ -175,8 +185,6 @@ def run(
     from common.files import atomic_writer, check_writable, map_safetensors, write_safetensors
     from common.parity.harness import run_one
 
-    check_choice("backend", backend, BACKENDS)
-    check_choice("dtype", dtype, DTYPES)
     entry = network_of(weights_path, network, config)
     x = _read_input(input_path, entry)
     if trace_path is not None and trace_path.resolve() == output.resolve():
@@ -191,7 +199,7 @@ def run(
             backend,
             "run" if trace_path is None else "trace",
             entry,
-            dtype,  # type: ignore[arg-type]
+            dtype,
             weights=str(weights_path.resolve()),
             inputs={"x": str(source)},
             outputs={"x": str(result)},

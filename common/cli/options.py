@@ -1,56 +1,103 @@
-"""What the verbs of `rosetta` share: options and choices. Nothing here imports anything heavy."""
+"""Options, parameter types and helpers that several commands share. Nothing here imports anything heavy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from common import json_records
-from common.errors import ConfigError, unknown
+from common.backends.registry import BACKENDS
+from common.choices import Device, DTypeName
+from common.errors import ConfigError, InputError, unknown
 
 if TYPE_CHECKING:
     from common.catalog import Network
+    from common.training.checkpoints import Checkpoint
+    from common.training.experiment import Experiment
+    from common.weights import WeightsFile
 
 __all__ = [
-    "BACKENDS",
-    "CHECKS",
-    "DEVICES",
-    "DTYPES",
-    "FORMATS",
-    "MUTANTS",
-    "OBJECTIVES",
-    "OPTIMIZERS",
-    "PLACES",
-    "SCHEDULES",
+    "BACKEND",
+    "DEVICE",
+    "DTYPE",
+    "PORTS",
+    "Choice",
+    "ChoiceList",
+    "CountList",
     "FiniteRange",
-    "check_choice",
     "config_option",
     "example",
     "network_of",
+    "open_run",
     "parse_config",
-    "parse_list",
+    "read_weights",
     "seed_option",
 ]
 
-# Written down again here, since the modules that define them import NumPy; a test holds them together.
-BACKENDS = ("numpy", "torch", "jax", "tf", "mxnet")
-CHECKS = ("forward", "gradients", "training")
-DEVICES = ("cpu", "gpu")
-DTYPES = ("float64", "float32")
-FORMATS = ("table", "markdown", "csv", "json")
-OBJECTIVES = ("latency", "throughput", "memory", "size", "cold-start", "energy")
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
-MUTANTS = ("pitfall", "constant", "keyword", "activation", "swap", "zero")
-PLACES = ("python", "c", "mobile", "browser", "any")
-SCHEDULES = ("constant", "step", "cosine")
+PORTS = tuple(name for name in BACKENDS if name != "numpy")
+"""The backends that are compared with the reference, which is NumPy."""
+
+
+class Choice(click.Choice[str]):
+    """One of several names. `kind`: what the names are of, as the error for an unknown name says.
+
+    The error suggests the nearest name, where Click's own would list all of them.
+    """
+
+    def __init__(self, names: Iterable[str], kind: str) -> None:
+        super().__init__(tuple(names))
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            raise unknown(self.kind, value, self.choices)
+        return value
+
+
+class ChoiceList(Choice):
+    """One or more names, separated by commas, as a list without repetitions."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"{super().get_metavar(param, ctx)},..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, list):  # already converted
+            return value
+        names = list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        if not names:
+            raise ConfigError(f"name at least one {self.kind}; choose from {', '.join(self.choices)}")
+        return [super(ChoiceList, self).convert(name, param, ctx) for name in names]
+
+
+class CountList(click.ParamType[list[int]]):
+    """One or more whole numbers from 1 to 65536, separated by commas, as a list without repetitions."""
+
+    name = "n,..."
+    _LARGEST = 2**16
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):  # already converted
+            return value
+        words = [word.strip() for word in value.split(",")]
+        if not all(re.fullmatch("[0-9]{1,5}", word) and 1 <= int(word) <= self._LARGEST for word in words):
+            option = param.opts[0] if param else "the list"
+            raise ConfigError(
+                f"{option} (={value!r}) must be whole numbers from 1 to {self._LARGEST}, such as 1 or 1,8,32"
+            )
+        return list(dict.fromkeys(map(int, words)))
+
+
+BACKEND = Choice(BACKENDS, "backend")
+DEVICE = Choice(get_args(Device), "device")
+DTYPE = Choice(get_args(DTypeName), "dtype")
 
 
 class FiniteRange(click.FloatRange):
-    """A number within bounds. To Click `nan` is within any, and then nothing is over a limit."""
+    """A finite number within bounds. Click itself accepts `nan` for any bounds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
@@ -60,15 +107,20 @@ class FiniteRange(click.FloatRange):
 
 
 def example(*lines: str) -> str:
-    """Return lines as the examples at the end of a verb's help."""
-    # \b keeps click from joining the lines.
+    """Return the examples at the end of a command's help."""
+    # \b keeps Click from joining the lines.
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def parse_config(given: str | None) -> dict[str, Any]:
-    """Return the overrides that `--config` gives, as JSON or as the path of a JSON file."""
+    """Return the settings that `--config` gives, as JSON or as the path of a JSON file.
+
+    Raises ConfigError for anything but a JSON object.
+    """
     if given is None:
         return {}
+    from common import json_records
+
     text, source = given, "--config"
     if not given.lstrip().startswith("{"):
         source = f"--config {given}"
@@ -76,44 +128,54 @@ def parse_config(given: str | None) -> dict[str, Any]:
             text = Path(given).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{source}: neither JSON nor a file that can be read ({error}); an example is '{{\"num_classes\": 7}}'"
+                f"{source}: neither JSON nor a readable file ({error}); an example is '{{\"num_classes\": 7}}'"
             ) from None
     try:
         config = json_records.parse(text)
     except ValueError as error:
         raise ConfigError(f"{source}: not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f'{source}: expected a JSON object such as {{"num_classes": 7}}, and was given {text[:60]}')
+        raise ConfigError(f'{source}: expected a JSON object such as {{"num_classes": 7}}, got {text[:60]}')
     return config
 
 
-def parse_list(option: str, given: str, known: Sequence[str], kind: str) -> list[str]:
-    """Return what an option lists, separated by commas. Raises ConfigError for none and for unknown ones."""
-    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
-    if not names:
-        raise ConfigError(f"{option} is empty; choose from {', '.join(known)}")
-    for name in names:
-        check_choice(kind, name, known)
-    return names
+def read_weights(path: Path, name: str, config: str | None) -> WeightsFile:
+    """Read a weights file. Raises ConfigError if it is not of network `name` with this `--config`."""
+    from common import catalog, weights
 
-
-def check_choice(kind: str, given: str, known: Sequence[str]) -> None:
-    """Raise ConfigError, naming the nearest, where `given` is not among the known."""
-    if given not in known:
-        raise unknown(kind, given, known)
+    file = weights.read(path)
+    expected, network = catalog.get(name, **parse_config(config)), file.network
+    if network.family != expected.family or (config is not None and network.config != expected.config):
+        raise ConfigError(
+            f"{path}: weights of {network.name} {network.config_json()}; expected {expected.name} "
+            f"{expected.config_json()}"
+        )
+    return file
 
 
 def network_of(path: Path, name: str, config: str | None) -> Network:
-    """Return the network that a weights file is of. Raises ConfigError where it is not the one that was asked for."""
-    from common import catalog, weights
-
-    asked, found = catalog.get(name, **parse_config(config)), weights.read(path).network
-    if found.family != asked.family or (config is not None and found.config != asked.config):
-        raise ConfigError(
-            f"{path}: weights of {found.name} {found.config_json()}; asked for was {asked.name} {asked.config_json()}"
-        )
-    return found
+    """Return the network of a weights file. Raises ConfigError as `read_weights` does."""
+    return read_weights(path, name, config).network
 
 
-config_option = click.option("--config", metavar="JSON", help="Override the catalog: JSON, or the path of a JSON file.")
+def open_run(run: Path) -> tuple[Experiment, Checkpoint]:
+    """Return a training run's configuration and its last undamaged checkpoint; warn of each damaged one after it.
+
+    Raises InputError where the folder is not a training run, or has no undamaged checkpoint.
+    """
+    from common.training.checkpoints import last
+    from common.training.experiment import Experiment
+
+    experiment = Experiment.load(run)
+    checkpoint, damage = last(run)
+    for message in damage:
+        click.echo(f"rosetta: {message}; using the checkpoint before it", err=True)
+    if checkpoint is None:
+        raise InputError(f"{run} has no undamaged checkpoint; train it first: `rosetta train -o {run} --resume`")
+    return experiment, checkpoint
+
+
+config_option = click.option(
+    "--config", metavar="JSON", help="Settings of the network, in place of the catalog's: JSON, or a JSON file."
+)
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")

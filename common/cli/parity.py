@@ -1,32 +1,35 @@
-"""`rosetta parity`, `diagnose` and `mutants`: compare the implementations, and prove the comparison."""
+"""The commands `rosetta parity`, `diagnose` and `mutants`: compare the ports with the reference, and test the test."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from common.catalog import NETWORKS, get
+from common.choices import Check, DTypeName, MutantKind, OptimizerName
 from common.cli.options import (
-    BACKENDS,
-    CHECKS,
-    DTYPES,
-    MUTANTS,
-    OPTIMIZERS,
+    DTYPE,
+    PORTS,
+    Choice,
+    ChoiceList,
     FiniteRange,
-    check_choice,
     config_option,
     example,
     parse_config,
-    parse_list,
     seed_option,
 )
+from common.cli.progress import with_progress
 from common.errors import ConfigError
-from common.terminal import console, with_progress
+from common.terminal import console
+
+_CHECKS: tuple[Check, ...] = get_args(Check)
 
 
 @click.command(
+    short_help="Compare the backends with the reference.",
     epilog=example(
         "rosetta parity",
         "rosetta parity lenet resnet18 --backends torch,jax --dtype float64",
@@ -35,41 +38,62 @@ from common.terminal import console, with_progress
         "rosetta parity lenet --checks training --optimizers sgd,adamw --dtype float64",
         "rosetta parity --html report.html --json report.json --junit report.xml",
         "rosetta parity resnet18 --plot errors.svg",
-    )
+    ),
 )
 @click.argument("networks", nargs=-1, metavar="[NETWORK]...")
-@click.option("--backends", default=",".join(BACKENDS[1:]), show_default=True, help="Which to hold to the reference.")
+@click.option(
+    "--backends",
+    type=ChoiceList(PORTS, "backend to compare"),
+    default=",".join(PORTS),
+    help="Backends to compare with the reference  [default: all]",
+)
 @click.option(
     "--checks",
+    type=ChoiceList(_CHECKS, "check"),
     default="forward",
     show_default=True,
-    help="forward: every tap in evaluation mode; gradients: taps, statistics and gradients in training mode; training: "
-    "ten steps. The last two run large networks on small inputs, without dropout.",
+    help="forward: compare every layer's output in evaluation mode; gradients: compare outputs, batch statistics and "
+    "gradients in training mode; training: compare ten training steps. For gradients and "
+    "training, large networks run on smaller images and dropout is off.",
 )
-@click.option("--dtype", default=",".join(DTYPES), show_default=True, help="float64, float32 or both.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=ChoiceList(get_args(DTypeName), "dtype"),
+    default="float64,float32",
+    show_default=True,
+    help="Number types to compute in.",
+)
 @config_option
 @click.option(
-    "--batch", type=click.IntRange(min=1), help="Images in each input  [default: 2, and 4 for gradients and training]"
+    "--batch", type=click.IntRange(min=1), help="Images per batch  [default: 2; 4 for gradients and training]"
 )
 @click.option(
     "--optimizers",
-    help=f"Which to train by, of {', '.join(OPTIMIZERS)}  [default: sgd, and all of them for lenet and bn_lenet]",
+    type=ChoiceList(get_args(OptimizerName), "optimizer"),
+    help="Optimizers for --checks training  [default: sgd; all for lenet and bn_lenet]",
 )
 @seed_option
-@click.option("--jobs", type=click.IntRange(min=1), help="How many compute at a time  [default: the processors]")
-@click.option("--timeout", type=FiniteRange(min=1), default=600, show_default=True, help="Seconds one cell may take.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Computations at a time  [default: number of processors]")
+@click.option(
+    "--timeout",
+    type=FiniteRange(min=1),
+    default=600,
+    show_default=True,
+    help="Seconds allowed for one comparison.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
-@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write it as one self-contained page.")
-@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write it as JUnit XML.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw error against depth, as .png or .svg.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
+@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write the report as JUnit XML.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Plot error by depth, as .png or .svg.")
 def parity(
     networks: tuple[str, ...],
-    backends: str,
-    checks: str,
-    dtype: str,
+    backends: Sequence[str],
+    checks: Sequence[Check],
+    dtypes: Sequence[DTypeName],
     config: str | None,
     batch: int | None,
-    optimizers: str | None,
+    optimizers: Sequence[OptimizerName] | None,
     seed: int,
     jobs: int | None,
     timeout: float,
@@ -78,10 +102,11 @@ def parity(
     junit_path: Path | None,
     plot_path: Path | None,
 ) -> int:
-    """Run every NETWORK (all, unless some are named) in every backend and compare every tap with the reference.
+    """Compare each NETWORK in every backend with the NumPy reference, layer by layer. Default: all networks.
 
-    Each runs on a batch of real digits and on one of noise, with weights in which every tensor is random. Gradients are
-    held to derivatives of the reference's loss by central differences and, as training runs are, to one another.
+    All backends get the same random weights and the same two batches: handwritten digits and random noise. Gradients
+    are compared with finite differences of the reference's loss; gradients and training runs are also compared between
+    backends.
     """
     from common import reference
     from common.files import check_writable, save
@@ -98,13 +123,13 @@ def parity(
     limits: dict[str, Any] = {} if jobs is None else {"jobs": jobs}
     settings = harness.Settings(
         chosen,
-        parse_list("--backends", backends, BACKENDS[1:], "backend to compare"),
-        parse_list("--checks", checks, CHECKS, "check"),  # type: ignore[arg-type]
-        parse_list("--dtype", dtype, DTYPES, "dtype"),  # type: ignore[arg-type]
+        backends,
+        checks,
+        dtypes,
         batch,
         seed,
         timeout,
-        optimizers=optimizers and parse_list("--optimizers", optimizers, OPTIMIZERS, "optimizer"),  # type: ignore[arg-type]
+        optimizers=optimizers,
         **limits,
     )
     outputs = {json_path: report.to_json, html_path: report.to_html, junit_path: report.to_junit}
@@ -121,61 +146,58 @@ def parity(
             save(path, render(result))
             click.echo(f"report: {path}")
     if plot_path is not None:
-        found = [each for each in report.to_record(result)["results"] if each["errors"]]
-        if found:
-            save_plot(error_plot.draw_errors(found), plot_path)
-        click.echo(f"plot: {plot_path}" if found else "plot: no backend gave anything to draw", err=not found)
+        measured = [each for each in report.to_record(result)["results"] if each["errors"]]
+        if measured:
+            save_plot(error_plot.draw_errors(measured), plot_path)
+        click.echo(f"plot: {plot_path}" if measured else "plot: no results to draw", err=not measured)
     status: int = result.exit_status()
     return status
 
 
 @click.command(
+    short_help="Find the layers that a backend gets wrong.",
     epilog=example(
         "rosetta diagnose resnet18 --backend tf",
         "rosetta diagnose lenet --backend jax --checks forward --dtype float32",
-    )
+    ),
 )
 @click.argument("network")
-@click.option("--backend", required=True, help=f"One of {', '.join(BACKENDS[1:])}.")
-@click.option("--checks", default="forward,gradients", show_default=True, help="forward, gradients or both.")
-@click.option("--dtype", default="float64", show_default=True, help="float64 or float32.")
+@click.option("--backend", required=True, type=Choice(PORTS, "backend to compare"), help="The backend to examine.")
+@click.option(
+    "--checks",
+    type=ChoiceList(_CHECKS[:2], "check of layers"),
+    default="forward,gradients",
+    show_default=True,
+    help="What to compare; see `rosetta parity --help`.",
+)
+@click.option("--dtype", type=DTYPE, default="float64", show_default=True, help="Number type to compute in.")
 @config_option
-@click.option("--batch", type=click.IntRange(min=1), help="Images in each input.")
+@click.option("--batch", type=click.IntRange(min=1), help="Images per batch  [default: 2; 4 for gradients]")
 @seed_option
-@click.option("--all", "everything", is_flag=True, help="Show every tap, not only those that are wrong.")
+@click.option("--all", "everything", is_flag=True, help="Show all layers, not only the wrong ones.")
 def diagnose(
     network: str,
     backend: str,
-    checks: str,
-    dtype: str,
+    checks: Sequence[Check],
+    dtype: DTypeName,
     config: str | None,
     batch: int | None,
     seed: int,
     everything: bool,
 ) -> int:
-    """Find which layers of NETWORK a backend computes wrongly, and say what each behaves like.
+    """Find the layers of NETWORK that a backend computes wrongly, and the likely mistake in each.
 
-    Every layer is run twice: as part of the network, where it is given what the layers before it made, and alone, given
-    what the reference made. Then mistakes that are known from porting are tried against the ones that are wrong.
+    Runs each layer twice: inside the network, on the outputs of the layers before it, and alone, on the reference's
+    inputs. Then checks which known porting mistakes reproduce each wrong result.
     """
     from common import reference
     from common.parity import harness, report
 
-    check_choice("backend to compare", backend, BACKENDS[1:])
-    check_choice("dtype", dtype, DTYPES)
     entry = get(network, **parse_config(config))
     reference.describe(entry)
     if seed < 0:
         raise ConfigError(f"--seed (={seed}) must be 0 or more")
-    settings = harness.Settings(
-        [entry],
-        [backend],
-        parse_list("--checks", checks, CHECKS[:2], "check of layers"),  # type: ignore[arg-type]
-        [dtype],  # type: ignore[list-item]
-        batch,
-        seed,
-        isolate=True,
-    )
+    settings = harness.Settings([entry], [backend], checks, [dtype], batch, seed, isolate=True)
     result = harness.run(settings)
     report.print_diagnosis(result, console(), everything)
     status: int = result.exit_status()
@@ -183,42 +205,63 @@ def diagnose(
 
 
 @click.command(
+    short_help="Test the parity check with wrong ports.",
     epilog=example(
         "rosetta mutants",
         "rosetta mutants --backends torch --kinds constant,keyword --sample 20",
         "rosetta mutants --kinds pitfall,constant,keyword,activation,swap,zero --json mutants.json",
-    )
+    ),
 )
-@click.option("--backends", default=",".join(BACKENDS[1:]), show_default=True, help="Whose port to put mistakes into.")
-@click.option("--kinds", default="pitfall", show_default=True, help=f"Which, of {', '.join(MUTANTS)}.")
 @click.option(
-    "--sample", type=click.IntRange(min=1), help="How many of each kind and backend, at random  [default: all]"
+    "--backends",
+    type=ChoiceList(PORTS, "backend to put mistakes into"),
+    default=",".join(PORTS),
+    help="Ports to put mistakes into  [default: all]",
+)
+@click.option(
+    "--kinds",
+    type=ChoiceList(get_args(MutantKind), "kind of mutant"),
+    default="pitfall",
+    show_default=True,
+    help="Kinds of mistakes.",
+)
+@click.option(
+    "--sample", type=click.IntRange(min=1), help="Random mutants to test, of each kind in each port  [default: all]"
 )
 @seed_option
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write what became of each as JSON.")
-def mutants(backends: str, kinds: str, sample: int | None, seed: int, json_path: Path | None) -> int:
-    """Put mistakes into each port, in memory, and see whether parity finds every one, and where.
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result of each mutant as JSON.")
+def mutants(
+    backends: Sequence[str], kinds: Sequence[MutantKind], sample: int | None, seed: int, json_path: Path | None
+) -> int:
+    """Test the parity check: put one mistake at a time into each port and see whether parity finds it.
 
-    pitfall: what goes wrong between frameworks; constant: each number of each model file one step up; keyword: each
-    left out; activation: each left out; swap: two equally shaped weights exchanged; zero: a layer's weight, bias, scale
-    or statistics zeroed. A mutant is killed by the first check that disagrees: building the port, forward, gradients,
-    training.
-    """
+    The mistakes are made in memory; source files are not changed. The report names the first check that fails: building
+    the port, forward, gradients or training.
+
+    \b
+    Kinds of mistakes:
+      pitfall     a known difference between frameworks
+      constant    a number in a model file, raised by one step
+      keyword     a keyword argument left out
+      activation  an activation left out
+      swap        two weights of equal shape exchanged
+      zero        a layer's weight, bias, scale or statistics set to zero
+    """  # noqa: D301  # Click reads the backspace character and keeps the line breaks
     from common.files import check_writable, save
     from common.mutants import report, run
     from common.mutants.generic import source_mutants, weight_mutants
     from common.mutants.pitfalls import pitfall_mutants
 
-    names = parse_list("--backends", backends, BACKENDS[1:], "backend to put mistakes into")
-    wanted = parse_list("--kinds", kinds, MUTANTS, "kind of mutant")
     if json_path is not None:
         check_writable(json_path)
     chosen = []
-    for name in names:
-        every = (mutant for made in (pitfall_mutants, source_mutants, weight_mutants) for mutant in made(name))
-        own = [mutant for mutant in every if mutant.kind in wanted]
+    for backend in backends:
+        generated = (
+            mutant for generate in (pitfall_mutants, source_mutants, weight_mutants) for mutant in generate(backend)
+        )
+        own = [mutant for mutant in generated if mutant.kind in kinds]
         chosen += run.sample(own, sample, seed) if sample else own
-    outcomes = with_progress(lambda progress: run.run(chosen, names, progress), names)
+    outcomes = with_progress(lambda progress: run.run(chosen, backends, progress), backends)
     report.print_table(outcomes, console())
     if json_path is not None:
         save(json_path, report.to_json(outcomes))

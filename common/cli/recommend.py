@@ -1,29 +1,22 @@
-"""The verb `rosetta recommend`. What is heavy is imported when it runs, and pictures only where one is asked for."""
+"""The command `rosetta recommend`. Heavy modules are imported when it runs, Matplotlib only for `--plot`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from common.catalog import Network, get
-from common.cli.options import (
-    DEVICES,
-    OBJECTIVES,
-    PLACES,
-    FiniteRange,
-    check_choice,
-    config_option,
-    example,
-    parse_config,
-)
+from common.choices import Device, Objective, Runtime
+from common.cli.options import DEVICE, Choice, FiniteRange, config_option, example, parse_config
+from common.cli.progress import with_progress
 from common.errors import ConfigError, InputError, InterruptedRunError
-from common.terminal import console, with_progress
+from common.terminal import console
 
 if TYPE_CHECKING:
-    from common.deploy.bench.history import Found
+    from common.deploy.bench.history import LatestResults
     from common.deploy.recommend.rank import Recommendation
 
 __all__ = ["recommend"]
@@ -32,32 +25,49 @@ _POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 @click.command(
+    short_help="Recommend a way to deploy a network.",
     epilog=example(
         "rosetta recommend resnet18",
         "rosetta recommend resnet18 --latency-ms 10 --install-mb 200 --optimize memory",
         "rosetta recommend resnet18 --error 1e-4 --batch 8 --optimize throughput",
         "rosetta recommend lenet --runtime browser --from bench.json --plot front.svg --json recommended.json",
-    )
+    ),
 )
 @click.argument("network")
-@click.option("--latency-ms", type=_POSITIVE, help="At most so long for a batch, in 95 of 100 runs.")
-@click.option("--memory-mb", type=_POSITIVE, help="At most so much memory of the process, at its peak.")
-@click.option("--install-mb", type=_POSITIVE, help="At most so much on disk: what must be installed, and the artifact.")
-@click.option("--error", type=_POSITIVE, help="At most so far off the reference, relative to the largest logit.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to compute on  [default: the most measured with]")
-@click.option("--runtime", default="any", show_default=True, help=f"Where it must run: {', '.join(PLACES)}.")
-@click.option("--optimize", "--optimise", default="latency", show_default=True, help=f"One of {', '.join(OBJECTIVES)}.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or gpu.")
+@click.option("--latency-ms", type=_POSITIVE, help="Largest 95th-percentile latency of a batch, in milliseconds.")
+@click.option("--memory-mb", type=_POSITIVE, help="Largest peak memory of the process, in megabytes.")
+@click.option("--install-mb", type=_POSITIVE, help="Largest size on disk of the runtime and the artifact.")
+@click.option("--error", type=_POSITIVE, help="Largest error, relative to the largest logit.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images per batch.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to compute with  [default: the most measured]")
+@click.option(
+    "--runtime",
+    type=Choice(get_args(Runtime), "runtime"),
+    default="any",
+    show_default=True,
+    help="Where the network must run.",
+)
+@click.option(
+    "--optimize",
+    "--optimise",
+    type=Choice(get_args(Objective), "objective"),
+    default="latency",
+    show_default=True,
+    help="What to rank by.",
+)
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where to compute.")
 @config_option
 @click.option(
-    "--from", "run_path", type=click.Path(path_type=Path), help="Read a run that `rosetta bench --json` wrote."
+    "--from", "run_path", type=click.Path(path_type=Path), help="Read measurements that `rosetta bench --json` wrote."
 )
 @click.option(
-    "--history", "history_path", type=click.Path(path_type=Path), help="Read another history than this user's."
+    "--history",
+    "history_path",
+    type=click.Path(path_type=Path),
+    help="Read this history in place of your own.",
 )
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw what the paths cost, as PNG or SVG.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all of it as JSON.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Plot the costs, as .png or .svg.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the recommendation as JSON.")
 def recommend(
     network: str,
     latency_ms: float | None,
@@ -66,30 +76,27 @@ def recommend(
     error: float | None,
     batch: int,
     threads: int | None,
-    runtime: str,
-    optimize: str,
-    device: str,
+    runtime: Runtime,
+    optimize: Objective,
+    device: Device,
     config: str | None,
     run_path: Path | None,
     history_path: Path | None,
     plot_path: Path | None,
     json_path: Path | None,
 ) -> int:
-    """Say which framework and artifact to deploy NETWORK with, from what was measured on this machine.
+    """Recommend a framework and artifact to deploy NETWORK with, based on measurements of this machine.
 
-    What breaks a constraint drops out, the rest are ranked; paths whose confidence intervals overlap share a rank. The
-    Pareto front is over latency (median), memory, installation and cold start. Without measurements they are made, by
-    `rosetta bench`. A megabyte is 10^6 bytes.
+    Removes the execution paths that break a constraint and ranks the others. Paths whose confidence intervals overlap
+    share a rank. The Pareto front is over median latency, memory, installed size and cold start. If there are no
+    measurements yet, runs `rosetta bench` first. A megabyte is 10^6 bytes.
 
-    Exit status: 0 something is recommended, 1 nothing meets the constraints, 2 the request or a file is wrong.
+    Exit status: 0 something is recommended, 1 nothing meets the constraints, 2 a bad option or file.
     """
     from common.deploy.recommend.rank import Constraints
     from common.deploy.recommend.rank import recommend as rank
     from common.deploy.recommend.report import Advice, print_advice, to_record
 
-    check_choice("runtime", runtime, PLACES)
-    check_choice("objective", optimize, OBJECTIVES)
-    check_choice("device", device, DEVICES)
     if run_path is not None and history_path is not None:
         raise ConfigError("--from and --history were both given; give one of them")
     entry = get(network, **parse_config(config))
@@ -99,9 +106,9 @@ def recommend(
         if run_path is not None
         else _in_history(history_path, entry, device, batch, threads)
     )
-    constraints = Constraints(latency_ms, memory_mb, install_mb, runtime, error)  # type: ignore[arg-type]  # it was checked
-    result = rank(found.measurements, constraints, optimize, device)  # type: ignore[arg-type]  # it was checked
-    advice = Advice(entry, found, constraints, optimize, result)  # type: ignore[arg-type]
+    constraints = Constraints(latency_ms, memory_mb, install_mb, runtime, error)
+    result = rank(found.measurements, constraints, optimize, device)
+    advice = Advice(entry, found, constraints, optimize, result)
     print_advice(advice, console())
     if json_path is not None:
         from common.files import atomic_writer
@@ -116,7 +123,7 @@ def recommend(
 
 
 def _check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
-    """Raise InputError where what is asked for cannot be written."""
+    """Raise InputError if an output file cannot be written."""
     if plot_path is not None:
         from common.plotting import check_picture
 
@@ -128,26 +135,26 @@ def _check_outputs(json_path: Path | None, plot_path: Path | None) -> None:
             check_writable(path)
 
 
-def _in_run(path: Path, network: Network, device: str, batch: int, threads: int | None) -> Found:
-    """Return what a run measured. Raises InputError, with what else it measured, where it is nothing such."""
+def _in_run(path: Path, network: Network, device: str, batch: int, threads: int | None) -> LatestResults:
+    """Return the measurements that a run has of a setting. Raises InputError that lists its settings if it has none."""
     from common.deploy.bench import history
 
     found = history.from_run(path, network, device, batch, threads)
     if found is None:
-        asked = f"batch {batch}{f', {threads} threads' if threads else ''}, {device}"
+        setting = f"batch {batch}{f', {threads} threads' if threads else ''}, {device}"
         others = "; ".join(map(str, history.settings_of(path, network))) or "nothing of it"
         raise InputError(
-            f"{path}: holds no inference of {network.name} {network.config_json()} with {asked}; it holds {others}; "
+            f"{path}: holds no inference of {network.name} {network.config_json()} with {setting}; it holds {others}; "
             "measure it with `rosetta bench`, or leave --from out"
         )
     return found
 
 
-def _in_history(path: Path | None, network: Network, device: str, batch: int, threads: int | None) -> Found:
-    """Return what a history holds that was measured on this machine, or else measure it now, and add it there."""
+def _in_history(path: Path | None, network: Network, device: str, batch: int, threads: int | None) -> LatestResults:
+    """Return this machine's measurements in a history. If there are none, measure now and add the results to it."""
     from common.deploy.bench import history, machine
 
-    path, here = path or _default_history(), machine.describe()
+    path, here = path or history.default_path(), machine.describe()
     found = history.from_history(path, network, device, batch, threads, here)
     if found is None:
         _measure(path, network, device, batch, threads)
@@ -157,15 +164,8 @@ def _in_history(path: Path | None, network: Network, device: str, batch: int, th
     return found
 
 
-def _default_history() -> Path:
-    import platformdirs
-
-    # Where `rosetta bench` keeps it; its own module brings what takes longer to import than all of this verb.
-    return platformdirs.user_data_path("rosetta") / "bench.jsonl"
-
-
 def _measure(path: Path, network: Network, device: str, batch: int, threads: int | None) -> None:
-    """Measure every path once, with three rounds as `rosetta bench` does, and add the run to a history."""
+    """Measure every execution path as `rosetta bench` does, and add the run to a history."""
     from common.deploy.bench import benchmark, history
     from common.deploy.execution_paths import PATHS
     from common.files import check_writable
@@ -177,21 +177,21 @@ def _measure(path: Path, network: Network, device: str, batch: int, threads: int
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {path.parent}: {error.strerror or error}; give --history") from None
+        raise InputError(f"cannot create {path.parent}: {error.strerror or error}; give --history") from None
     check_writable(path)
-    asked = benchmark.Settings([network], list(PATHS.values()), (batch,), (threads,), device)
+    settings = benchmark.Settings([network], list(PATHS.values()), (batch,), (threads,), device)
     click.echo(
-        f"rosetta: nothing such was measured of {network.name} on this machine yet; measuring every path, which takes "
-        f"minutes (`rosetta bench {network.name} --paths ...` measures some of them)",
+        f"rosetta: no measurements of {network.name} in this setting on this machine yet; measuring every path, which "
+        f"takes minutes (`rosetta bench {network.name} --paths ...` measures some of them)",
         err=True,
     )
-    backends = list(dict.fromkeys(case.path.backend for case in benchmark.cases(asked)))
-    run = with_progress(lambda progress: benchmark.run(asked, progress), backends)
+    backends = list(dict.fromkeys(case.path.backend for case in benchmark.cases(settings)))
+    run = with_progress(lambda progress: benchmark.run(settings, progress), backends)
     history.append(path, run)
     if run.interrupted:
         raise InterruptedRunError(
-            f"interrupted; what was measured was added to {path}, and the next time counts; `rosetta bench` measures "
-            "what is missing"
+            f"interrupted; the measurements so far were added to {path} and will be used next time; `rosetta bench` "
+            "measures the missing ones"
         )
 
 
@@ -203,5 +203,5 @@ def _plot(path: Path, title: str, result: Recommendation) -> None:
     front = {each.measurement.path for each in result.ranked if each.on_front}
     dropped = [each.measurement for each in result.dropped if each.measurement is not None]
     if not ranked and not dropped:
-        raise InputError(f"{path}: there is nothing to draw: no path was measured and is right")
+        raise InputError(f"{path}: nothing to draw: no path was measured with correct output")
     save_plot(pareto_plot.draw(title, ranked, front, dropped), path)

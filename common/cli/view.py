@@ -1,24 +1,28 @@
-"""`rosetta activations`, `summary`, `show` and `site`: look at a network."""
+"""The commands `rosetta activations`, `summary`, `show` and `site`: look at a network."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
+from common.backends.registry import BACKENDS
 from common.catalog import get
+from common.choices import DTypeName, SummaryFormat
 from common.cli.options import (
-    BACKENDS,
-    DTYPES,
-    FORMATS,
-    check_choice,
+    BACKEND,
+    DTYPE,
+    PORTS,
+    Choice,
+    ChoiceList,
     config_option,
     example,
     network_of,
+    open_run,
     parse_config,
-    parse_list,
 )
 from common.errors import InputError
 from common.terminal import console, print_fitted
@@ -28,69 +32,81 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Draw the feature maps of an image.",
     epilog=example(
         "rosetta activations lenet digit:7 --weights runs/lenet -o maps.png",
         "rosetta activations resnet18 cat.jpg --weights w.safetensors --layers stem.conv,stage1 -o maps.png",
         "rosetta activations lenet seven.png --weights w.safetensors --backends numpy,jax --dtype float64 -o maps.png",
-    )
+    ),
 )
 @click.argument("network")
 @click.argument("image")
 @click.option(
-    "--weights", "weights_path", required=True, type=click.Path(path_type=Path), help="Canonical weights, or a run."
+    "--weights",
+    "weights_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Weights file or training run.",
 )
-@click.option("--backends", default=",".join(BACKENDS[1:]), show_default=True, help="In which frameworks.")
 @click.option(
-    "--layers", help="Which taps to show  [default: the first convolution, and each part that makes an image]"
+    "--backends",
+    type=ChoiceList(BACKENDS, "backend"),
+    default=",".join(PORTS),
+    show_default=True,
+    help="Backends to show side by side.",
 )
-@click.option("--dtype", default="float32", show_default=True, help="float32 or float64 (numpy: always float64).")
+@click.option(
+    "--layers",
+    metavar="LAYER,...",
+    help="Layers to show  [default: the first convolution, and each stage or layer whose output is an image]",
+)
+@click.option(
+    "--dtype", type=DTYPE, default="float32", show_default=True, help="Number type (numpy always uses float64)."
+)
 @config_option
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The PNG to write.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
 def activations(
     network: str,
     image: str,
     weights_path: Path,
-    backends: str,
+    backends: Sequence[str],
     layers: str | None,
-    dtype: str,
+    dtype: DTypeName,
     config: str | None,
     output: Path,
 ) -> int:
-    """Draw what NETWORK makes of IMAGE: feature maps and first filters, side by side in each framework.
+    """Draw the feature maps and first filters of NETWORK for IMAGE, one column per backend.
 
-    IMAGE is a PNG or JPEG file, or digit:N, one of the 1797 digits that come with rosetta. It is prepared as for
-    `rosetta predict`, normalized as in training where the weights are those of a run, and left from 0 to 1 else.
+    IMAGE is a PNG or JPEG file, or digit:N for one of the 1797 handwritten digits included in rosetta. With the weights
+    of a training run, pixels are normalized as in training; otherwise they range from 0 to 1.
     """
     from common import reference
     from common.files import check_writable
     from common.plotting import save_figure
     from common.training.batches import prepare
-    from common.training.checkpoints import trained
     from common.view import activations as view
 
-    names = parse_list("--backends", backends, BACKENDS, "backend")
-    check_choice("dtype", dtype, DTYPES)
     check_writable(output)
     mean = std = None
     if weights_path.is_dir():
-        experiment, checkpoint = trained(weights_path)
+        experiment, checkpoint = open_run(weights_path)
         mean, std, weights_path = experiment.mean, experiment.std, checkpoint.path / "weights.safetensors"
     entry = network_of(weights_path, network, config)
     shown = view.layers_shown(entry)
     if layers is not None:
         taps = list(reference.describe(entry).taps)
-        asked = parse_list("--layers", layers, taps, f"layer of {entry.name}")
-        shown = [tap for tap in taps if tap in asked]
+        chosen = ChoiceList(taps, f"layer of {entry.name}").convert(layers, None, None)
+        shown = [tap for tap in taps if tap in chosen]
     channels = 3 if entry.config.in_channels == 3 else 1
     x = prepare(_picture(image), entry.input_shape, mean or [0.0] * channels, std or [1.0] * channels, dtype)
-    rows = view.gather(entry, names, weights_path, x, shown, dtype)  # type: ignore[arg-type]  # it was checked
+    rows = view.gather(entry, backends, weights_path, x, shown, dtype)
     save_figure(view.draw(rows, f"{entry.name} on {image}, {dtype}"), output)
-    click.echo(f"{output}: {', '.join(row.name for row in rows)} of {entry.name} in {', '.join(names)}")
+    click.echo(f"{output}: {', '.join(row.name for row in rows)} of {entry.name} in {', '.join(backends)}")
     return 0
 
 
 def _picture(given: str) -> np.ndarray:
-    """Return the bytes of an image file or of a digit that comes with rosetta."""
+    """Return the pixels of an image file, or of a handwritten digit included in rosetta."""
     from common.images import digits
     from common.training.datasets import open_image
 
@@ -99,57 +115,57 @@ def _picture(given: str) -> np.ndarray:
         return open_image(Path(given))
     images, _ = digits()
     if not number.isdecimal() or int(number) >= len(images):
-        raise InputError(f"{given}: there is no such digit; give digit:0 to digit:{len(images) - 1}")
+        raise InputError(f"{given}: there is no such digit; choose from digit:0 to digit:{len(images) - 1}")
     return images[int(number)]
 
 
-_SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json"}
+_FORMAT_BY_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
 @click.command(
+    short_help="Show the layers of a network.",
     epilog=example(
         "rosetta summary resnet18",
         "rosetta summary googlenet --backend tf --all",
         "rosetta summary vgg11 --batch 32 -o vgg11.md",
-    )
+    ),
 )
 @click.argument("network")
-@click.option("--backend", default="numpy", show_default=True, help=f"One of {', '.join(BACKENDS)}.")
-@click.option("--all", "everything", is_flag=True, help="Show every stage, block and layer, not only the direct parts.")
+@click.option(
+    "--backend", type=BACKEND, default="numpy", show_default=True, help="Backend whose layer names and layout to use."
+)
+@click.option("--all", "everything", is_flag=True, help="Show every stage, block and layer, not only the top level.")
 @config_option
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
-@click.option("--dtype", default="float32", show_default=True, help="Of the activations: float32 or float64.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images per batch.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Number type of the activations.")
 @click.option(
     "--format",
     "form",
-    help=f"One of {', '.join(FORMATS)}  [default: what FILE's suffix says, .md, .csv or .json; table]",
+    type=Choice(get_args(SummaryFormat), "format"),
+    help="Output format  [default: by FILE's suffix, .md, .csv or .json; otherwise table]",
 )
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there.")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="File to write.")
 def summary(
     network: str,
     backend: str,
     everything: bool,
     config: str | None,
     batch: int,
-    dtype: str,
-    form: str | None,
+    dtype: DTypeName,
+    form: SummaryFormat | None,
     output: Path | None,
 ) -> int:
-    """Show NETWORK layer by layer: what each is, makes, costs and sees, in the backend's own terms and layout.
+    """Show the layers of NETWORK: type, output shape, parameters, multiply-accumulates, memory, receptive field.
 
-    Multiply-accumulates are for one image, activation bytes are of the outputs of a row's layers for the whole batch.
-    Of the receptive field: its size in pixels (height x width), by how many pixels it moves from one output to the
-    next, and where that of the first output begins, which is negative in the padding.
+    Multiply-accumulates are for one image; activation bytes are for the whole batch. The receptive field is given by
+    its size in pixels (height x width), its stride, and its start, which is negative where it begins in the padding.
     """
     from common import reference
     from common.files import atomic_writer, check_writable
     from common.parity.harness import run_one
     from common.view import summary as view
 
-    check_choice("backend", backend, BACKENDS)
-    check_choice("dtype", dtype, DTYPES)
-    form = form or _SUFFIXES.get(output.suffix if output else "", "table")
-    check_choice("format", form, FORMATS)
+    written_as = form or _FORMAT_BY_SUFFIX.get(output.suffix if output else "", "table")
     entry = get(network, **parse_config(config))
     description = reference.describe(entry)
     if output is not None:
@@ -160,22 +176,23 @@ def summary(
         answer = run_one(backend, "summary", entry, "float32")
         calls, container = tuple(reference.Call(**call) for call in answer["calls"]), answer["container"]
     rows = view.rows(calls, description, container, everything)
-    found = view.Summary(entry, description, backend, dtype, batch, rows)  # type: ignore[arg-type]  # it was checked
+    result = view.Summary(entry, description, backend, dtype, batch, rows)
     if output is not None:
         with atomic_writer(output) as file:
-            file.write(view.FORMATS[form](found).encode())
+            file.write(view.FORMATS[written_as](result).encode())
         click.echo(f"{output}: {entry.name}, {len(rows)} rows")
-    elif form == "table":
+    elif written_as == "table":
         screen = console()
-        table, totals = view.to_table(found)
+        table, totals = view.to_table(result)
         print_fitted(screen, table)
         screen.print(totals)
     else:
-        click.echo(view.FORMATS[form](found), nl=False)
+        click.echo(view.FORMATS[written_as](result), nl=False)
     return 0
 
 
 @click.command(
+    short_help="Show source in each framework side by side.",
     epilog=example(
         "rosetta show lenet",
         "rosetta show resnet18.stage2.block1 --backends torch,jax",
@@ -184,54 +201,63 @@ def summary(
         "rosetta show training.step --backends tf,mxnet",
         "rosetta show layers.batch_norm",
         "rosetta show operators",
-    )
+    ),
 )
 @click.argument("what", metavar="NETWORK[.PART]")
-@click.option("--backends", default=",".join(BACKENDS), show_default=True, help="Which to show, in this order.")
+@click.option(
+    "--backends",
+    type=ChoiceList(BACKENDS, "backend"),
+    default=",".join(BACKENDS),
+    show_default=True,
+    help="Backends to show, in this order.",
+)
 @config_option
-def show(what: str, backends: str, config: str | None) -> int:
-    """Show how each framework writes a network, block or layer: the source, aligned, with the shapes it makes.
+def show(what: str, backends: Sequence[str], config: str | None) -> int:
+    """Show the source of a network, block or layer in each framework side by side, with output shapes.
 
-    A part is named by its attribute path, as in a weights file. In place of a network: layers, operators or training,
-    with or without one of their parts. As many stand side by side as the terminal has room for; away from a terminal
-    they follow one another, unless COLUMNS gives a width.
+    PART is an attribute path, as in a weights file: stage2.block1.conv1. In place of a network, name layers, operators
+    or training, alone or with a part. As many columns are shown as fit in the terminal; without a terminal, sources
+    follow one another unless the environment variable COLUMNS gives a width.
     """
     from common.view.side_by_side.lookup import find
     from common.view.side_by_side.render import print_view
 
-    names = parse_list("--backends", backends, BACKENDS, "backend")
     view = find(what, **parse_config(config))
     screen = console()
     columns = os.environ.get("COLUMNS", "")
     given = int(columns) if columns.isdecimal() else 0
-    print_view(view, names, screen, screen.width if screen.is_terminal else given or None)
+    print_view(view, backends, screen, screen.width if screen.is_terminal else given or None)
     return 0
 
 
 @click.command(
+    short_help="Write a static website of the results.",
     epilog=example(
         "rosetta site -o site",
         "rosetta parity --checks forward,gradients,training --json parity.json",
         "rosetta site -o site --parity parity.json --bench bench.json",
-    )
+    ),
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
-    "--parity", "parity_path", type=click.Path(path_type=Path), help="A parity report's JSON, to be shown too."
+    "--parity",
+    "parity_path",
+    type=click.Path(path_type=Path),
+    help="Include a report of `rosetta parity --json`.",
 )
 @click.option(
     "--bench",
     "bench_paths",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A run of `rosetta bench --json`, to be shown too; may be given several times.",
+    help="Include measurements that `rosetta bench --json` wrote; may be repeated.",
 )
-@click.option("--force", is_flag=True, help="Also into a folder with other files in it, which are left as they are.")
+@click.option("--force", is_flag=True, help="Write to a folder that holds other files too; these are kept.")
 def site(output: Path, parity_path: Path | None, bench_paths: tuple[Path, ...], force: bool) -> int:
-    """Write the networks, idioms, pitfalls and results as a site that opens from the file system.
+    """Write a static website of the networks, framework idioms, pitfalls and results.
 
-    A page for each network has its drawing, its source in every framework side by side, its costs and its results. An
-    earlier site in the folder is replaced.
+    Open index.html in a browser; no server is needed. Each network has a page with its diagram, its source in every
+    framework side by side, its costs and its results. A site that is already in the folder is replaced.
     """
     from common.view.site import build
 

@@ -1,1 +1,1 @@
-"""What a proven network costs to run: its fast forms, artifacts, measurements, and which of them to take."""
+"""Deployment: execution paths, benchmarks, exported artifacts and recommendations."""

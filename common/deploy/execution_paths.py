@@ -1,9 +1,10 @@
-"""The ways to run a network, each with the environment that it runs in and what must be installed for it."""
+"""Execution paths: the ways to run a network, with the environment and the packages that each needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from common.errors import unknown
 
@@ -14,11 +15,11 @@ __all__ = ["PATHS", "ExecutionPath", "get"]
 class ExecutionPath:
     """One way to run a network.
 
-    `backend`: whose port it runs, or whose artifact. `environment`: the tox environment that holds what it imports.
-    `needs`: what pip must be asked for where it is deployed. `format`: the artifact that it serves, None where it runs
-    the port's own code; `server`: the module of `common.deploy.serving` that does. `dtype`: what the artifact's weights
-    are kept in. `trains`: whether it can take training steps. `module`: what stands for the port's `deploy`, of a
-    network that the port does not hold. `proven`: whether that is the reference's, so that its answers must be.
+    `backend`: the port that it runs, or that exports its artifact. `environment`: the tox environment with its imports.
+    `needs`: the packages to install where it is deployed. `format`: the artifact that it serves, None if it runs the
+    port's code. `server`: the module of `common.deploy.serving` that loads the artifact. `dtype`: of the artifact's
+    weights. `trains`: whether it supports training steps besides inference. `module`: a module to use in place of the
+    port's `deploy`, for models that are not ports. `proven`: whether its output must agree with the reference.
     """
 
     name: str
@@ -29,101 +30,73 @@ class ExecutionPath:
     format: str | None = None
     server: str | None = None
     dtype: str = "float32"
-    infers: bool = True
     trains: bool = False
     devices: tuple[str, ...] = ("cpu", "gpu")
     module: str | None = None
     proven: bool = True
 
 
-def _named(paths: Iterable[ExecutionPath]) -> Mapping[str, ExecutionPath]:
-    return {path.name: path for path in paths}
-
-
-_TORCH = ("torch", "torch", ("torch", "numpy"))
-_JAX = ("jax", "jax", ("jax", "flax", "numpy"))
-_TF = ("tf", "tf", ("tensorflow-cpu", "numpy"))
-_MXNET = ("mxnet", "mxnet", ("mxnet", "numpy"))
-_ONLY_CPU = ("cpu",)
-
-PATHS = _named(
-    (
-        ExecutionPath("numpy", "numpy", "numpy", ("numpy",), "the reference, in float64", devices=_ONLY_CPU),
-        ExecutionPath("torch-eager", *_TORCH, "the port as it is written", trains=True),
-        ExecutionPath("torch-channels-last", *_TORCH, "folded, channels last in memory", trains=True),
-        ExecutionPath("torch-compile", *_TORCH, "torch.compile: inductor, frozen", trains=True),
-        ExecutionPath("torch-winograd", *_TORCH, "the same, wide 3x3 convolutions by Winograd's algorithm"),
-        *(
-            ExecutionPath(name, *_TORCH, about, format=name, server="exported_program", devices=devices)
-            for name, about, devices in (
-                ("torch-export", "a torch.export program", ("cpu", "gpu")),
-                ("torch-aot", "the same, compiled by AOTInductor: inductor, frozen", _ONLY_CPU),
-                ("torch-aot-winograd", "the same, wide 3x3 convolutions by Winograd's algorithm", _ONLY_CPU),
-            )
-        ),
-        ExecutionPath("jax-jit", *_JAX, "the port, compiled by XLA", trains=True),
-        ExecutionPath("jax-deploy", *_JAX, "folded, its weights constants to XLA"),
-        ExecutionPath(
-            "jax-stablehlo",
-            "jax",
-            "jax",
-            ("jax", "flatbuffers", "numpy"),
-            "a jax.export program",
-            format="stablehlo",
-            server="stable_hlo",
-        ),
-        ExecutionPath("tf-eager", *_TF, "the port as it is written", trains=True),
-        ExecutionPath("tf-function", *_TF, "tf.function: folded and frozen", trains=True),
-        ExecutionPath("tf-xla", *_TF, "tf.function through XLA: folded and frozen", trains=True),
-        ExecutionPath("tf-savedmodel", *_TF, "a SavedModel's signature", format="saved-model", server="saved_model"),
-        ExecutionPath("mxnet-imperative", *_MXNET, "the port as it is written", trains=True),
-        ExecutionPath("mxnet-hybrid", *_MXNET, "folded, hybridized with static memory", trains=True),
-        ExecutionPath("mxnet-onednn", *_MXNET, "fused by MXNet's oneDNN subgraphs", devices=_ONLY_CPU),
-        ExecutionPath(
-            "mxnet-symbol",
-            *_MXNET,
-            "symbol and parameters, fused by oneDNN",
-            format="mxnet-symbol",
-            server="mxnet_symbol",
-            devices=_ONLY_CPU,
-        ),
-        ExecutionPath(
-            "onnxruntime",
-            "torch",
-            "runtimes",
-            ("onnxruntime", "numpy"),
-            "ONNX",
-            format="onnx",
-            server="onnx_runtime",
-            devices=_ONLY_CPU,
-        ),
-        ExecutionPath(
-            "openvino",
-            "torch",
-            "runtimes",
-            ("openvino", "numpy"),
-            "ONNX",
-            format="onnx",
-            server="open_vino",
-            devices=_ONLY_CPU,
-        ),
-        *(
-            ExecutionPath(
-                "litert" if dtype == "float32" else f"litert-{dtype}",
-                "tf",
-                "runtimes",
-                ("ai-edge-litert", "numpy"),
-                f"LiteRT (TFLite) with XNNPACK, {dtype}",
-                format="litert",
-                server="lite_rt",
-                dtype=dtype,
-                devices=_ONLY_CPU,
-            )
-            for dtype in ("float32", "float16", "int8")
-        ),
-    )
+_CPU = ("cpu",)
+_torch = partial(ExecutionPath, backend="torch", environment="torch", needs=("torch", "numpy"))
+_jax = partial(ExecutionPath, backend="jax", environment="jax", needs=("jax", "flax", "numpy"))
+_tf = partial(ExecutionPath, backend="tf", environment="tf", needs=("tensorflow-cpu", "numpy"))
+_mxnet = partial(ExecutionPath, backend="mxnet", environment="mxnet", needs=("mxnet", "numpy"))
+_package = partial(_torch, server="exported_program", devices=_CPU)
+_onnx = partial(ExecutionPath, backend="torch", environment="runtimes", format="onnx", devices=_CPU)
+_litert = partial(
+    ExecutionPath,
+    backend="tf",
+    environment="runtimes",
+    needs=("ai-edge-litert", "numpy"),
+    format="litert",
+    server="lite_rt",
+    devices=_CPU,
 )
-"""In the order in which tables show them."""
+
+_PATHS = (
+    ExecutionPath("numpy", "numpy", "numpy", ("numpy",), "the reference, in float64", devices=_CPU),
+    _torch("torch-eager", about="the port's code, eager", trains=True),
+    _torch("torch-channels-last", about="batch norm folded, channels last in memory", trains=True),
+    _torch("torch-compile", about="torch.compile with inductor, weights frozen", trains=True),
+    _torch("torch-winograd", about="torch-compile with Winograd convolution for wide 3x3 layers"),
+    _torch("torch-export", about="a torch.export program", format="torch-export", server="exported_program"),
+    _package("torch-aot", about="an AOTInductor package", format="torch-aot"),
+    _package(
+        "torch-aot-winograd",
+        about="torch-aot with Winograd convolution for wide 3x3 layers",
+        format="torch-aot-winograd",
+    ),
+    _jax("jax-jit", about="the port's code, compiled by XLA", trains=True),
+    _jax("jax-deploy", about="batch norm folded, weights as constants in XLA"),
+    _jax(
+        "jax-stablehlo",
+        needs=("jax", "flatbuffers", "numpy"),
+        about="a jax.export program",
+        format="stablehlo",
+        server="stable_hlo",
+    ),
+    _tf("tf-eager", about="the port's code, eager", trains=True),
+    _tf("tf-function", about="tf.function: batch norm folded, weights frozen", trains=True),
+    _tf("tf-xla", about="tf.function with XLA: batch norm folded, weights frozen", trains=True),
+    _tf("tf-savedmodel", about="a SavedModel's signature", format="saved-model", server="saved_model"),
+    _mxnet("mxnet-imperative", about="the port's code, eager", trains=True),
+    _mxnet("mxnet-hybrid", about="batch norm folded, hybridized with static memory", trains=True),
+    _mxnet("mxnet-onednn", about="fused by MXNet's oneDNN subgraphs", devices=_CPU),
+    _mxnet(
+        "mxnet-symbol",
+        about="symbol and parameters, fused by oneDNN",
+        format="mxnet-symbol",
+        server="mxnet_symbol",
+        devices=_CPU,
+    ),
+    _onnx("onnxruntime", needs=("onnxruntime", "numpy"), about="ONNX", server="onnx_runtime"),
+    _onnx("openvino", needs=("openvino", "numpy"), about="ONNX", server="open_vino"),
+    _litert("litert", about="LiteRT (TFLite) with XNNPACK, float32"),
+    _litert("litert-float16", about="LiteRT (TFLite) with XNNPACK, float16", dtype="float16"),
+    _litert("litert-int8", about="LiteRT (TFLite) with XNNPACK, int8", dtype="int8"),
+)
+PATHS: Mapping[str, ExecutionPath] = {path.name: path for path in _PATHS}
+"""All execution paths by name, in the order of the tables."""
 
 
 def get(name: str) -> ExecutionPath:

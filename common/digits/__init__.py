@@ -1,1 +1,1 @@
-"""Handwritten digits, as data; see README.md here."""
+"""Package data: handwritten digits in IDX files, described in README.md."""

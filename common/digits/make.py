@@ -1,6 +1,6 @@
 """Write the digits of this folder from scikit-learn's copy of the data set: `python common/digits/make.py`.
 
-Needs scikit-learn; the project itself does not. The files come out the same bytes each time.
+Needs scikit-learn; the project itself does not. The files are identical on every run.
 """
 
 from __future__ import annotations

@@ -6,16 +6,14 @@ import ast
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from common import reference
 from common.backends import registry
 from common.catalog import Network, get
+from common.choices import MutantKind
 from common.parity.patched_import import Edit, source
 
-__all__ = ["MODULES", "Change", "Kind", "Mutant", "source_mutants", "weight_mutants"]
-
-Kind = Literal["pitfall", "constant", "keyword", "activation", "swap", "zero"]
+__all__ = ["MODULES", "Change", "Mutant", "source_mutants", "weight_mutants"]
 
 _BATCH_NORM = (get("bn_lenet"), get("bn_lenet_scratch"))
 MODULES: Mapping[str, Sequence[Network]] = {
@@ -52,7 +50,7 @@ class Mutant:
     """
 
     backend: str
-    kind: Kind
+    kind: MutantKind
     name: str
     networks: Sequence[Network]
     edits: tuple[Edit, ...] = ()
@@ -76,7 +74,7 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, text: str) -> None:
         self.text = text
         self.lines = [0, *itertools.accumulate(len(line) for line in text.splitlines(keepends=True))]
-        self.found: list[tuple[Kind, ast.AST, str, str, str, str]] = []  # kind, node, new, class, layer, reason
+        self.found: list[tuple[MutantKind, ast.AST, str, str, str, str]] = []  # kind, node, new, class, layer, reason
         self.owner = self.attribute = self.reason = ""
 
     def place(self, node: ast.AST) -> tuple[int, str]:
@@ -85,7 +83,7 @@ class _Finder(ast.NodeVisitor):
         end = _offset(self.text, self.lines, node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
         return begin, self.text[begin:end]
 
-    def add(self, kind: Kind, node: ast.AST, new: str) -> None:
+    def add(self, kind: MutantKind, node: ast.AST, new: str) -> None:
         self.found.append((kind, node, new, self.owner, self.attribute, self.reason))
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:

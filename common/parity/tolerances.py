@@ -18,13 +18,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from common import catalog, reference
 from common.catalog import Network
+from common.choices import Check, DTypeName
 from common.parity.comparison import Limit
 from common.reference import Description
-from common.weights import DTypeName
 
 __all__ = [
     "CANCELLATION_LIMIT",
@@ -42,8 +42,6 @@ __all__ = [
     "measurements",
     "reasons",
 ]
-
-Check = Literal["forward", "gradients", "training"]
 
 ROUNDING: Mapping[DTypeName, float] = {"float64": 2.0**-53, "float32": 2.0**-24}
 """The largest relative error of one rounding: half the distance from 1 to the next number."""

@@ -12,7 +12,6 @@ import gc
 import importlib.metadata
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -34,6 +33,7 @@ from common.parity.external_model import ExternalBackend, resolve
 from common.parity.gradients import gradient_scales
 from common.parity.perturbation import one_ulp, rounding_spread, sixteen_roundings
 from common.reference.loss import cross_entropy
+from common.system import peak_memory
 
 __all__ = ["main"]
 
@@ -41,9 +41,6 @@ Request = dict[str, Any]
 
 _ENDS = ("input", "output")
 """Prefixes of the tensors in a file of calls."""
-
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes per unit of `ru_maxrss`, which depends on the system."""
 
 
 class Server:
@@ -82,7 +79,7 @@ class Server:
             "id": request["id"],
             "status": "ok",
             "seconds": time.perf_counter() - start,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT,
+            "peak_bytes": peak_memory(),
             **result,
         }
 

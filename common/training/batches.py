@@ -1,6 +1,6 @@
-"""Batches of examples, made ready for a network while it works on those before.
+"""Batches of prepared images, loaded ahead of time in a background thread.
 
-What a batch holds depends on the seed, the epoch and its place in it, and on nothing that happened before.
+The contents of a batch depend only on the seed, the epoch and the position within the epoch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Batches", "order", "prepare"]
 
 _ORDER, _AUGMENTATION = 1, 2
-"""What random numbers are for; no two uses draw the same ones."""
+"""Separate random streams for the order of examples and for augmentation."""
 _AHEAD = 3
+"""Batches to prepare ahead."""
 _LUMA = (0.299, 0.587, 0.114)  # Recommendation ITU-R BT.601
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """`images` (N, C, H, W), ready for the network; `labels` (N,) int64; `indices` (N,), which examples these are."""
+    """`images` (N, C, H, W), ready for the network; `labels` (N,) int64; `indices` (N,) of the examples."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -39,16 +40,16 @@ class Batch:
 
 
 def order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order in which an epoch takes n examples."""
+    """Return the shuffled order of n examples in an epoch, (n,)."""
     return permutation(n, seed, epoch, _ORDER)
 
 
 class Batches:
-    """The batches of each epoch, (N, C, H, W) of `dtype`, C, H and W being `input_shape`.
+    """The batches of each epoch, (N, C, H, W) of `dtype`, with (C, H, W) = `input_shape`.
 
-    An image is mirrored half of the time (`flip`), moved by up to `crop` pixels each way with black moving in,
-    normalized by `mean` and `std` and enlarged. `mean` and `std` have one number for each channel of the data.
-    `drop_last`: leave out the examples that do not fill a batch. Raises ConfigError for numbers that do not fit.
+    Each image is flipped with probability 1/2 (`flip`), shifted by up to `crop` pixels in each direction with black
+    borders, normalized by `mean` and `std` (one number for each channel of the data), and resized. `drop_last`: leave
+    out an incomplete last batch. Raises ConfigError for numbers out of range.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class Batches:
         if batch_size < 1:
             raise ConfigError(f"`batch_size` (={batch_size}) must be at least 1")
         if drop_last and batch_size > len(examples):
-            raise ConfigError(f"`batch_size` (={batch_size}) must be at most the number of examples (={len(examples)})")
+            raise ConfigError(
+                f"{len(examples)} training images do not fill a batch of {batch_size}; "
+                f"use --batch-size {len(examples)} or less"
+            )
         if crop < 0:
             raise ConfigError(f"`crop` (={crop}) must be a number of pixels, 0 or more")
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
@@ -81,9 +85,9 @@ class Batches:
         return (len(self.examples) + (0 if self.drop_last else self.batch_size - 1)) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from number `start` on; those ahead are prepared in a thread of their own.
+        """Return the batches of an epoch from number `start` on, prepared ahead in a background thread.
 
-        Closing the iterator ends the thread. An error in preparing a batch is raised where that batch would come.
+        Closing the iterator ends the thread. An error in preparing a batch is raised in place of that batch.
         """
         if not 0 <= start <= len(self):
             raise ConfigError(f"`start` (={start}) must be from 0 to {len(self)}, the batches of an epoch")
@@ -107,7 +111,7 @@ class Batches:
                     future.cancel()
 
     def _draws(self, epoch: int) -> np.ndarray:
-        """Return (3, N) random numbers of 64 bits: mirrored or not, moved down, moved right, for each example."""
+        """Return random 64-bit numbers for each example, (3, N): for the flip, the vertical and horizontal shift."""
         count = len(self.examples) if self.flip or self.crop else 0
         generator = np.random.PCG64(np.random.SeedSequence((self.seed, epoch, _AUGMENTATION)))
         return generator.random_raw((3, count))
@@ -129,11 +133,11 @@ class Batches:
         return Batch(ready, self.examples.labels[indices], indices)
 
     def _augmented(self, images: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Mirror, then move: bytes (N, H, W) or (N, H, W, 3), with a column of `draws` for each."""
-        mirrored, down, right = draws
+        """Flip, then shift: bytes (N, H, W) or (N, H, W, 3), with a column of `draws` for each image."""
+        flipped, down, right = draws
         if self.flip:
             images = images.copy()
-            chosen = (mirrored >> np.uint64(63)).astype(bool)
+            chosen = (flipped >> np.uint64(63)).astype(bool)
             images[chosen] = images[chosen, :, ::-1]
         if self.crop:
             height, width = images.shape[1:3]
@@ -153,9 +157,10 @@ def prepare(
     std: Sequence[float],
     dtype: np.dtype | type | str,
 ) -> np.ndarray:
-    """Return one image, bytes (H, W) or (H, W, 3) or one of Pillow's, as the network's input, (C, H, W) of `dtype`.
+    """Convert one image, bytes (H, W) or (H, W, 3) or a Pillow image, to network input, (C, H, W) of `dtype`.
 
-    Raises InputError for an array of another form, ConfigError where the network does not take such images.
+    Raises InputError for an array of another form, ConfigError for color images and a network of another number of
+    channels than 1 or 3.
     """
     array = image if isinstance(image, np.ndarray) else pixels(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
@@ -164,10 +169,10 @@ def prepare(
 
 
 class _Preparation:
-    """Bytes to [0, 1], to the data's channels, normalized, enlarged, to the network's channels.
+    """Scale bytes to [0, 1], convert to the data's channels, normalize, resize, convert to the network's channels.
 
-    Every step is linear and the weights of each new pixel sum to one, so that the steps may stand in the order that
-    has the largest images last. All is done pixel by pixel: a matrix product would round differently elsewhere.
+    Normalization and resizing commute, since both are linear and the interpolation weights of each pixel sum to one;
+    so the larger images come last. Everything is elementwise: matrix products round differently on other machines.
     """
 
     def __init__(
@@ -180,13 +185,13 @@ class _Preparation:
         self.channels, *self.size = input_shape
         self.color, self.dtype = len(mean) == 3, np.dtype(dtype)
         if self.color and self.channels == 1:
-            # Of gray made from colors whose channels rise and fall together, as those of photographs nearly do.
+            # Statistics of the gray image, if the color channels are fully correlated, as they nearly are in photos.
             mean, std = ([sum(w * x for w, x in zip(_LUMA, values, strict=True))] for values in (mean, std))
             self.color = False
         if self.color and self.channels != 3:
             raise ConfigError(f"images in color need a network of 1 or 3 input channels, not {self.channels}")
         self.mean, self.std = (np.array(values, self.dtype)[:, None] for values in (mean, std))
-        # What each byte becomes, by channel: looking it up is four times as fast as working it out for each pixel.
+        # A lookup table from byte to normalized value, by channel: four times as fast as arithmetic on each pixel.
         self.normalized = (np.arange(256, dtype=self.dtype) / 255 - self.mean) / self.std
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -205,13 +210,17 @@ class _Preparation:
             red, green, blue = (shares[..., c] * np.array(weight, self.dtype) for c, weight in enumerate(_LUMA))
             x = ((red + green + blue)[:, None] - self.mean[0]) / self.std[0]
         n, channels = x.shape[:2]
-        if resized:  # else interpolation would give every pixel itself
+        if resized:
             x = _interpolated(x.reshape(n * channels, *x.shape[2:]), rows, columns).reshape(n, channels, *self.size)
         return x if channels == self.channels else np.repeat(x, self.channels, 1)
 
 
 class _Neighbors(NamedTuple):
-    """Along an axis, which old pixels are `used`; of those, each new one's `left`, `right` and the latter's `share`."""
+    """Interpolation along one axis.
+
+    `used`: the old pixels that count; `left`, `right`: the neighbors of each new pixel, as positions in `used`;
+    `share`: the weight of the right neighbor.
+    """
 
     used: np.ndarray
     left: np.ndarray
@@ -222,13 +231,13 @@ class _Neighbors(NamedTuple):
 @lru_cache(256)
 def _neighbors(old: int, new: int) -> _Neighbors:
     left, right, share = interpolation(old, new)
-    used = np.union1d(left, right)  # a reduction steps over the others
+    used = np.union1d(left, right)  # shrinking skips some pixels
     return _Neighbors(used, np.searchsorted(used, left), np.searchsorted(used, right), share)
 
 
 def _interpolated(planes: np.ndarray, rows: _Neighbors, columns: _Neighbors) -> np.ndarray:
     """Interpolate, first along columns, then along rows: (N, h, w) -> (N, H, W)."""
-    # What is picked stands first or in rows, so that it is copied in long pieces.
+    # The gathered axis comes first, or rows are gathered, so that copies are of contiguous memory.
     across = np.ascontiguousarray(planes.transpose(2, 0, 1))
     left, right = np.take(across, columns.left, 0), np.take(across, columns.right, 0)
     right -= left

@@ -1,13 +1,13 @@
-"""Checkpoints of a training run: weights, optimizer and position, so that a run goes on as if it had never ended.
+"""Checkpoints of a training run: weights, optimizer state and position, from which it resumes exactly.
 
 A checkpoint is a folder `checkpoints/step-00000120` of
 
-    weights.safetensors     the weights, as every other file of weights
+    weights.safetensors     the weights, in the format of every weights file
     optimizer.safetensors   the optimizer's slots, `<slot>.<parameter>`, in canonical layouts (none for plain SGD)
     state.json              the position, and the SHA-256 of both files and of itself
 
-in no framework's terms: any of them can go on. It gets its name only when it is whole and on disk, and is read only if
-every checksum is right.
+Checkpoints work in every framework. A checkpoint gets its final name when it is complete and on disk; one with a wrong
+checksum is not read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
-import numpy as np
+import msgspec
 from safetensors import SafetensorError
 
 from common import json_records, weights
@@ -35,8 +34,6 @@ from common.files import map_safetensors, sha256_of, write_safetensors
 if TYPE_CHECKING:
     import numpy as np
 
-    from common.training.experiment import Experiment
-
 __all__ = ["FOLDER", "Checkpoint", "Position", "checkpoints", "last", "read", "write"]
 
 FOLDER = "checkpoints"
@@ -45,25 +42,39 @@ _FORMAT, _VERSION = "rosetta-checkpoint", 1
 _WEIGHTS, _SLOTS = "weights.safetensors", "optimizer.safetensors"
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 @dataclass(frozen=True)
 class Position:
-    """Where a run is: how many steps were taken, in which epoch, and how many batches of that one are done.
+    """How far a run has come: steps taken, the current epoch, and the batches of that epoch that are done.
 
-    `loss`, `correct` and `examples` are the sums over the epoch so far, `seconds` the time since the run began.
+    `loss`, `correct` and `examples` are sums over the current epoch; `seconds` is the time since the run began.
     """
 
-    step: int = 0
-    epoch: int = 1
-    batch: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    examples: int = 0
-    seconds: float = 0.0
+    step: _Count = 0
+    epoch: _Count = 1
+    batch: _Count = 0
+    loss: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    correct: _Count = 0
+    examples: _Count = 0
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+@dataclass(frozen=True)
+class _State:
+    """The contents of state.json. `files`: the SHA-256 of each file; `sha256`: of all other fields."""
+
+    format: str
+    version: int
+    position: Position
+    files: dict[str, str]
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: every checksum was right. `slots`: what the optimizer keeps."""
+    """A checkpoint read from disk, with all checksums verified. `slots`: the optimizer state."""
 
     path: Path
     network: Network
@@ -73,13 +84,13 @@ class Checkpoint:
 
 
 def _own_sha256(state: Mapping[str, Any]) -> str:
-    """Return the checksum of everything in a state but the checksum itself."""
+    """Return the SHA-256 of all fields of a state but `sha256` itself."""
     rest = {name: value for name, value in state.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
+    """Wait until a file, or the entries of a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -88,7 +99,7 @@ def _sync(path: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a checkpoint: first its name, so that it is never half of one."""
+    """Remove a checkpoint. Renaming it first makes sure that no partial one keeps its name."""
     trash = path.with_name(f".{path.name}.removed")
     with contextlib.suppress(OSError):
         shutil.rmtree(trash, ignore_errors=True)
@@ -104,10 +115,10 @@ def write(
     slots: Mapping[str, np.ndarray],
     keep: int,
 ) -> Path:
-    """Write a checkpoint of a run, and remove those before the last `keep`. Return its folder.
+    """Write a checkpoint of a run, remove all but the last `keep`, and return the new one's folder.
 
-    Raises WeightsError where a weight is not finite, InputError where it cannot be written; the others are then as
-    they were.
+    Raises WeightsError where a weight is not finite, InputError where the checkpoint cannot be written; the other
+    checkpoints are then unchanged.
     """
     folder = run / FOLDER
     path = folder / f"{_PREFIX}{position.step:08d}"
@@ -131,7 +142,7 @@ def write(
             file.flush()
             os.fsync(file.fileno())
         _sync(new)
-        if path.exists():  # damaged, or the run would have gone on from it
+        if path.exists():  # it is damaged; otherwise the run would have resumed from it
             _discard(path)
         new.rename(path)
         _sync(folder)
@@ -145,51 +156,51 @@ def write(
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Return a run's checkpoints, the last first."""
+    """Return the folders of a run's checkpoints, the latest first."""
     return sorted((run / FOLDER).glob(f"{_PREFIX}*"), reverse=True)
 
 
 def _check_slots(slots: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError unless each kind of slot is there for every trained parameter, and of its shape."""
+    """Raise ValueError unless every trained parameter has each kind of slot, in its shape."""
     trained = [name for name in tensors if not name.rpartition(".")[2].startswith("running_")]
     kinds = dict.fromkeys(slot.partition(".")[0] for slot in slots)
     shapes = {f"{kind}.{name}": tensors[name].shape for kind in kinds for name in trained}
     for name in [*shapes, *slots]:
-        found, expected = slots[name].shape if name in slots else None, shapes.get(name)
-        if found != expected:
-            raise ValueError(f"slot {name} has shape {found}; expected {expected}")
+        shape, expected = slots[name].shape if name in slots else None, shapes.get(name)
+        if shape != expected:
+            raise ValueError(f"slot {name} has shape {shape}; expected {expected}")
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint and check all of it. Raises InputError or WeightsError where anything is not as written."""
+    """Read and verify a checkpoint. Raises InputError or WeightsError for any damage."""
     try:
-        state = json_records.parse((path / "state.json").read_bytes())
-        if state["format"] != _FORMAT or state["version"] != _VERSION:
-            raise InputError(f"{path} is of version {shown(state['version'])}; this rosetta reads {_VERSION}")
-        if state["sha256"] != _own_sha256(state):
+        record = json_records.parse((path / "state.json").read_bytes())
+        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+            raise InputError(f'{path}/state.json has no "format": "{_FORMAT}"; give a checkpoint of a training run')
+        if record.get("version") != _VERSION:
+            raise InputError(f"{path} is of version {shown(record.get('version'))}; this rosetta reads {_VERSION}")
+        if record.get("sha256") != _own_sha256(record):
             raise InputError(f"{path}/state.json was altered: its checksum does not match")
-        if not {_WEIGHTS} <= state["files"].keys() <= {_WEIGHTS, _SLOTS}:
-            raise ValueError(f"its files are {shown(list(state['files']))}; expected {_WEIGHTS}, {_SLOTS}")
-        for name, expected in state["files"].items():
+        state = json_records.build(_State, record)
+        if not {_WEIGHTS} <= state.files.keys() <= {_WEIGHTS, _SLOTS}:
+            raise ValueError(f"its files are {shown(list(state.files))}; expected {_WEIGHTS}, {_SLOTS}")
+        for name, expected in state.files.items():
             if sha256_of(path / name) != expected:
                 raise InputError(f"{path}/{name} was altered: its checksum does not match")
-        position = json_records.build(Position, state["position"])
-        if min(dataclasses.astuple(position)) < 0:
-            raise ValueError(f"a number of its position is below 0: {shown(state['position'])}")
         file = weights.read(path / _WEIGHTS)
-        slots = map_safetensors(path / _SLOTS)[1] if _SLOTS in state["files"] else {}
+        slots = map_safetensors(path / _SLOTS)[1] if _SLOTS in state.files else {}
         _check_slots(slots, file.tensors)
-        return Checkpoint(path, file.network, position, file.tensors, slots)
+        return Checkpoint(path, file.network, state.position, file.tensors, slots)
     except OSError as error:
         raise InputError(f"{path} is not whole: {error.filename}: {error.strerror or error}") from None
     except RosettaError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise InputError(f"{path} is no checkpoint: {type(error).__name__}: {error}") from None
+    except (ValueError, SafetensorError) as error:
+        raise InputError(f"{path} is no checkpoint: {error}") from None
 
 
 def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the last checkpoint that is whole, or None, and what is wrong with those after it."""
+    """Return the last undamaged checkpoint, or None, and an error message for each damaged one after it."""
     damage: list[str] = []
     for path in checkpoints(run):
         try:
@@ -197,16 +208,3 @@ def last(run: Path) -> tuple[Checkpoint | None, list[str]]:
         except RosettaError as error:
             damage.append(str(error))
     return None, damage
-
-
-def trained(run: Path) -> tuple[Experiment, Checkpoint]:
-    """Return a run's configuration and its last checkpoint."""
-    from common.training.experiment import Experiment
-
-    experiment = Experiment.load(run)
-    checkpoint, damage = last(run)
-    for message in damage:
-        click.echo(f"rosetta: {message}; using the checkpoint before it", err=True)
-    if checkpoint is None:
-        raise InputError(f"{run} has no checkpoint that is whole; train it first: `rosetta train -o {run} --resume`")
-    return experiment, checkpoint

@@ -1,4 +1,4 @@
-"""Which classes a classifier takes for which: the confusion matrix, and what follows from it for each class."""
+"""Confusion matrix, and precision, recall and F1 of each class."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["ClassScore", "confusion", "draw_confusion", "per_class", "per_class_table"]
 
 _MOST_NUMBERS = 20
-"""Up to how many classes a picture has room for the counts."""
+"""Largest number of classes for which the picture shows counts."""
 _MOST_NAMES = 120
-"""Up to how many classes a picture has room for every name."""
+"""Largest number of classes for which the picture shows every name."""
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class was recognized; None is said of what is not defined.
+    """Scores of one class; None where a score is undefined.
 
-    With TP the images of the class that were taken for it, FP those of other classes that were, and FN its own that
-    were not: precision = TP / (TP + FP), None if the class was never predicted; recall = TP / (TP + FN), None if no
-    image is of the class; f1 = 2 TP / (2 TP + FP + FN), their harmonic mean where both are defined and not both zero,
-    None if the class neither occurs nor was predicted; support = TP + FN, its images.
+    With the class's true positives TP, false positives FP and false negatives FN: precision = TP / (TP + FP), None if
+    the class was never predicted; recall = TP / (TP + FN), None if no image has the class; f1 = 2 TP / (2 TP + FP +
+    FN), None if the class neither occurs nor was predicted; support = TP + FN.
     """
 
     name: str
@@ -55,9 +54,9 @@ def _indices(name: str, values: np.ndarray, classes: Sequence[str]) -> np.ndarra
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Count how often each class was taken for each: (N,), (N,) -> (k, k), a row the truth, a column the prediction.
+    """Return the confusion matrix: (N,), (N,) -> (k, k); rows are true classes, columns are predictions.
 
-    Raises InputError for arrays that are not indices of the k classes or are not of one length.
+    Raises InputError for arrays that are not indices of the k classes or differ in length.
     """
     truth, predicted = _indices("labels", labels, classes), _indices("predictions", predictions, classes)
     if truth.size != predicted.size:
@@ -77,7 +76,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def per_class(matrix: np.ndarray, classes: Sequence[str]) -> list[ClassScore]:
-    """Return how each class was recognized, by the definitions of `ClassScore`.
+    """Return the scores of each class.
 
     Raises InputError for a matrix that is not of these classes.
     """
@@ -92,7 +91,7 @@ def per_class(matrix: np.ndarray, classes: Sequence[str]) -> list[ClassScore]:
 
 
 def per_class_table(scores: Sequence[ClassScore]) -> Table:
-    """Return the scores as a table, a row for each class; a dash is shown for what is not defined."""
+    """Return the scores as a table with a row for each class and a dash for undefined scores."""
     from rich.table import Table
     from rich.text import Text
 
@@ -113,9 +112,9 @@ def _shorten(name: str) -> str:
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title: str = "") -> None:
-    """Draw a confusion matrix as PNG, with the counts in its cells where there is room for them.
+    """Draw a confusion matrix as PNG, with counts in its cells if there are few classes.
 
-    A cell's color is its share of the images of its row's class; its root, so that few errors are seen too.
+    The color of a cell shows its share of the row's images, on a square-root scale to make rare errors visible.
     Raises InputError for a matrix that is not of these classes, and where the picture cannot be written.
     """
     from matplotlib.colors import PowerNorm
@@ -129,7 +128,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
     axes = figure.subplots()
     total, right = int(matrix.sum()), int(np.trace(matrix))
     percent = f" ({100 * right / total:.1f} %)" if total else ""
-    lines = [*([printable(title)] if title else []), f"{right} of {total} images right{percent}"]
+    lines = [*([printable(title)] if title else []), f"{right} of {total} images correct{percent}"]
     axes.set_title("\n".join(lines), parse_math=False)
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, ticks=[0, 1, 5, 10, 25, 50, 75, 100])

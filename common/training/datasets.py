@@ -1,4 +1,4 @@
-"""Data sets by name or by folder: labeled images that stay on disk until a batch asks for them."""
+"""Data sets by name or from a folder of images, read from disk batch by batch."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Examples(ABC):
 
     @abstractmethod
     def images(self, indices: np.ndarray) -> Sequence[np.ndarray] | np.ndarray:
-        """Return the images at `indices`: bytes, each (H, W) if gray or (H, W, 3) if in color."""
+        """Return the images at `indices` as bytes, each (H, W) for gray or (H, W, 3) for color."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayExamples(Examples):
-    """Gray images of one size in an array, (N, H, W) bytes, which may be mapped from a file."""
+    """Gray images of one size in an array, (N, H, W) bytes, possibly memory-mapped."""
 
     pixels: np.ndarray
 
@@ -65,7 +65,7 @@ class ArrayExamples(Examples):
 
 @dataclass(frozen=True, eq=False)
 class FileExamples(Examples):
-    """Images in a file each, of any size, read when they are asked for."""
+    """Image files of any size, read on access."""
 
     paths: tuple[str, ...]
 
@@ -75,10 +75,10 @@ class FileExamples(Examples):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Two sets of examples of the same classes.
+    """Training and validation examples of the same classes.
 
-    `mean` and `std`: of the training images' pixels in [0, 1], one number for each channel; so their length says
-    whether the images are gray (1) or in color (3).
+    `mean` and `std`: of the training images' pixels in [0, 1], one number per channel: one for gray images, three for
+    color.
     """
 
     name: str
@@ -99,7 +99,7 @@ _IDX_FILES = (
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the four IDX files are, their sizes and SHA-256 in that order, and what is known of what they hold."""
+    """Four IDX files to download, in the order of `_IDX_FILES`, with their sizes and SHA-256, and their statistics."""
 
     urls: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -148,18 +148,18 @@ _SOURCES: Mapping[str, _Source] = {
 }
 
 DATASETS = ("digits", *_SOURCES)
-"""The data sets that have a name; any other is a folder."""
+"""Data sets that have a name; any other is a folder."""
 
-_SUFFIXES = (".jpeg", ".jpg", ".png")
-_DENSEST = 8 * 1032
-"""Pixels that a byte of a file holds at most: those of a bit each, deflated, which takes 1032 bytes to one."""
-_SAMPLE = 1000  # images of a folder from which mean and deviation are taken
+_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+_MAX_PIXELS_PER_BYTE = 8 * 1032
+"""One-bit pixels in a deflated file: deflate compresses at most 1032 to 1."""
+_SAMPLE = 1000  # images of a folder whose mean and standard deviation are computed
 
 
 def permutation(n: int, *entropy: int) -> np.ndarray:
-    """Return a permutation of 0 .. n - 1 that depends on `entropy` only, in every version of NumPy.
+    """Return a permutation of 0 .. n - 1 that is the same in every version of NumPy.
 
-    NumPy keeps the raw numbers of a bit generator, but not what Generator.permutation makes of them.
+    NumPy guarantees a bit generator's raw numbers across versions, but not the result of Generator.permutation.
     """
     raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(n)
     return np.argsort(raw, kind="stable")
@@ -168,12 +168,12 @@ def permutation(n: int, *entropy: int) -> np.ndarray:
 def open_dataset(
     data: str, *, data_dir: Path | None = None, seed: int = 0, progress: Progress | None = None
 ) -> Dataset:
-    """Return the data set called `data`, or else the one in the folder `data`.
+    """Open a data set by its name, or from a folder.
 
-    digits: come with rosetta · fashion_mnist, mnist: four IDX files in `data_dir`, or else downloaded, with
-    `progress` called on the way · a folder: one sub-folder of images for each class, or train/ and val/,
-    validation/ or test/ with those. Where no split is given, a fifth is for validation, chosen by `seed`.
-    Raises InputError for what is missing or is not what it should be.
+    digits: included in rosetta. fashion_mnist, mnist: four IDX files from `data_dir`, or downloaded, with calls of
+    `progress`. A folder: one subfolder of images per class, or train/ and val/ (or validation/ or test/) with such
+    subfolders. Without a given split, a random fifth, chosen by `seed`, is for validation. Raises InputError for a
+    missing or damaged file.
     """
     if data == "digits":
         images, labels = digits()
@@ -189,16 +189,16 @@ def open_dataset(
 
 
 def _split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is for training and the fifth that is for validation, each in order."""
+    """Return the sorted indices of the training examples and of the fifth held out for validation."""
     shuffled = permutation(n, seed, 0)
-    held = max(1, round(n / 5))
-    return np.sort(shuffled[held:]), np.sort(shuffled[:held])
+    held_out = max(1, round(n / 5))
+    return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
 
 
 def _statistics(images: Iterable[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel in [0, 1], every image of the same weight.
+    """Return the mean and standard deviation of each channel in [0, 1], with the same weight for every image.
 
-    Sums are of integers, so that the order of addition, which is NumPy's own, does not show.
+    Sums are of integers, so the result does not depend on the order of addition.
     """
     level = np.arange(256)
     counts = [
@@ -212,7 +212,7 @@ def _statistics(images: Iterable[np.ndarray]) -> tuple[tuple[float, ...], tuple[
         first = math.fsum(int(count @ level) / int(count.sum()) for count in of_channel) / len(counts)
         second = math.fsum(int(count @ level**2) / int(count.sum()) for count in of_channel) / len(counts)
         mean.append(first / 255)
-        std.append(math.sqrt(max(second - first**2, 0)) / 255 or 1.0)  # blank images stay as they are
+        std.append(math.sqrt(max(second - first**2, 0)) / 255 or 1.0)  # for blank images, divide by 1
     return tuple(mean), tuple(std)
 
 
@@ -255,9 +255,9 @@ def _open_idx(images_path: Path, labels_path: Path, classes: int) -> ArrayExampl
 
 
 def _map_idx(path: Path, rank: int) -> np.ndarray:
-    """Return the IDX file as an array mapped from it; one that is compressed is unpacked into the cache first.
+    """Return the array of an IDX file, memory-mapped; a compressed file is first unpacked into the cache.
 
-    Raises InputError where it is not one of that rank, is not whole or is empty.
+    Raises InputError where the file has another rank, is incomplete or is empty.
     """
     try:
         with path.open("rb") as file:
@@ -286,9 +286,10 @@ def _map(given: Path, path: Path, rank: int) -> np.ndarray:
 
 
 def _unpacked(path: Path, rank: int) -> Path:
-    """Return an uncompressed copy of an IDX file in the cache, made if it is not there; its content names it.
+    """Return the path of an uncompressed copy of an IDX file in the cache, named by the hash of its content.
 
-    No more is written than the header says. Raises InputError where the file is not whole or has no room there.
+    Writes at most as many bytes as the header promises. Raises InputError where the file is incomplete or the disk is
+    full.
     """
     copy = cache_folder() / "unpacked" / f"{path.stem}.{sha256_of(path)[:16]}"
     with gzip.open(path) as stream:
@@ -299,7 +300,7 @@ def _unpacked(path: Path, rank: int) -> Path:
         if _is_of_size(copy, whole):
             return copy
         with locked(copy):
-            if _is_of_size(copy, whole):  # another process made it meanwhile
+            if _is_of_size(copy, whole):  # unpacked by another process meanwhile
                 return copy
             free = shutil.disk_usage(copy.parent).free
             if whole > free:
@@ -333,14 +334,14 @@ def _read(path: Path, stream: gzip.GzipFile, size: int) -> bytes:
 
 
 def _visible(folder: Path, folders: bool) -> list[str]:
-    """Return the names of the folders, or else of the images, in `folder`, sorted; hidden ones are left out."""
+    """Return the sorted names of the folders, or of the images, in `folder`, without hidden ones."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
                 entry.name
                 for entry in entries
                 if not entry.name.startswith(".")
-                and (entry.is_dir() if folders else entry.name.lower().endswith(_SUFFIXES))
+                and (entry.is_dir() if folders else entry.name.lower().endswith(_IMAGE_SUFFIXES))
             )
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
@@ -384,29 +385,29 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], FileExamples]:
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """Return an image's bytes, (H, W) if it is gray or (H, W, 3) if in color; transparency is left out."""
-    if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off at 255
+    """Return an image's bytes, (H, W) for gray or (H, W, 3) for color, without transparency."""
+    if image.mode.startswith("I"):  # 16 bits; Pillow would clip at 255
         return np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
     if image.mode == "P":
-        image = image.convert("RGBA")  # Pillow warns of palettes that are transparent in part
+        image = image.convert("RGBA")  # Pillow warns of partly transparent palettes
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
 def open_image(path: Path) -> np.ndarray:
-    """Read a PNG or JPEG file, turned upright: bytes, (H, W) if it is gray or (H, W, 3) if in color.
+    """Read a PNG or JPEG file and rotate it as its EXIF data say: bytes, (H, W) for gray or (H, W, 3) for color.
 
-    Raises InputError for a file that is missing, is none of them, is not whole or is so large as to be an attack.
+    Raises InputError for a file that is missing, damaged, of another format or has too many pixels.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of EXIF that is damaged in part
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # partly damaged EXIF data
     try:
-        # Not the file itself: of that, Pillow reads as many bytes as a PNG file's chunk says it has.
+        # Read the bytes here: from an open file, Pillow would read as much as a PNG chunk claims to hold.
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             width, height = image.size
-            if width * height > _DENSEST * len(data):
+            if width * height > _MAX_PIXELS_PER_BYTE * len(data):
                 raise ValueError(f"its {len(data)} bytes cannot hold the {width}x{height} pixels that its header says")
             return pixels(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -1,4 +1,4 @@
-"""Files from the internet, each held to its SHA-256: mirrors, downloads that resume, one cache for all processes."""
+"""Download files with checked SHA-256: several mirrors, resumed downloads, a cache that processes share."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "cache_folder", "fetch", "locked"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes there so far and the bytes in all."""
+"""Callback with a file's name, the bytes so far and the total bytes."""
 
 _CHUNK = 1 << 18
 _TIMEOUT = (10, 30)  # seconds to connect; seconds without a byte
 _RETRIES = 2
 _BACKOFF = 0.5  # seconds; doubles with each retry
-_CONNECTIONS = 20  # one file may be cut this often, each time further on
+_CONNECTIONS = 20  # attempts for one file, as long as each adds some bytes
 
 
 class _MirrorError(Exception):
-    """Why a mirror's file is not the one wanted."""
+    """A mirror offers a different file."""
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: the folder that ROSETTA_DATA names, or the user's cache."""
+    """Return the folder for downloads: the one that ROSETTA_DATA names, or the user's cache."""
     import platformdirs
 
     return Path(os.environ.get("ROSETTA_DATA") or platformdirs.user_cache_dir("rosetta"))
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from `path` while it is made; its folder is created.
+    """Hold a lock on `path` against other processes while it is written. Creates its folder.
 
     Raises InputError where the folder cannot be written.
     """
@@ -63,10 +63,10 @@ def locked(path: Path) -> Iterator[None]:
 def fetch(
     name: str, urls: Sequence[str], sha256: str, size: int, folder: Path, progress: Progress | None = None
 ) -> Path:
-    """Return `folder / name`, a file of `size` bytes with that SHA-256; whichever of `urls` has it is asked for it.
+    """Return `folder / name`, a file with this size and SHA-256, downloaded from the first of `urls` that has it.
 
-    A file that is there already is used with no request, and a part of one is completed. Raises InputError where no
-    mirror has the file or the folder cannot be written.
+    An existing file is used without a request, and a partial one is completed. Raises InputError where no mirror has
+    the file or the folder cannot be written.
     """
     import requests
     import urllib3
@@ -76,7 +76,7 @@ def fetch(
         return path
     failures = []
     with locked(path), _session() as session:
-        if _is_whole(path, sha256, size):  # another process got it meanwhile
+        if _is_whole(path, sha256, size):  # downloaded by another process meanwhile
             return path
         for url in urls:
             try:
@@ -107,7 +107,7 @@ def _session() -> requests.Session:
     import requests
     import urllib3
 
-    # A server may ask in Retry-After for hours; the next mirror is nearer.
+    # Ignore Retry-After, which may ask for hours; try the next mirror instead.
     retry = urllib3.Retry(
         _RETRIES,
         backoff_factor=_BACKOFF,
@@ -121,7 +121,7 @@ def _session() -> requests.Session:
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong without the layers that only pass it on."""
+    """Return the root cause of a network error, without the wrappers around it."""
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(getattr(cause, "reason", None) or cause))
 
@@ -133,9 +133,9 @@ def _size(path: Path) -> int:
 def _complete(
     part: Path, session: requests.Session, url: str, sha256: str, size: int, progress: Callable[[int], object]
 ) -> None:
-    """Bring `part` to `size` bytes and the SHA-256, from as many connections as it takes.
+    """Download the rest of `part`, over several connections if they are cut.
 
-    Raises _MirrorError where the mirror's file is another, and what a connection raises that brings nothing.
+    Raises _MirrorError where the mirror has a different file, and the connection's error where one adds no bytes.
     """
     import requests
     import urllib3
@@ -154,18 +154,18 @@ def _complete(
             return
         found = f"{size} bytes of SHA-256 {sha256_of(part)}" if _size(part) == size else f"{_size(part)} bytes"
         part.unlink(missing_ok=True)
-        if not before:  # else what was there already may be to blame
+        if not before:  # otherwise the old part may be the damaged one
             raise _MirrorError(f"another file, {found}")
     raise _MirrorError(f"the connection was cut {_CONNECTIONS} times")
 
 
 def _receive(part: Path, session: requests.Session, url: str, size: int, progress: Callable[[int], object]) -> None:
-    """Append to `part` what is missing, over one connection; a server that cannot resume sends all anew."""
+    """Append the missing bytes to `part` over one connection; a server without range requests sends the whole file."""
     done = _size(part)
-    # Some servers would mark the file itself as compressed in transfer, and have it unpacked on the way.
+    # Some servers declare a .gz file as compressed in transfer; `identity` prevents that it is unpacked.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        if done and response.status_code == 416:  # the part is no shorter than this mirror's file
+        if done and response.status_code == 416:  # this mirror's file is not longer than the part
             part.unlink()
             raise _MirrorError(f"a file of at most {done} bytes")
         response.raise_for_status()

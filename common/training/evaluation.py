@@ -1,4 +1,4 @@
-"""How good a network is on labeled images: the loss, and what it takes each of them for."""
+"""Loss and predictions of a network on labeled images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Evaluation", "cross_entropy", "evaluate"]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """`loss`: the mean over all images; `labels` and `predictions`: (N,), what each shows and what it was taken for."""
+    """`loss`: mean over all images; `labels` and `predictions`: class indices, (N,)."""
 
     loss: float
     labels: np.ndarray
@@ -23,17 +23,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share that was taken for what it is, 0 to 1."""
+        """The fraction of correct predictions, 0 to 1."""
         return float(np.mean(self.labels == self.predictions))
 
 
 def evaluate(logits: Callable[[np.ndarray], np.ndarray], batches: Iterable[Batch]) -> Evaluation:
-    """Evaluate the network whose logits, in evaluation mode, are `logits(images)`."""
+    """Evaluate a network; `logits` maps images to logits in evaluation mode."""
     total, labels, predictions = 0.0, [], []
     for batch in batches:
-        found = logits(batch.images).astype(np.float64)
-        total += cross_entropy(found, batch.labels) * len(batch.labels)
+        outputs = logits(batch.images).astype(np.float64)
+        total += cross_entropy(outputs, batch.labels) * len(batch.labels)
         labels.append(batch.labels)
-        predictions.append(found.argmax(axis=1))
-    seen = np.concatenate(labels)
-    return Evaluation(total / len(seen), seen, np.concatenate(predictions))
+        predictions.append(outputs.argmax(axis=1))
+    every_label = np.concatenate(labels)
+    return Evaluation(total / len(every_label), every_label, np.concatenate(predictions))

@@ -1,4 +1,4 @@
-"""What a training run was asked to do: the config.json of its folder."""
+"""Configuration of a training run, kept as config.json in its folder."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common import catalog, json_records
 from common.catalog import Network
+from common.choices import Device, DTypeName, ScheduleName
 from common.errors import ConfigError, InputError, RosettaError
 from common.files import atomic_writer
-from common.optimizers import OptimizerConfig, Schedule, ScheduleName
+from common.optimizers import OptimizerConfig, Schedule
 from common.training.metrics import read_config
-from common.weights import DTypeName
 
 __all__ = ["CONFIG", "Experiment", "ScheduleConfig"]
 
 CONFIG = "config.json"
-_DESCRIBED = ("classes", "mean", "std", "optimizer", "schedule")
-"""What every run's configuration says, though an Experiment can be made without."""
+_REQUIRED = ("classes", "mean", "std", "optimizer", "schedule")
+"""Fields that config.json always has, although `Experiment` has defaults for them."""
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate goes: a `Schedule` in epochs, which the number of steps in an epoch makes one in steps."""
+    """A learning rate schedule in epochs; `schedule` converts it to steps."""
 
     name: ScheduleName = "constant"
     warmup: float = 0
@@ -34,19 +34,19 @@ class ScheduleConfig:
     factor: float = 0.1
 
     def schedule(self, learning_rate: float, epochs: int, steps: int) -> Schedule:
-        """Return the schedule of `epochs` epochs of `steps` steps each."""
+        """Return the schedule for `epochs` epochs of `steps` steps each."""
         warmup, every = round(self.warmup * steps), max(round(self.every * steps), 1)
         return Schedule(self.name, learning_rate, epochs * steps, warmup, every, self.factor)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A training run's configuration. Two runs that differ in nothing but `backend` and `device` are one experiment.
+    """Configuration of a training run.
 
-    `network` and `config`: the entry of the catalog and all its settings. `data`: a data set's name or a folder.
-    `init`: xavier (the same numbers in every framework), native (the framework's own) or a file of weights.
-    `classes`, `mean`, `std`: of the data. `keep`: how many checkpoints stay; one is made every `checkpoint_every`
-    steps, and after each epoch.
+    `network` and `config`: an entry of the catalog and all its settings. `data`: a data set's name or a folder.
+    `init`: xavier (the same weights in every framework), native (the framework's own) or a weights file. `classes`,
+    `mean`, `std`: of the data. `keep`: number of checkpoints to keep; one is written after each epoch, and every
+    `checkpoint_every` steps.
     """
 
     network: str
@@ -64,7 +64,7 @@ class Experiment:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     dtype: DTypeName = "float32"
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: Device = "cpu"
     init: str = "xavier"
     flip: bool = False
     crop: int = 0
@@ -84,33 +84,33 @@ class Experiment:
             )
         if not 0 < self.schedule.every < math.inf:
             raise ConfigError(f"`every` (={self.schedule.every:g}) must be a number of epochs above 0")
-        self.schedule.schedule(self.learning_rate, self.epochs, 1000)  # which checks the other numbers
+        self.schedule.schedule(self.learning_rate, self.epochs, 1000)  # checks the other fields
 
     @property
     def entry(self) -> Network:
-        """The network, configured."""
+        """The network with its settings."""
         return catalog.get(self.network, **self.config)
 
     def save(self, run: Path) -> None:
-        """Write the configuration into the run's folder."""
+        """Write config.json to the run's folder."""
         record = {"format": "rosetta-run", "version": 1, **dataclasses.asdict(self)}
         with atomic_writer(run / CONFIG) as file:
             file.write((json.dumps(record, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, run: Path) -> Experiment:
-        """Read the configuration of a run. Raises InputError where the folder is none, or its configuration cannot be.
+        """Read the configuration of a run.
 
-        What is unknown, missing or wrong in it is said in one line.
+        Raises InputError where the folder is not a run, or a field is missing or invalid.
         """
         record = read_config(run)
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            if missing := [name for name in _DESCRIBED if name not in record]:
+            if missing := [name for name in _REQUIRED if name not in record]:
                 raise ValueError(f"it has no `{missing[0]}`")
             experiment = json_records.build(cls, {name: value for name, value in record.items() if name in known})
             return dataclasses.replace(experiment, config=experiment.entry.settings())
         except RosettaError as error:
             raise InputError(f"{run / CONFIG}: {error}") from None
         except (ValueError, OverflowError) as error:
-            raise InputError(f"{run / CONFIG}: not what a training run writes: {error}") from None
+            raise InputError(f"{run / CONFIG}: not the configuration of a training run: {error}") from None

@@ -1,7 +1,7 @@
-"""The training loop: everything about training that is not the framework's.
+"""The training loop, shared by all backends: batches, schedule, validation, checkpoints, metrics.
 
-A run is a function of its configuration. What happens at a step depends on the weights, the optimizer, and the number
-of the step; so a run that ends at any moment, whatever ends it, goes on from its last checkpoint as if it never had.
+A run is determined by its configuration. A step depends only on the weights, the optimizer state and the step number,
+so an interrupted run that is resumed ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ __all__ = ["Display", "Outcome", "train", "training_batches", "validation_batche
 
 
 class Display(Protocol):
-    """What is shown while a run goes on."""
+    """Receives the progress of a run."""
 
     def begin(self, start: Position, epochs: int, steps: int) -> None:
-        """The run begins, or goes on, at `start`; an epoch has `steps` steps."""
+        """Called when the run starts or resumes at `start`; an epoch has `steps` steps."""
 
     def step(self, position: Position, loss: float) -> None:
-        """A step was taken."""
+        """Called after each step."""
 
     def epoch(self, position: Position, training: tuple[float, float], validation: Evaluation, speed: float) -> None:
-        """An epoch is over: loss and accuracy in training, the validation, and images per second."""
+        """Called after each epoch with training loss and accuracy, the validation result, and images per second."""
 
     def warn(self, message: str) -> None:
-        """Something is not as it should be, and the run goes on."""
+        """Called with a warning; the run continues."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the last checkpoint, where that was, and whether it was interrupted before its end."""
+    """The end of a run: its last checkpoint and position, and whether it was interrupted."""
 
     checkpoint: Path
     position: Position
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def training_batches(experiment: Experiment, dataset: Dataset) -> Batches:
-    """Return the batches that a run learns from: all full, in an order of their own in each epoch."""
+    """Return the training batches: all full, reshuffled in each epoch."""
     return Batches(
         dataset.training,
         experiment.entry.input_shape,
@@ -78,7 +78,7 @@ def training_batches(experiment: Experiment, dataset: Dataset) -> Batches:
 
 
 def validation_batches(experiment: Experiment, dataset: Dataset) -> Batches:
-    """Return the batches that a run is tested on: all images, as they are."""
+    """Return the validation batches: all images, in order and without augmentation."""
     return Batches(
         dataset.validation,
         experiment.entry.input_shape,
@@ -93,8 +93,8 @@ def validation_batches(experiment: Experiment, dataset: Dataset) -> Batches:
 
 
 @contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Keep other processes from training in the same folder; the lock goes with the process, however it ends."""
+def _locked(run: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder. The lock is released even if the process is killed."""
     from filelock import FileLock, Timeout
 
     try:
@@ -104,41 +104,41 @@ def _alone(run: Path) -> Iterator[None]:
         raise InputError(f"another process is training in {run}; wait for it, or give another folder") from None
 
 
-def _claim(run: Path, experiment: Experiment) -> None:
-    """Make a new run's folder, with its configuration."""
+def _create(run: Path, experiment: Experiment) -> None:
+    """Create the folder of a new run and write its configuration."""
     if (run / CONFIG).exists():
-        raise InputError(f"{run} holds a run already; go on with it by --resume, or give another folder")
+        raise InputError(f"{run} already holds a run; resume it with --resume, or give another folder")
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise InputError(f"{run} is not an empty folder; give the name of a new one")
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {run}: {error.strerror or error}") from error
+        raise InputError(f"cannot create {run}: {error.strerror or error}") from error
     experiment.save(run)
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed, or the process asked to end; the second ends it at once."""
-    asked = threading.Event()
+    """Yield a function that tells whether SIGINT (Ctrl-C) or SIGTERM came; a second signal ends the process at once."""
+    signaled = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield signaled.is_set
         return
 
-    def ask(number: int, _: FrameType | None) -> None:
-        asked.set()
+    def handle(number: int, _: FrameType | None) -> None:
+        signaled.set()
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield signaled.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Painter:
-    """Redraws the curves after each epoch, in a thread of its own, for at most a tenth of the time."""
+    """Redraws the curves after each epoch in a background thread, for at most a tenth of the time."""
 
     def __init__(self, run: Path, warn: Callable[[str], None]) -> None:
         self._run, self._warn = run, warn
@@ -152,7 +152,7 @@ class _Painter:
         return time.perf_counter() - start
 
     def redraw(self) -> None:
-        """Have the curves redrawn, unless they just were."""
+        """Redraw the curves, unless they are being drawn or were drawn just before."""
         if self._drawing is not None:
             if not self._drawing.done():
                 return
@@ -172,7 +172,7 @@ class _Painter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Draw the curves for the last time; not where the disk is full or the like, which is said already."""
+        """Draw the curves a last time, unless an error such as a full disk ended the run."""
         if self._drawing is not None:
             self._finished(self._drawing)
         if kind is None or issubclass(kind, DivergedError):
@@ -181,7 +181,7 @@ class _Painter:
 
 
 def _initial(backend: Backend, model: object, experiment: Experiment) -> Mapping[str, np.ndarray]:
-    """Return the weights that a new run begins with."""
+    """Return the initial weights of a new run."""
     network = experiment.entry
     if experiment.init == "xavier":
         return weights.initialize(network, "xavier", experiment.seed, experiment.dtype)
@@ -191,13 +191,13 @@ def _initial(backend: Backend, model: object, experiment: Experiment) -> Mapping
 
 
 def _resumed(run: Path, experiment: Experiment, display: Display) -> Checkpoint | None:
-    """Return the checkpoint to go on from, or None where the run has to begin anew."""
+    """Return the checkpoint to resume from, or None to start from the beginning."""
     checkpoint, damage = checkpoints.last(run)
     for message in damage:
         display.warn(f"{message}; using the checkpoint before it")
     if checkpoint is None:
         if damage:
-            display.warn(f"no checkpoint of {run} is whole; beginning anew")
+            display.warn(f"all checkpoints of {run} are damaged; starting again")
         return None
     network = experiment.entry
     if checkpoint.network.family != network.family or checkpoint.network.config != network.config:
@@ -211,10 +211,10 @@ def _resumed(run: Path, experiment: Experiment, display: Display) -> Checkpoint 
 
 
 def train(run: Path, experiment: Experiment, dataset: Dataset, display: Display, resume: bool = False) -> Outcome:
-    """Train as `experiment` says, in the folder `run`: from its beginning, or with `resume` from the last checkpoint.
+    """Train in the folder `run`, from the beginning or, with `resume`, from the last checkpoint.
 
     Raises DivergedError at the first loss that is not finite, InputError where the folder holds another run or a file
-    cannot be written, ConfigError for numbers that do not fit the data, BackendError for a device that is not there.
+    cannot be written, ConfigError for settings that do not fit the data, BackendError for a missing device.
     """
     training, validation = training_batches(experiment, dataset), validation_batches(experiment, dataset)
     _check(experiment, dataset)
@@ -222,8 +222,8 @@ def train(run: Path, experiment: Experiment, dataset: Dataset, display: Display,
     if resume:
         experiment.save(run)
     else:
-        _claim(run, experiment)
-    with _alone(run), _interruptible() as interrupted, ExitStack() as stack:
+        _create(run, experiment)
+    with _locked(run), _interruptible() as interrupted, ExitStack() as stack:
         model = backend.build(experiment.entry, experiment.dtype)
         checkpoint = _resumed(run, experiment, display) if resume else None
         backend.load(model, checkpoint.weights if checkpoint else _initial(backend, model, experiment))
@@ -244,11 +244,13 @@ def _check(experiment: Experiment, dataset: Dataset) -> None:
     if classes != len(dataset.classes):
         raise ConfigError(f"`num_classes` (={classes}) must be {len(dataset.classes)}, the classes of {dataset.name}")
     if (experiment.classes, experiment.mean, experiment.std) != (dataset.classes, dataset.mean, dataset.std):
-        raise InputError(f"{dataset.name} is not the data that the run began with; give that by --data-dir or --data")
+        raise InputError(
+            f"{dataset.name} is not the data that the run started with; give that with --data-dir or --data"
+        )
 
 
 class _State:
-    """A run while it goes on."""
+    """The state of a run in progress."""
 
     def __init__(
         self,
@@ -268,7 +270,7 @@ class _State:
         self.began = time.perf_counter() - position.seconds
 
     def learn(self, training: Batches, validation: Batches, painter: _Painter) -> Outcome:
-        """Take all steps that are left."""
+        """Take all remaining steps."""
         experiment, steps = self.experiment, len(training)
         schedule = experiment.schedule.schedule(experiment.learning_rate, experiment.epochs, steps)
         path, evaluation = None, None
@@ -296,7 +298,7 @@ class _State:
         return Outcome(path or self.checkpoint(), self.position, not finished, evaluation)
 
     def advance(self, loss: float, correct: int, examples: int, rate: float) -> None:
-        """Note a step."""
+        """Record a step."""
         before = self.position
         self.position = dataclasses.replace(
             before,
@@ -321,7 +323,7 @@ class _State:
         self.display.step(self.position, loss)
 
     def diverged(self, what: str, rate: float) -> DivergedError:
-        """Return the error that says where the run went wrong, and what is left of it."""
+        """Return the error for a loss or weights that are not finite, with the step and the last checkpoint."""
         kept = checkpoints.checkpoints(self.run)
         left = f"the last checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
         return DivergedError(
@@ -330,7 +332,7 @@ class _State:
         )
 
     def end_epoch(self, validation: Batches, speed: float) -> Evaluation:
-        """Validate, note the epoch, and begin the next."""
+        """Validate, record the epoch, and advance to the next."""
         evaluation = evaluate(self.trainer.logits, validation.epoch(self.position.epoch))
         done = self.position
         training = (done.loss / done.examples, done.correct / done.examples)
@@ -349,7 +351,7 @@ class _State:
         return evaluation
 
     def checkpoint(self) -> Path:
-        """Write a checkpoint of where the run is."""
+        """Write a checkpoint of the current state."""
         tensors, slots = self.backend.weights(self.model), self.trainer.state()
         for name, array in {**tensors, **slots}.items():
             if not np.isfinite(array).all():

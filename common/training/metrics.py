@@ -1,7 +1,7 @@
-"""What a training run measures: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard events.
+"""Metrics of a training run: one JSON object per line in metrics.jsonl, and the same numbers as TensorBoard events.
 
-A line is whole once its newline is written, so that what a crash tears off is recognized. A number that is not finite
-is written as null, which JSON has a word for, and read as NaN.
+A line without its newline was cut short by a crash and is ignored. JSON has no NaN or infinity: a number that is not
+finite is written as null and read as NaN.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 import numpy as np
 
 from common import json_records
@@ -28,32 +29,41 @@ __all__ = ["EVENTS", "METRICS", "Epochs", "History", "Metrics", "Steps", "read",
 METRICS = "metrics.jsonl"
 EVENTS = "events"
 
-_FIELDS: Mapping[str, Mapping[str, type]] = {
-    "step": {
-        "step": int,
-        "epoch": int,
-        "loss": float,
-        "learning_rate": float,
-        "correct": int,
-        "examples": int,
-        "seconds": float,
-    },
-    "epoch": {
-        "epoch": int,
-        "step": int,
-        "training_loss": float,
-        "training_accuracy": float,
-        "validation_loss": float,
-        "validation_accuracy": float,
-        "images_per_second": float,
-        "seconds": float,
-    },
-}
+_COUNTS = ("step", "epoch", "correct", "examples")
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class _StepRecord(msgspec.Struct, tag_field="kind", tag="step", frozen=True, kw_only=True):
+    """A line of metrics.jsonl about one step."""
+
+    step: _Count
+    epoch: _Count
+    loss: float | None
+    learning_rate: float | None
+    correct: _Count
+    examples: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    seconds: float | None
+
+
+class _EpochRecord(msgspec.Struct, tag_field="kind", tag="epoch", frozen=True, kw_only=True):
+    """A line of metrics.jsonl about one epoch."""
+
+    epoch: _Count
+    step: _Count
+    training_loss: float | None
+    training_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    images_per_second: float | None
+    seconds: float | None
+
+
+_Record = _StepRecord | _EpochRecord
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What was measured at each step, an array each: loss and accuracy (0 to 1) of the batch, before the update."""
+    """Metrics of each step, one array per field: loss and accuracy (0 to 1) of the batch before the update."""
 
     step: np.ndarray
     epoch: np.ndarray
@@ -65,7 +75,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Epochs:
-    """What was measured at each epoch's end, after `step` steps, an array each; accuracies from 0 to 1."""
+    """Metrics at the end of each epoch, after `step` steps, one array per field; accuracies from 0 to 1."""
 
     epoch: np.ndarray
     step: np.ndarray
@@ -79,7 +89,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class History:
-    """A run as it went: the folder, what was asked for, and what was measured."""
+    """A run's folder, configuration and metrics."""
 
     run: Path
     config: dict[str, Any]
@@ -92,13 +102,13 @@ def _failure(action: str, path: Path, error: OSError) -> InputError:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Return what a run's config.json says. Raises InputError where the folder is no run."""
+    """Return the contents of a run's config.json. Raises InputError where the folder is not a run."""
     path = run / "config.json"
     try:
         config = json_records.parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{run} is no training run: it has no config.json; give the folder that a training run wrote"
+            f"{run} is not a training run: it has no config.json; give the folder that a training run wrote"
         ) from None
     except OSError as error:
         raise _failure("read", path, error) from error
@@ -111,82 +121,70 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
-def _check_record(record: object) -> dict[str, Any]:
-    """Return a line's record. Raises ValueError, saying what is wrong with it."""
-    fields = _FIELDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
-    if not isinstance(record, dict) or fields is None:
-        raise ValueError('expected an object whose "kind" is "step" or "epoch"')
-    for name, wanted in fields.items():
-        if name not in record:
-            raise ValueError(f'"{name}" is missing')
-        value = record[name]
-        if wanted is int and not (type(value) is int and 0 <= value < 2**63):
-            raise ValueError(f'"{name}" must be a whole number, not {shown(value)}')
-        number = type(value) is float or (type(value) is int and abs(value) < 2**1023)
-        if wanted is float and not (number or value is None):
-            raise ValueError(f'"{name}" must be a number or null, not {shown(value)}')
-    if "examples" in fields and not record["examples"] >= 1:
-        raise ValueError('"examples" must be at least 1')
-    return record
+def _lines(path: Path) -> Iterator[tuple[bytes, _Record]]:
+    """Yield each complete line of a metrics file and its record.
 
-
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Give every whole line of a file of metrics with its record.
-
-    Raises InputError, with the line's number, for a line that is none of ours or does not follow the one before it.
+    Raises InputError, with the line's number, for a line that is not a record of metrics, or whose step or epoch is
+    not after the previous one.
     """
-    last = {"step": 0, "epoch": 0}
+    last: dict[type, int] = {_StepRecord: 0, _EpochRecord: 0}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                return  # torn, and therefore the last
+                return  # a crash cut the last line short
             try:
-                record = _check_record(json_records.parse(line))
-                kind = record["kind"]
-                if record[kind] <= last[kind]:
-                    raise ValueError(f"{kind} {record[kind]} follows {kind} {last[kind]}; did two runs write here?")
+                record: _StepRecord | _EpochRecord = json_records.build(
+                    _StepRecord | _EpochRecord, json_records.parse(line)
+                )
+                kind, count = ("step", record.step) if isinstance(record, _StepRecord) else ("epoch", record.epoch)
+                if count <= last[type(record)]:
+                    raise ValueError(f"{kind} {count} follows {kind} {last[type(record)]}; did two runs write here?")
             except ValueError as error:
                 raise InputError(f"{path}, line {number}: {error}") from error
-            last[kind] = record[kind]
+            last[type(record)] = count
             yield line, record
 
 
-def _array(lines: list[dict[str, Any]], kind: str, name: str) -> np.ndarray:
-    if _FIELDS[kind][name] is int:
-        return np.array([record[name] for record in lines], np.int64)
-    values = np.array([math.nan if record[name] is None else record[name] for record in lines], np.float64)
-    return np.where(np.isfinite(values), values, math.nan)
+def _columns(kind: type[msgspec.Struct], records: Sequence[object]) -> dict[str, np.ndarray]:
+    """Return an array for each field of the records of one kind, with NaN for null and for infinity."""
+    own = [record for record in records if isinstance(record, kind)]
+    columns = {}
+    for name in kind.__struct_fields__:
+        values = [getattr(record, name) for record in own]
+        if name in _COUNTS:
+            columns[name] = np.array(values, np.int64)
+        else:
+            numbers = np.array(values, np.float64)
+            columns[name] = np.where(np.isfinite(numbers), numbers, math.nan)
+    return columns
 
 
 def read(run: Path) -> History:
-    """Read a run's configuration and metrics; a last line that was torn by a crash is left out.
+    """Read a run's configuration and metrics, without a last line that a crash cut short.
 
-    Raises InputError for a folder that is no run, and for a line, given by its number, that is not one of metrics.
+    Raises InputError for a folder that is not a run, and, with its number, for a line that is not a record of metrics.
     """
     config = read_config(run)
     path = run / METRICS
-    found: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": []}
     try:
-        for _, record in _lines(path):
-            found[record["kind"]].append(record)
+        records = [record for _, record in _lines(path)]
     except FileNotFoundError:
-        raise InputError(f"{run} has no {METRICS}: it has not begun to train; wait for its first step") from None
+        raise InputError(f"{run} has no {METRICS}: training has not started; wait for the first step") from None
     except OSError as error:
         raise _failure("read", path, error) from error
-    steps = {name: _array(found["step"], "step", name) for name in _FIELDS["step"]}
+    steps = _columns(_StepRecord, records)
     accuracy = steps.pop("correct") / steps.pop("examples")
-    epochs = {name: _array(found["epoch"], "epoch", name) for name in _FIELDS["epoch"]}
-    return History(run, config, Steps(accuracy=accuracy, **steps), Epochs(**epochs))
+    return History(run, config, Steps(accuracy=accuracy, **steps), Epochs(**_columns(_EpochRecord, records)))
 
 
 def truncate(run: Path, step: int) -> None:
-    """Keep of a run's metrics the whole lines up to and including step `step`, and drop what was written later.
+    """Keep the lines of a run's metrics up to and including step `step`, and drop later ones.
 
     Raises InputError as `read` does, and where the file cannot be written.
     """
     path = run / METRICS
     try:
-        kept = [line for line, record in _lines(path) if record["step"] <= step]
+        kept = [line for line, record in _lines(path) if record.step <= step]
     except OSError as error:
         raise _failure("read", path, error) from error
     with atomic_writer(path) as file:
@@ -194,10 +192,10 @@ def truncate(run: Path, step: int) -> None:
 
 
 class _Events:
-    """TensorBoard's events of one stretch of a run, written as they come.
+    """A TensorBoard event file; a resumed run writes a new one.
 
-    Not tensorboardX's SummaryWriter: it writes from a thread, which a full disk kills, and then waits for it for ever;
-    and it names its files by the second, so that a run resumed within one overwrites what it wrote before.
+    tensorboardX's SummaryWriter is not used: on a full disk its thread dies and it waits forever, and its file names
+    have a resolution of one second, so a run resumed within that second overwrites its own events.
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
@@ -206,11 +204,11 @@ class _Events:
 
         folder.mkdir(exist_ok=True)
         numbers = [int(match[1]) for path in folder.iterdir() if (match := re.search(r"tfevents\.(\d+)$", path.name))]
-        # TensorBoard reads a folder's files in the order of their names.
+        # TensorBoard reads the files of a folder in the order of their names.
         self._file = RecordWriter(str(folder / f"events.out.tfevents.{max(numbers, default=0) + 1:06d}"))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:
-            # TensorBoard forgets what earlier files say of this step and of later ones.
+            # Makes TensorBoard discard the events of this step and later ones in earlier files.
             start = SessionLog(status=SessionLog.START)
             self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
@@ -232,10 +230,10 @@ class _Events:
 
 
 class Metrics:
-    """Writes a run's metrics, in a `with` statement; every line is in the file when the call that writes it returns.
+    """Writes a run's metrics, in a `with` statement; a line is in the file when the call that writes it returns.
 
-    `after`: the run is resumed after this step, and what was written of later steps is dropped. None: the run is new.
-    Raises InputError where a new run's folder has metrics already, and where a file cannot be written.
+    `after`: the run resumes after this step, and metrics of later steps are dropped; None: the run is new. Raises
+    InputError where a new run's folder already has metrics, and where a file cannot be written.
     """
 
     def __init__(self, run: Path, after: int | None = None) -> None:
@@ -245,13 +243,13 @@ class Metrics:
         if after is not None and self._metrics.exists():
             truncate(run, after)
         try:
-            # Without a buffer: what could not be written is not tried again on closing.
+            # Unbuffered: otherwise closing would try again to write what could not be written.
             self._file = self._metrics.open("ab", buffering=0)
         except OSError as error:
             raise _failure("write", self._metrics, error) from error
         try:
             if after is None and self._file.tell():
-                raise InputError(f"{run} has metrics already; resume that run, or give another folder")
+                raise InputError(f"{run} already has metrics; resume that run, or give another folder")
             self._events = _Events(self._folder, None if after is None else after + 1)
         except OSError as error:
             self._file.close()
@@ -270,15 +268,16 @@ class Metrics:
         try:
             self._events.close()
         except OSError as failure:
-            if error is None:  # otherwise it is what went wrong first that is told
+            if error is None:  # otherwise the first error is reported
                 raise _failure("write", self._folder, failure) from failure
 
-    def _line(self, kind: str, values: Mapping[str, Any], scalars: Mapping[str, float], durable: bool) -> None:
-        record: dict[str, Any] = {"kind": kind}
-        for name, wanted in _FIELDS[kind].items():
-            value = wanted(values[name])
-            record[name] = value if math.isfinite(value) else None
-        line = (json.dumps(record) + "\n").encode()
+    def _write(self, record: _Record, scalars: Mapping[str, float], durable: bool) -> None:
+        values = msgspec.to_builtins(record, enc_hook=lambda scalar: scalar.item())  # NumPy's scalars
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        line = (json.dumps(finite) + "\n").encode()
         path = self._metrics
         try:
             while line:
@@ -286,7 +285,7 @@ class Metrics:
             if durable:
                 os.fsync(self._file.fileno())
             path = self._folder
-            self._events.scalars(record["step"], {tag: float(value) for tag, value in scalars.items()})
+            self._events.scalars(record.step, {tag: float(value) for tag, value in scalars.items()})
             if durable:
                 self._events.flush()
         except OSError as error:
@@ -303,18 +302,18 @@ class Metrics:
         examples: int,
         seconds: float,
     ) -> None:
-        """Write what was measured at `step`, counted from 1; `seconds` since the run's start."""
-        values = {
-            "step": step,
-            "epoch": epoch,
-            "loss": loss,
-            "learning_rate": learning_rate,
-            "correct": correct,
-            "examples": examples,
-            "seconds": seconds,
-        }
+        """Write the metrics of step `step`, counted from 1; `seconds` since the run started."""
+        record = _StepRecord(
+            step=step,
+            epoch=epoch,
+            loss=loss,
+            learning_rate=learning_rate,
+            correct=correct,
+            examples=examples,
+            seconds=seconds,
+        )
         scalars = {"training/loss": loss, "training/accuracy": correct / examples, "learning_rate": learning_rate}
-        self._line("step", values, scalars, durable=False)
+        self._write(record, scalars, durable=False)
 
     def epoch(
         self,
@@ -328,19 +327,19 @@ class Metrics:
         images_per_second: float,
         seconds: float,
     ) -> None:
-        """Write what was measured after epoch `epoch`, counted from 1; it is on disk when this returns.
+        """Write the metrics of epoch `epoch`, counted from 1; they are on disk when this returns.
 
-        `step`: the epoch's last; accuracies from 0 to 1; NaN for what was not measured; `seconds` since the start.
+        `step`: the last of the epoch; accuracies from 0 to 1; NaN for missing values; `seconds` since the run started.
         """
-        values = {
-            "epoch": epoch,
-            "step": step,
-            "training_loss": training_loss,
-            "training_accuracy": training_accuracy,
-            "validation_loss": validation_loss,
-            "validation_accuracy": validation_accuracy,
-            "images_per_second": images_per_second,
-            "seconds": seconds,
-        }
+        record = _EpochRecord(
+            epoch=epoch,
+            step=step,
+            training_loss=training_loss,
+            training_accuracy=training_accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            images_per_second=images_per_second,
+            seconds=seconds,
+        )
         scalars = {"validation/loss": validation_loss, "validation/accuracy": validation_accuracy}
-        self._line("epoch", values, scalars, durable=True)
+        self._write(record, scalars, durable=True)

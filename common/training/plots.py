@@ -1,4 +1,4 @@
-"""Curves of training runs as pictures, and where runs of one experiment part from one another."""
+"""Plots of training curves, and the steps at which the losses of several runs diverge."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["LEVELS", "Divergence", "compare", "describe", "divergences", "divergences_table", "draw"]
 
 LEVELS = (1e-6, 1e-3)
-"""Relative differences of two losses from which on runs are said to part."""
+"""Relative differences of two losses above which runs count as diverged."""
 
-
-_NO_DIFFERENCE = 1e-17
-"""Where a logarithmic axis shows zero: below any relative difference that two float64 numbers can have."""
+_ZERO_ON_LOG_AXIS = 1e-17
+"""Stands for zero on a logarithmic axis: smaller than any relative difference of two float64 numbers."""
 
 _NAMING = ("network", "backend", "dtype", "seed", "optimizer", "learning_rate")
-"""What names a run among others, where they differ in it."""
+"""Settings that label a run among others that differ in them."""
 
 _INCIDENTAL = frozenset(
     {
@@ -38,15 +37,16 @@ _INCIDENTAL = frozenset(
         *("command", "created", "environment", "host", "machine", "rosetta", "started", "versions"),
     }
 )
-"""In what runs of one experiment may differ: they are still expected to take the same steps."""
+"""Settings that do not change the experiment: runs that differ only in these should take the same steps."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where the losses of two runs part, over the steps that both have taken.
+    """The first steps at which the losses of two runs differ, over their `common` number of steps.
 
-    `first`: for each level the first step at which |a - b| / max(|a|, |b|) exceeds it, or None if none does; `largest`:
-    the largest such difference, NaN without a common step; `differences`: what makes them different experiments.
+    `first`: for each level, the first step whose relative difference |a - b| / max(|a|, |b|) exceeds it, or None;
+    `largest`: the largest relative difference, NaN without a common step; `differences`: settings that make the runs
+    different experiments.
     """
 
     runs: tuple[str, str]
@@ -57,7 +57,7 @@ class Divergence:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration without its nesting, `schedule.base`; a name alone stands for what it names."""
+    """Return a configuration with flat keys, as in `schedule.warmup`; `optimizer.name` becomes `optimizer`."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -67,7 +67,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     if flat.get("schedule.base") == flat.get("learning_rate"):
         flat.pop("schedule.base", None)
     if flat.get("schedule") != "cosine":
-        flat.pop("schedule.total", None)  # only half a cosine depends on where it ends
+        flat.pop("schedule.total", None)  # only the cosine schedule depends on the total
     return flat
 
 
@@ -76,31 +76,31 @@ def _value(value: object) -> str:
 
 
 def describe(config: Mapping[str, Any]) -> str:
-    """Return what a run is in a few words: network in backend, dtype, seed."""
+    """Return a short description of a run: network in backend, dtype, seed."""
     words = f"{config.get('network', 'a network')} in {config.get('backend', 'an unknown backend')}"
     more = [str(config["dtype"])] if "dtype" in config else []
     return ", ".join([words, *more, *([f"seed {config['seed']}"] if "seed" in config else [])])
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys in which some of the configurations differ, those that name a run first."""
+    """Return the keys in which the configurations differ, those of `_NAMING` first."""
     keys = dict.fromkeys(itertools.chain(_NAMING, *configs))
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
 
 
-def _tells(key: str) -> bool:
-    """Return whether runs that differ in `key` of their flat configuration are different experiments."""
+def _changes_experiment(key: str) -> bool:
+    """Return whether two runs that differ in this key of their flat configuration are different experiments."""
     return key.partition(".")[0] not in _INCIDENTAL
 
 
 def _labels(histories: Sequence[History]) -> list[str]:
-    """Return a short name for each run: what it has that others have not, or failing that its folder."""
+    """Return a short label for each run: the settings in which it differs from the others, or its folder."""
     configs = [_flat(history.config) for history in histories]
     parts: list[list[str]] = [[] for _ in histories]
     for key in _differing(configs):
         distinct = len({tuple(part) for part in parts}) == len(parts)
         texts = [_value(config.get(key, "not given")) for config in configs]
-        if key in _NAMING or (not distinct and _tells(key) and max(map(len, texts)) <= 20):
+        if key in _NAMING or (not distinct and _changes_experiment(key) and max(map(len, texts)) <= 20):
             for part, text in zip(parts, texts, strict=True):
                 part.append(text if key in ("network", "backend", "dtype", "optimizer") else f"{key} {text}")
     if len({tuple(part) for part in parts}) < len(parts):
@@ -113,11 +113,11 @@ def _labels(histories: Sequence[History]) -> list[str]:
 
 
 def _differences(first: History, second: History) -> tuple[str, ...]:
-    """Return what makes two runs different experiments: "batch_size 32 and 64"."""
+    """Return the settings that make two runs different experiments, as in "batch_size 32 and 64"."""
     configs = [_flat(first.config), _flat(second.config)]
     found = []
     for key in _differing(configs):
-        if not _tells(key):
+        if not _changes_experiment(key):
             continue
         texts = [_value(config.get(key, "not given")) for config in configs]
         short = max(map(len, texts)) <= 40 and texts[0] != texts[1]
@@ -125,10 +125,10 @@ def _differences(first: History, second: History) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _relative(first: History, second: History) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps that two runs have in common and by how much their losses differ there, relatively.
+def _relative_differences(first: History, second: History) -> tuple[np.ndarray, np.ndarray]:
+    """Return the common steps of two runs and the relative differences of their losses.
 
-    Where only one loss is no finite number, the difference is infinite; where both are none, it is NaN.
+    The difference is infinite where only one loss is finite, and NaN where neither is.
     """
     steps, here, there = np.intersect1d(first.steps.step, second.steps.step, return_indices=True)
     a, b = first.steps.loss[here], second.steps.loss[there]
@@ -137,25 +137,25 @@ def _relative(first: History, second: History) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.where(np.isnan(a) != np.isnan(b), math.inf, difference)
 
 
-def _part(first: History, second: History, labels: tuple[str, str]) -> Divergence:
-    steps, difference = _relative(first, second)
-    found: dict[float, int | None] = {}
+def _divergence(first: History, second: History, labels: tuple[str, str]) -> Divergence:
+    steps, difference = _relative_differences(first, second)
+    first_steps: dict[float, int | None] = {}
     for level in LEVELS:
         beyond = steps[difference > level]
-        found[level] = int(beyond[0]) if beyond.size else None
+        first_steps[level] = int(beyond[0]) if beyond.size else None
     comparable = difference[~np.isnan(difference)]
     largest = float(comparable.max()) if comparable.size else math.nan
-    return Divergence(labels, int(steps.size), found, largest, _differences(first, second))
+    return Divergence(labels, int(steps.size), first_steps, largest, _differences(first, second))
 
 
 def divergences(histories: Sequence[History]) -> list[Divergence]:
-    """Return where each pair of runs parts: first and second, first and third, and so on."""
+    """Return the divergence of each pair of runs: first and second, first and third, and so on."""
     named = list(zip(histories, _labels(histories), strict=True))
-    return [_part(a, b, (name_a, name_b)) for (a, name_a), (b, name_b) in itertools.combinations(named, 2)]
+    return [_divergence(a, b, (name_a, name_b)) for (a, name_a), (b, name_b) in itertools.combinations(named, 2)]
 
 
-def divergences_table(found: Iterable[Divergence]) -> Table:
-    """Return a table with a row for each pair of runs: the step at which it parts, by how much, and what differs."""
+def divergences_table(pairs: Iterable[Divergence]) -> Table:
+    """Return a table with a row per pair of runs: the steps at which they diverge, the largest difference, remarks."""
     from rich.table import Table
     from rich.text import Text
 
@@ -163,13 +163,13 @@ def divergences_table(found: Iterable[Divergence]) -> Table:
     table = Table("runs", "common steps", *levels, "largest", "", pad_edge=False, box=None)
     for column in table.columns[1:-1]:
         column.justify = "right"
-    for parting in found:
-        never = "never" if parting.common else "\N{EN DASH}"
-        firsts = [never if (step := parting.first[level]) is None else str(step) for level in LEVELS]
-        largest = "\N{EN DASH}" if math.isnan(parting.largest) else f"{parting.largest:.1e}"
-        remark = f"not the same experiment: {', '.join(parting.differences)}" if parting.differences else ""
-        runs = Text(" and ".join(f"({run})" if "," in run else run for run in parting.runs))
-        table.add_row(runs, str(parting.common), *firsts, largest, Text(remark, style="yellow"))
+    for pair in pairs:
+        never = "never" if pair.common else "\N{EN DASH}"
+        firsts = [never if (step := pair.first[level]) is None else str(step) for level in LEVELS]
+        largest = "\N{EN DASH}" if math.isnan(pair.largest) else f"{pair.largest:.1e}"
+        remark = f"not the same experiment: {', '.join(pair.differences)}" if pair.differences else ""
+        runs = Text(" and ".join(f"({run})" if "," in run else run for run in pair.runs))
+        table.add_row(runs, str(pair.common), *firsts, largest, Text(remark, style="yellow"))
     table.caption = "Relative difference of the losses of each step, |a - b| / max(|a|, |b|)"
     table.caption_justify = "left"
     return table
@@ -184,7 +184,7 @@ def _panel(axes: Axes, ylabel: str) -> None:
 
 
 def _step_axis(axes: Axes, histories: Sequence[History]) -> None:
-    """Label the axis of steps, and let it have whole numbers only."""
+    """Label the axis of steps, with ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     sizes = {history.config.get("batch_size") for history in histories}
@@ -196,12 +196,12 @@ def _step_axis(axes: Axes, histories: Sequence[History]) -> None:
 
 
 def _window(count: int) -> int:
-    """Return over how many of `count` steps a curve is smoothed."""
+    """Return the number of steps over which to smooth a curve of `count` steps."""
     return min(max(count // 40, 5), 200) if count >= 30 else 1
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Return the mean of the `window` values around each; what is not finite stays so and spoils nothing around it."""
+    """Return the moving average over `window` values, ignoring values that are not finite; those become NaN."""
     if window == 1:
         return values
     finite, ones = np.isfinite(values), np.ones(window)
@@ -211,12 +211,12 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _marker(values: np.ndarray, most: int = 1) -> str:
-    """Return the marker of a curve: points where there are `most` or fewer, since one makes no line."""
+    """Return the marker of a curve: circles for at most `most` points, since a single point makes no line."""
     return "o" if 1 <= np.isfinite(values).sum() <= most else ""
 
 
 def _note_not_finite(axes: Axes, history: History) -> None:
-    """Mark the first step whose loss is no finite number."""
+    """Mark the first step whose loss is not finite."""
     bad = np.isnan(history.steps.loss)
     if bad.any():
         first = int(np.argmax(bad))
@@ -227,7 +227,7 @@ def _note_not_finite(axes: Axes, history: History) -> None:
 
 
 def _draw_steps(axes: Axes, history: History, values: np.ndarray, name: str) -> None:
-    """Draw a curve over steps: light as it is, and smoothed."""
+    """Draw a curve over steps: raw in a light color, and smoothed."""
     step, window = history.steps.step, _window(history.steps.step.size)
     if window > 1:
         axes.plot(step, values, color=PALETTE[0], alpha=0.25, linewidth=0.7, label=f"{name}, each step")
@@ -245,14 +245,14 @@ def _draw_validation(axes: Axes, history: History, values: np.ndarray) -> None:
 
 
 def draw(run: Path, path: Path | None = None) -> None:
-    """Draw a run's loss and accuracy, in training and in validation, as PNG: RUN/curves.png, or `path`.
+    """Plot the training and validation loss and accuracy of a run as PNG, to `path` or RUN/curves.png.
 
-    Raises InputError for a folder that is no run or has no step yet, and where the picture cannot be written.
+    Raises InputError for a folder that is not a run or has no steps yet, and where the picture cannot be written.
     """
     history = read(run)
     steps, epochs = history.steps, history.epochs
     if not steps.step.size:
-        raise InputError(f"{run} has no step yet; wait for its first")
+        raise InputError(f"{run} has no steps yet; wait for the first")
     figure = new_figure(10, 4.2)
     loss, accuracy = figure.subplots(1, 2, sharex=True)
     figure.suptitle(printable(describe(history.config)), parse_math=False)
@@ -265,7 +265,7 @@ def draw(run: Path, path: Path | None = None) -> None:
     if not shown.size:
         loss.set_yticks([])
     elif shown.max() > 10 * max(shown[0], 0.1):
-        loss.set_yscale("log", nonpositive="mask")  # it blows up: all else would lie on the axis
+        loss.set_yscale("log", nonpositive="mask")  # a diverging loss would press the rest of the curve onto the axis
     else:
         loss.set_ylim(0, 1.05 * shown.max() or 1)
     _note_not_finite(loss, history)
@@ -279,7 +279,7 @@ def draw(run: Path, path: Path | None = None) -> None:
         _step_axis(axes, [history])
         handles, labels = axes.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    # Below both, where it hides no curve.
+    # Below both panels, where it hides no curve.
     figure.legend(
         named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False, fontsize="small"
     )
@@ -287,8 +287,8 @@ def draw(run: Path, path: Path | None = None) -> None:
 
 
 def _styles(count: int) -> list[dict[str, Any]]:
-    """Return each run's color and line: later ones have longer gaps, through which the lines below them are seen."""
-    period = 14.0  # of the dashes, in widths of the line
+    """Return the color and line style of each run; later ones have longer gaps, which show the lines below them."""
+    period = 14.0  # of the dashes, in line widths
     styles: list[dict[str, Any]] = []
     for index in range(count):
         gap = period * min(0.3, 0.6 / max(count - 1, 1)) * index
@@ -298,17 +298,17 @@ def _styles(count: int) -> list[dict[str, Any]]:
 
 
 def _draw_differences(axes: Axes, histories: Sequence[History], styles: Sequence[dict[str, Any]]) -> None:
-    """Draw by how much each run's loss differs from the first one's, per step, with zero at the foot."""
+    """Plot the relative difference of each run's loss from the first run's, per step, with zero at the bottom."""
     for index, history in enumerate(histories[1:]):
-        # The first run has no line here: each takes the dashes of the one before it, and keeps its own color.
+        # The first run has no line here, so each run takes the dashes of the one before it, in its own color.
         style = {**styles[index], "color": styles[index + 1]["color"]}
-        steps, difference = _relative(histories[0], history)
-        shown = np.clip(difference, _NO_DIFFERENCE, 2)
+        steps, difference = _relative_differences(histories[0], history)
+        shown = np.clip(difference, _ZERO_ON_LOG_AXIS, 2)
         axes.plot(steps, shown, **style, linewidth=1.2, marker=_marker(shown), markersize=4)
     axes.set_yscale("log")
-    axes.set_ylim(_NO_DIFFERENCE / 3, 5)
+    axes.set_ylim(_ZERO_ON_LOG_AXIS / 3, 5)
     powers = range(-15, 1, 3)
-    axes.set_yticks([_NO_DIFFERENCE, *(10.0**power for power in powers)])
+    axes.set_yticks([_ZERO_ON_LOG_AXIS, *(10.0**power for power in powers)])
     axes.set_yticklabels(["0", *(f"$10^{{{power}}}$" for power in powers)])
     axes.minorticks_off()
     for level in LEVELS:
@@ -316,11 +316,11 @@ def _draw_differences(axes: Axes, histories: Sequence[History], styles: Sequence
 
 
 def compare(runs: Sequence[Path], path: Path) -> list[Divergence]:
-    """Draw the curves of several runs over one another as PNG, and return where each pair of them parts.
+    """Plot the curves of several runs together as PNG, and return the divergence of each pair.
 
-    Three panels over the steps: loss; accuracy in training (line) and in validation (points); relative difference of
-    the loss from the first run's. Raises InputError for fewer than two runs, for one that is none or is given twice,
-    and where the picture cannot be written.
+    Three panels over the steps: loss; training accuracy (lines) and validation accuracy (points); relative difference
+    of the loss from the first run's. Raises InputError for fewer than two runs, a folder that is not a run, a run given
+    twice, and where the picture cannot be written.
     """
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run{'s' * (len(runs) != 1)} given; give at least two to compare")
@@ -330,7 +330,7 @@ def compare(runs: Sequence[Path], path: Path) -> list[Divergence]:
     histories = [read(run) for run in runs]
     for history in histories:
         if not history.steps.step.size:
-            raise InputError(f"{history.run} has no step yet; wait for its first")
+            raise InputError(f"{history.run} has no steps yet; wait for the first")
     labels, styles = _labels(histories), _styles(len(runs))
     figure = new_figure(9, 10)
     loss, accuracy, difference = figure.subplots(3, 1, sharex=True)
@@ -352,7 +352,7 @@ def compare(runs: Sequence[Path], path: Path) -> list[Divergence]:
             loss.plot(step, history.steps.loss, color=style["color"], linewidth=0.5, alpha=0.3, zorder=1)
         loss.plot(step, curve, **style, linewidth=2, marker=_marker(curve), label=label)
         accuracy.plot(step, right, **style, linewidth=2, marker=_marker(right))
-        size = 5 + 6 * (1 - index / (len(runs) - 1))  # later ones are smaller: of points in one place all are seen
+        size = 5 + 6 * (1 - index / (len(runs) - 1))  # later points are smaller, so coinciding ones stay visible
         points = {"color": style["color"], "linestyle": "", "marker": "o", "markersize": size, "zorder": 3}
         accuracy.plot(history.epochs.step, 100 * history.epochs.validation_accuracy, **points)
     loss.set_yscale("log", nonpositive="mask")

@@ -251,8 +251,12 @@ def test_a_learning_rate_that_diverges_is_said_and_the_last_good_checkpoint_stay
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"batch_size": 2000}, ConfigError, "`batch_size` (=2000) must be at most the number of examples (=1438)"),
-        ({"mean": (0.5,)}, InputError, "is not the data that the run began with"),
+        (
+            {"batch_size": 2000},
+            ConfigError,
+            "1438 training images do not fill a batch of 2000",
+        ),
+        ({"mean": (0.5,)}, InputError, "is not the data that the run started with"),
         (
             {"config": catalog.get("bn_lenet", num_classes=7).settings()},
             ConfigError,
@@ -280,7 +284,7 @@ def test_what_cannot_be_is_one_line(
 @pytest.mark.port
 def test_a_folder_that_holds_a_run_or_anything_else_is_left_alone(backend_name: str, whole: Path, tmp_path) -> None:
     before = last_bytes(whole)
-    with pytest.raises(InputError, match="holds a run already; go on with it by --resume"):
+    with pytest.raises(InputError, match="already holds a run; resume it with --resume"):
         train(whole, experiment(backend_name), DIGITS, Silent())
     assert last_bytes(whole) == before
     (tmp_path / "notes.txt").write_text("mine")
@@ -482,11 +486,11 @@ REFUSED = [
         ("train", "lenet", "--backend", "HERE", "-o", "run", "--data", "mnist", "--data-dir", "empty"),
         "lacks train-images-idx3-ubyte.gz",
     ),
-    (("train", "-o", "run", "--resume"), "run is no training run: it has no config.json"),
-    (("evaluate", "nowhere"), "nowhere is no training run"),
-    (("predict", "nowhere", "x.png"), "nowhere is no training run"),
-    (("compare", "one"), "give two runs or more to compare"),
-    (("compare", "one", "two"), "one is no training run"),
+    (("train", "-o", "run", "--resume"), "run is not a training run: it has no config.json"),
+    (("evaluate", "nowhere"), "nowhere is not a training run"),
+    (("predict", "nowhere", "x.png"), "nowhere is not a training run"),
+    (("compare", "one"), "give at least two runs to compare"),
+    (("compare", "one", "two"), "one is not a training run"),
 ]
 
 

@@ -391,7 +391,7 @@ def test_a_benchmark_that_is_none_is_refused_and_nothing_is_written(rosetta, tmp
     (tmp_path / "bad.json").write_text('{"schema": 1}')
     result = rosetta("site", "-o", "site", "--bench", "bad.json")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("rosetta: bad.json: no whole run of `rosetta bench`")
+    assert result.stderr.startswith("rosetta: bad.json: not a run of `rosetta bench`")
     assert not (tmp_path / "site").exists()
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks of every way to run a network."""
+"""Benchmarks of the execution paths."""

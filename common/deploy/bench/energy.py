@@ -1,4 +1,4 @@
-"""Energy, where the machine tells: of its processors by Linux' powercap (RAPL), of an NVIDIA GPU by its driver."""
+"""Energy meters: CPU packages through Linux powercap (RAPL), NVIDIA GPUs through the driver (NVML)."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _POWERCAP = Path("/sys/class/powercap")
 
 
 def meter(device: str, powercap: Path = _POWERCAP) -> Callable[[], float] | None:
-    """Start to count and return what gives the joules since, or None where the machine does not tell.
+    """Start measuring. Return a function that gives the joules since then; None if the machine does not report energy.
 
-    It is the energy of whole processors, or of a whole GPU, whatever else runs on them, and without the memory's.
+    Measures whole CPU packages or a whole GPU, including other programs and excluding main memory.
     """
-    return _of_gpu() if device == "gpu" else _of_processors(powercap)
+    return _gpu_meter() if device == "gpu" else _cpu_meter(powercap)
 
 
-def _of_processors(powercap: Path) -> Callable[[], float] | None:
+def _cpu_meter(powercap: Path) -> Callable[[], float] | None:
     try:
-        # AMD's too go by this name. The other zones are parts of a package, or all of the machine.
+        # AMD processors use this name too. The other zones are parts of a package, or the whole machine.
         zones = [
             zone for zone in sorted(powercap.glob("intel-rapl:*")) if (zone / "name").read_text().startswith("package")
         ]
         start = [_number(zone / "energy_uj") for zone in zones]
         spans = [_number(zone / "max_energy_range_uj") for zone in zones]
-    except OSError:  # since 2020 only root may read it (CVE-2020-8694)
+    except OSError:  # only root may read it since 2020 (CVE-2020-8694)
         return None
     if not zones:
         return None
 
     def joules() -> float:
         now = [_number(zone / "energy_uj") for zone in zones]
-        # A counter that ran over begins again at 0.
+        # The counters wrap around to 0.
         spent = (
             end - begin if end >= begin else end - begin + span
             for end, begin, span in zip(now, start, spans, strict=True)
@@ -49,19 +49,19 @@ def _number(path: Path) -> int:
     return int(path.read_text())
 
 
-def _of_gpu() -> Callable[[], float] | None:
+def _gpu_meter() -> Callable[[], float] | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
     handle, start, now = ctypes.c_void_p(), ctypes.c_ulonglong(), ctypes.c_ulonglong()
-    found = (
+    ready = (
         nvml.nvmlInit_v2() == 0
         and nvml.nvmlDeviceGetHandleByIndex_v2(int(visible) if visible.isdecimal() else 0, ctypes.byref(handle)) == 0
         and nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(start)) == 0
     )
-    if not found:
+    if not ready:
         return None
 
     def joules() -> float:

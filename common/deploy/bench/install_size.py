@@ -1,6 +1,7 @@
-"""What must be installed for something to run, and how large that is: asked of the environment that holds it.
+"""Installed size and versions of distributions with all their dependencies.
 
-`python -m common.deploy.bench.install_size DISTRIBUTION...` prints JSON: `bytes` and `versions`.
+`python -m common.deploy.bench.install_size DISTRIBUTION...` prints JSON with `bytes` and `versions`, for the
+environment that runs it.
 """
 
 from __future__ import annotations
@@ -9,55 +10,69 @@ import json
 import sys
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["closure", "size"]
+__all__ = ["closure", "installed", "size"]
+
+
+def installed(environment: str, needs: Iterable[str], log: Path) -> tuple[int, dict[str, str]]:
+    """Return the bytes and the versions of `needs` and their dependencies in an environment, measured in a process.
+
+    Its standard error goes to `log`. Raises BackendError if the environment or a distribution is missing.
+    """
+    from common.backends import launch  # not in the process, whose environment may lack its imports
+
+    python = launch.interpreter(environment).path
+    arguments = ["-m", "common.deploy.bench.install_size", *needs]
+    answer = json.loads(launch.launch(python, arguments, launch.environment(1), log, limit=120))
+    return answer["bytes"], answer["versions"]
 
 
 def closure(needs: Iterable[str]) -> dict[str, metadata.Distribution]:
-    """Return by name the distributions that requirements ask for, and all that these ask for in turn.
+    """Return the required distributions and all their dependencies, by name.
 
-    Raises PackageNotFoundError where one of `needs` is not installed.
+    Raises PackageNotFoundError if one of `needs` is not installed.
     """
-    found: dict[str, metadata.Distribution] = {}
-    asked = [Requirement(need) for need in needs]
-    for requirement in asked:
-        found[canonicalize_name(requirement.name)] = metadata.distribution(requirement.name)
+    distributions: dict[str, metadata.Distribution] = {}
+    pending = [Requirement(need) for need in needs]
+    for requirement in pending:
+        distributions[canonicalize_name(requirement.name)] = metadata.distribution(requirement.name)
     seen: set[tuple[str, str]] = set()
-    while asked:
-        requirement = asked.pop()
+    while pending:
+        requirement = pending.pop()
         name = canonicalize_name(requirement.name)
         for extra in requirement.extras | {""}:
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
             try:
-                found.setdefault(name, metadata.distribution(name))
+                distributions.setdefault(name, metadata.distribution(name))
             except metadata.PackageNotFoundError:
-                continue  # installed without its dependencies: nothing of it takes room
-            for text in found[name].requires or ():
-                wanted = Requirement(text)
-                if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
-                    asked.append(wanted)
-    return dict(sorted(found.items()))
+                continue  # not installed, so it takes no space
+            for text in distributions[name].requires or ():
+                dependency = Requirement(text)
+                if dependency.marker is None or dependency.marker.evaluate({"extra": extra}):
+                    pending.append(dependency)
+    return dict(sorted(distributions.items()))
 
 
 def size(distributions: Iterable[metadata.Distribution]) -> int:
-    """Return how many bytes distributions take, as their records say: without what Python compiles later."""
+    """Return the bytes of distributions, as their RECORD files list them: without compiled bytecode."""
     return sum(file.size or 0 for each in distributions for file in each.files or ())
 
 
 def main(needs: Iterable[str]) -> int:
-    """Print what `needs` take and their versions; status 3 where one is not installed."""
+    """Print the size and the versions; exit status 3 if a distribution is not installed."""
     try:
-        found = closure(needs)
+        distributions = closure(needs)
     except metadata.PackageNotFoundError as error:
         print(f"{error.name} is not installed in {sys.executable}", file=sys.stderr)  # noqa: T201
         return 3
-    versions = {name: each.version for name, each in found.items()}
-    print(json.dumps({"bytes": size(found.values()), "versions": versions}))  # noqa: T201
+    versions = {name: each.version for name, each in distributions.items()}
+    print(json.dumps({"bytes": size(distributions.values()), "versions": versions}))  # noqa: T201
     return 0
 
 

@@ -1,6 +1,6 @@
-"""What a machine is, and what it does at best: the roof over every measurement made on it.
+"""Host description and roofline peaks.
 
-`python -m common.deploy.bench.machine THREADS` prints as JSON what is measured in a process with so many threads.
+`python -m common.deploy.bench.machine THREADS` measures the peaks with that many threads and prints them as JSON.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any
 __all__ = ["IDENTITY", "describe", "identity", "least_bytes", "matmul_gflops", "memory_gb_per_s", "processors"]
 
 IDENTITY = ("processor", "processors", "memory_bytes", "system", "gpu")
-"""What two runs must have in common to be of the same machine."""
+"""Two runs with the same values of these were made on the same machine."""
 
 _CPUS = Path("/sys/devices/system/cpu")
 _SIDE = 1536
-"""Of the matrices: 9 MB each, enough for any library to be at its best."""
-_LEAST_SECONDS = 0.5
+"""Rows and columns of the matrices, 9 MB each: large enough for the peak rate of any BLAS."""
+_MIN_SECONDS = 0.5
 _MEGABYTE = 1 << 20
 
 
 def describe() -> dict[str, Any]:
-    """Return the processor's name, how many of them there are to use, memory, operating system and GPU."""
+    """Return the processor's name, the number of usable processors, memory, operating system and GPU."""
     import psutil
 
-    from common import system as own
+    from common import system
 
     return {
         "processor": _processor(),
-        "processors": own.processors(),
+        "processors": system.processors(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "release": platform.release(),
@@ -44,7 +44,7 @@ def describe() -> dict[str, Any]:
 
 
 def identity(machine: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what says whether two runs were on the same machine."""
+    """Return the values that identify a machine."""
     return tuple(machine.get(name) for name in IDENTITY)
 
 
@@ -59,7 +59,7 @@ def _processor() -> str:
 
 
 def _gpu() -> str | None:
-    """Return the name of the GPU, None where there is no driver of one."""
+    """Return the name of the first NVIDIA GPU, None without a driver."""
     models = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     for line in models[0].read_text().splitlines() if models else ():
         name, _, value = line.partition(":")
@@ -69,9 +69,9 @@ def _gpu() -> str | None:
 
 
 def processors(threads: int) -> list[int]:
-    """Return as many processors as threads are to run on, each on a core of its own while there are such.
+    """Return the processors to run that many threads on: separate cores first, then second threads of cores.
 
-    An empty list where the operating system binds no process to processors.
+    An empty list if the operating system cannot bind a process to processors.
     """
     if not hasattr(os, "sched_getaffinity"):
         return []
@@ -81,7 +81,7 @@ def processors(threads: int) -> list[int]:
 
 
 def _siblings(cpu: int) -> list[int]:
-    """Return the processors that share a core with one, itself among them, the lowest first."""
+    """Return the processors that share a core with this one, including it, in ascending order."""
     shared = _CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list"
     try:
         return sorted(int(number) for number in shared.read_text().replace("-", ",").split(","))
@@ -90,10 +90,10 @@ def _siblings(cpu: int) -> list[int]:
 
 
 def _best(work: Callable[[], object]) -> float:
-    """Return the least seconds that some work takes, once warm, over half a second of trying."""
+    """Return the shortest time of a call after one warm-up call, in seconds, over at least half a second of calls."""
     work()
     times: list[float] = []
-    while sum(times) < _LEAST_SECONDS or len(times) < 5:
+    while sum(times) < _MIN_SECONDS or len(times) < 5:
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
@@ -101,7 +101,7 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def matmul_gflops() -> float:
-    """Return the rate of NumPy's product of two float32 matrices, in 10^9 operations a second."""
+    """Return the rate of a float32 matrix product in NumPy, in 10^9 operations per second."""
     import numpy as np
 
     a, b = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
@@ -110,9 +110,9 @@ def matmul_gflops() -> float:
 
 
 def memory_gb_per_s(threads: int) -> float:
-    """Return the rate of a = b + c over arrays that no cache holds, in 10^9 bytes a second.
+    """Return the memory bandwidth of a = b + c on arrays larger than the caches, in 10^9 bytes per second.
 
-    Counted as STREAM does: two arrays read and one written (McCalpin, 1995).
+    Counted as in STREAM: two arrays read, one written (McCalpin, 1995).
     """
     import numpy as np
 
@@ -129,7 +129,7 @@ def memory_gb_per_s(threads: int) -> float:
 
 
 def _array_bytes() -> int:
-    """Return the size of an array that the last cache cannot hold: four times that cache, within reason."""
+    """Return the bytes of an array that does not fit the last-level cache: four times the cache, 64 to 256 MiB."""
     cache = _CPUS / "cpu0" / "cache" / "index3" / "size"
     try:
         kilobytes = int(cache.read_text().strip().removesuffix("K"))
@@ -139,20 +139,20 @@ def _array_bytes() -> int:
 
 
 def least_bytes(parameters: int, input_numbers: int, activations: int, batch: int, width: int = 4) -> int:
-    """Return the bytes that a batch must move at least: weights once, and each image and activation once.
+    """Return the minimum memory traffic of a batch in bytes: weights once, each image and activation once.
 
-    `width`: bytes of one number.
+    `width`: bytes per number.
     """
     return width * (parameters + batch * (input_numbers + activations))
 
 
 def main(threads: int) -> int:
-    """Print what this process reaches with so many threads."""
+    """Measure and print the peaks with that many threads."""
     bound = processors(threads)
     if bound:
         os.sched_setaffinity(0, bound)
-    found = {"matmul_gflops": matmul_gflops(), "memory_gb_per_s": memory_gb_per_s(threads)}
-    print(json.dumps(found))  # noqa: T201
+    peaks = {"matmul_gflops": matmul_gflops(), "memory_gb_per_s": memory_gb_per_s(threads)}
+    print(json.dumps(peaks))  # noqa: T201
     return 0
 
 

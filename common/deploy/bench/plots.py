@@ -1,4 +1,4 @@
-"""Measurements as pictures: latency against throughput, under this machine's roof, and time against batch."""
+"""Plots of benchmark results: latency and throughput, roofline, and time per image by batch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["draw_batches", "draw_latency", "draw_roofline", "look", "save_plots"]
 
 _RUNTIMES = {"onnxruntime": PALETTE[4], "openvino": PALETTE[5], "litert": "#7F6A5B"}
-"""Colors of what serves another's artifact; a path of a framework has the framework's."""
+"""Colors of runtimes that are not a framework; other paths have their framework's color."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _WIDTH, _HEIGHT, _LEGEND = 5.6, 4.3, 1.9
-"""Of a panel, and of the legend beside them, in inches."""
+"""Width and height of a panel, and width of the legend, in inches."""
 _GRAY = "0.55"
-_APART = 0.035
-"""Words at two places of an axis need so much of its length between them."""
+_LABEL_DISTANCE = 0.035
+"""Minimum distance of two labels on an axis, as a share of its length."""
 
 
 def _runtime(path: str) -> str:
@@ -38,7 +38,7 @@ def _runtime(path: str) -> str:
 
 
 def look(path: str) -> tuple[str, str]:
-    """Return a path's color, its framework's or runtime's, and its marker among those: the same in every picture."""
+    """Return a path's color, that of its framework or runtime, and its marker: the same in every plot."""
     runtime = _runtime(path)
     siblings = [name for name in PATHS if _runtime(name) == runtime]
     return _RUNTIMES.get(runtime) or LOOKS[runtime][0], _MARKERS[siblings.index(path) % len(_MARKERS)]
@@ -49,7 +49,7 @@ def _measured(run: Run) -> list[Measurement]:
 
 
 def _panels(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Return what one panel shows each: all paths and batches of a network, mode and number of threads."""
+    """Group measurements by panel: all paths and batches of a network, mode and number of threads."""
     panels: dict[str, list[Measurement]] = {}
     for one in measurements:
         panels.setdefault(group_title(one, batch=False), []).append(one)
@@ -57,7 +57,7 @@ def _panels(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
 
 
 def _lines(panel: Sequence[Measurement]) -> Iterator[tuple[str, list[Measurement]]]:
-    """Iterate over the paths of a panel in the order of `PATHS`, with their measurements by batch."""
+    """Iterate over the paths of a panel in the order of `PATHS`, each with its measurements sorted by batch."""
     for path in PATHS:
         line = sorted((one for one in panel if one.path == path), key=lambda one: one.batch)
         if line:
@@ -102,7 +102,7 @@ def _style(path: str) -> dict[str, Any]:
 
 
 def _plain_numbers(axes: Axes, which: str) -> None:
-    """Have a logarithmic axis say 20 and 0.5, where it would say powers of ten."""
+    """Label a logarithmic axis with numbers such as 20 and 0.5, not with powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis = getattr(axes, f"{which}axis")
@@ -114,23 +114,23 @@ def _plain_numbers(axes: Axes, which: str) -> None:
 
 
 def _values(line: Sequence[Measurement], field: str) -> tuple[list[float], list[list[float]]]:
-    """Return the values of an interval's field, and how far below and above them the bounds are."""
-    found = [getattr(one, field) for one in line]
-    below = [interval.value - interval.low for interval in found]
-    above = [interval.high - interval.value for interval in found]
-    return [interval.value for interval in found], [below, above]
+    """Return the values of an interval field, and the distances to its lower and upper bounds."""
+    intervals = [getattr(one, field) for one in line]
+    below = [interval.value - interval.low for interval in intervals]
+    above = [interval.high - interval.value for interval in intervals]
+    return [interval.value for interval in intervals], [below, above]
 
 
-def _around(panel: Sequence[Measurement], field: str) -> tuple[float, float]:
-    """Return the bounds of a logarithmic axis with room beside all values of a field, or around a single one."""
+def _limits(panel: Sequence[Measurement], field: str) -> tuple[float, float]:
+    """Return the limits of a logarithmic axis for the values of a field, with a margin."""
     values, _ = _values(panel, field)
     return min(values) / 1.6, max(values) * 1.6
 
 
 def draw_latency(run: Run) -> Figure:
-    """Return a picture of latency against throughput: a line is a path, a point a batch, and up and left is better.
+    """Plot throughput over latency: one line per path, one point per batch; up and left is better.
 
-    Throughput is batch / latency, so that all points of a batch lie on one falling line, which is drawn.
+    Throughput is batch / latency, so all points of a batch lie on one falling line, which is drawn too.
     """
     panels = _panels(_measured(run))
     figure, every = _figure(panels)
@@ -141,8 +141,8 @@ def draw_latency(run: Run) -> Figure:
             x, _ = _values(line, "latency_ms")
             y, _ = _values(line, "images_per_second")
             axes.plot(x, y, zorder=3, **_style(path))
-        axes.set_xlim(*_around(panel, "latency_ms"))
-        axes.set_ylim(*_around(panel, "images_per_second"))
+        axes.set_xlim(*_limits(panel, "latency_ms"))
+        axes.set_ylim(*_limits(panel, "images_per_second"))
         _batch_lines(axes, sorted({one.batch for one in panel}))
         _plain_numbers(axes, "x")
         _plain_numbers(axes, "y")
@@ -153,9 +153,9 @@ def draw_latency(run: Run) -> Figure:
 
 
 def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
-    """Draw where a batch's points lie, and name it beside the upper or left end of the line."""
+    """Draw the line on which the points of each batch lie, with a label at its upper left end."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    highest = top * (bottom / top) ** _APART
+    highest = top * (bottom / top) ** _LABEL_DISTANCE
     for batch in batches:
         axes.plot(
             [left, right],
@@ -167,7 +167,7 @@ def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
         )
         y = min(highest, 1e3 * batch / left)
         if 1e3 * batch / y < right:
-            # The line falls: on its right there is room.
+            # The line falls, so there is space to its right.
             axes.annotate(
                 f"batch {batch}",
                 (1e3 * batch / y, y),
@@ -180,7 +180,7 @@ def _batch_lines(axes: Axes, batches: Sequence[int]) -> None:
 
 
 def draw_batches(run: Run) -> Figure:
-    """Return a picture of time against batch, for each image of it: a line is a path, with 95% confidence."""
+    """Plot time per image over batch: one line per path, with 95% confidence intervals."""
     panels = _panels(_measured(run))
     figure, every = _figure(panels)
     for axes, panel in zip(every, panels, strict=True):
@@ -196,14 +196,14 @@ def draw_batches(run: Run) -> Figure:
         axes.set_xlim(batches_shown[0] / 1.5, batches_shown[-1] * 1.5)
         _plain_numbers(axes, "y")
         axes.set_xlabel("batch / images")
-        what = "a step's time" if panel[0].mode == "training" else "latency"
-        axes.set_ylabel(f"{what} for each image / ms")
+        time = "step time" if panel[0].mode == "training" else "latency"
+        axes.set_ylabel(f"{time} per image / ms")
     _legend(figure, every)
     return figure
 
 
 def _work(one: Measurement) -> tuple[float, float]:
-    """Return the operations of a batch, and how many of them there are for each byte that must be moved."""
+    """Return the operations of a batch, and its arithmetic intensity in operations per byte."""
     network = catalog.get(one.network, **one.config)
     description = reference.describe(network)
     operations = 2.0 * description.multiply_accumulates * one.batch
@@ -213,12 +213,12 @@ def _work(one: Measurement) -> tuple[float, float]:
 
 
 def draw_roofline(run: Run) -> Figure | None:
-    """Return a picture of what each path reaches under what this machine does at best, None without such a path.
+    """Plot each path's performance under the machine's roofline; None if no measurement has one.
 
-    The roof is what NumPy reaches in a product of matrices, or what memory brings in, whichever is less. Operations are
-    two for each multiply-accumulate; bytes are those of float32 weights, images and activations, each moved once. What
-    takes fewer, as Winograd's convolution does, or narrower numbers, may lie above it. Training takes operations that
-    are not counted here, and of a GPU the roof is not known.
+    The roof is the lower of NumPy's matrix product rate and the memory bandwidth times the intensity. A
+    multiply-accumulate counts as two operations. Bytes are those of float32 weights, images and activations, each
+    moved once. Paths with fewer operations (Winograd convolution) or smaller numbers (int8) can lie above the roof.
+    Training and GPUs are left out: a step's operations are not counted, and a GPU's peaks are not measured.
     """
     rates = run.machine["matmul_gflops"]
     known = (one for one in _measured(run) if one.mode == "inference" and one.device == "cpu")
@@ -246,12 +246,12 @@ def draw_roofline(run: Run) -> Figure | None:
 
 
 def _roof(axes: Axes, peak: float, bandwidth: float, places: dict[int, float], lowest: float) -> None:
-    """Draw both roofs and the batches' places, and choose the axes so that all of it is seen."""
+    """Draw both roofs and the batches' intensities, and set the axes' limits to show all of it."""
     ridge = peak / bandwidth
     left, right = min(ridge, *places.values()) / 2, max(ridge, *places.values()) * 2
     axes.plot([left, ridge, right], [left * bandwidth, peak, peak], color="0.25", linewidth=1.4, zorder=2)
     axes.set_xlim(left, right)
-    # Above them the roofs are named, below the batches.
+    # With space for the roof's label at the top and the batches' at the bottom.
     axes.set_ylim(min(lowest, left * bandwidth) / 8, peak * 5)
     axes.text(
         0.01,
@@ -279,15 +279,15 @@ def _roof(axes: Axes, peak: float, bandwidth: float, places: dict[int, float], l
         )
     _plain_numbers(axes, "x")
     _plain_numbers(axes, "y")
-    axes.set_xlabel("operations per byte that must be moved")
+    axes.set_xlabel("operations per byte")
     axes.set_ylabel("GFLOP/s")
 
 
 def _merged(places: dict[int, float], length: float) -> Iterator[tuple[float, list[int]]]:
-    """Iterate over places to name, with the batches there: those too close for two words share one."""
+    """Iterate over the label positions and their batches; batches too close for two labels share one."""
     together: list[int] = []
     for batch in sorted(places, key=places.__getitem__):
-        if together and math.log(places[batch] / places[together[0]]) > _APART * length:
+        if together and math.log(places[batch] / places[together[0]]) > _LABEL_DISTANCE * length:
             yield places[together[0]], sorted(together)
             together = []
         together.append(batch)
@@ -295,9 +295,9 @@ def _merged(places: dict[int, float], length: float) -> Iterator[tuple[float, li
 
 
 def save_plots(run: Run, folder: Path, suffix: str = ".svg") -> list[Path]:
-    """Write all pictures into a folder, which is made if need be, and return their files; none of nothing measured.
+    """Save all plots in a folder, which is created if needed. Return their files: none if nothing was measured.
 
-    Raises InputError where they cannot be written.
+    Raises InputError if they cannot be written.
     """
     if not _measured(run):
         return []

@@ -1,37 +1,41 @@
-"""Measurements as they stand in a file: what `rosetta bench` writes, and all else reads."""
+"""Benchmark results, as `rosetta bench` writes them to JSON and the history."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Cold", "Interval", "Measurement", "Run"]
+from common.choices import Mode
 
-Mode = Literal["inference", "training"]
+__all__ = ["SCHEMA", "Cold", "Interval", "Measurement", "Mode", "Run", "Status"]
+
+SCHEMA = 1
+"""Version of the JSON."""
+
+
 Status = Literal["measured", "wrong", "failed", "missing"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the bounds of its 95% confidence interval, over rounds in fresh processes."""
+    """A value and its 95% confidence interval over rounds."""
 
     value: float
     low: float
     high: float
 
     def over(self, other: Interval) -> Interval:
-        """Return how many times `other` this is, at least and at most what both intervals allow."""
+        """Return the ratio to `other`; its bounds are the extremes that both intervals allow."""
         return Interval(self.value / other.value, self.low / other.high, self.high / other.low)
 
 
 @dataclass(frozen=True)
 class Cold:
-    """Seconds from the start of a process to its first answer, and what they go to.
+    """Cold start: seconds from the start of a process to its first output, and its parts.
 
-    `imports`: until the runtime is imported. `load`: until weights or artifact are, with what the runtime makes of them
-    then. `compile`: what the first answer took beyond a later one. `first_answer`: all of it, from the start,
-    with nothing compiled by an earlier process. `again`: the same with what a runtime keeps on disk between processes,
-    None where it keeps nothing.
+    `imports`: until the runtime is imported. `load`: reading and preparing the weights or the artifact. `compile`: how
+    much longer the first call took than the median later call. `first_answer`: the total, with empty compilation
+    caches. `again`: the total with warm caches; None where the runtime caches nothing on disk.
     """
 
     imports: float
@@ -43,11 +47,12 @@ class Cold:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one execution path took for one network, batch and number of threads.
+    """The cost of one execution path for one network, batch and number of threads.
 
-    Its identity is all that stands before `status`. A path whose output is not the reference's is `wrong` and has no
-    times. `error` is the largest difference to the reference's logits, relative to the largest of these. Of training,
-    times and memory are those of a step. `energy_joules` is for one image, None where the machine does not tell.
+    The fields before `status` identify it. `wrong`: its output is not within `tolerance` of the reference, and it was
+    not timed. `error` is the largest difference from the reference's logits, relative to the largest of them. In
+    training mode, times and memory are those of one step. `energy_joules` is per image, None where the machine does
+    not report energy.
     """
 
     network: str
@@ -75,19 +80,19 @@ class Measurement:
 
     @property
     def key(self) -> tuple[str, str, str, str, str, int, int]:
-        """What two measurements of the same thing have in common."""
+        """The identity of what was measured: equal for two measurements of the same thing."""
         config = repr(sorted(self.config.items()))
         return self.network, config, self.path, self.mode, self.device, self.batch, self.threads
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of `rosetta bench`: a file of JSON, or a line of the history.
+    """One run of `rosetta bench`: a JSON file, or one line of the history.
 
-    `when`: UTC, ISO 8601. `machine`: processor, processors, memory, system, and what it was measured to do at best
-    (`matmul_gflops`, `memory_gb_per_s`, by number of threads). `versions`: by environment, of each distribution.
-    `settings`: what the command was asked. `interrupted`: before its end, so that rows may have fewer rounds than that,
-    and those that had not begun are left out.
+    `when`: UTC, ISO 8601. `machine`: processor, processors, memory, system, and its measured peaks (`matmul_gflops`,
+    `memory_gb_per_s`, by number of threads). `versions`: of each distribution, by environment. `settings`: the
+    command's options. `interrupted`: it was stopped early, so rows may have fewer rounds, and rows that had not
+    started are absent.
     """
 
     schema: int

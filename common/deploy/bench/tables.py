@@ -1,4 +1,4 @@
-"""Measurements as tables: one for each network, mode and batch, in it a row for each execution path."""
+"""Tables of benchmark results: one per network, mode and batch, with a row for each execution path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["bytes_text", "changes_table", "group_title", "groups", "heading", "i
 
 
 def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Return the measurements that may be compared with one another, in their order."""
+    """Group measurements of the same network and setting, in their order."""
 
     def key(one: Measurement) -> tuple[object, ...]:
         return one.network, sorted(one.config.items()), one.mode, one.device, one.threads, one.batch
@@ -25,7 +25,7 @@ def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
 
 
 def group_title(one: Measurement, batch: bool = True) -> str:
-    """Return what the measurements of a group have in common."""
+    """Return the title of a group: network, mode, batch and threads."""
     height, width = one.config["input_size"]
     threads = f"{one.threads} thread{'s' if one.threads > 1 else ''}" if one.device == "cpu" else one.device
     size = f"{one.config['in_channels']}x{height}x{width}, {one.config['num_classes']} classes"
@@ -33,17 +33,17 @@ def group_title(one: Measurement, batch: bool = True) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a number with three digits that count."""
+    """Return a number with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value < 0.1 else f"{value:#.3g}"
 
 
 def bytes_text(count: int | None) -> str:
-    """Return bytes in MB of 10^6, "" where they are not known."""
+    """Return bytes in MB of 10^6, "" for None."""
     return "" if count is None else f"{number_text(count / 1e6)} MB"
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Return seconds, "" where they are not known."""
+    """Return seconds with two decimals, "" for None."""
     return "" if seconds is None else f"{seconds:.2f} s"
 
 
@@ -54,7 +54,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def heading(run: Run) -> Iterator[str]:
-    """Yield lines that say what a run was made on."""
+    """Yield lines that describe the machine of a run."""
     machine = run.machine
     yield (
         f"{machine['processor']}, {machine['processors']} processors, {bytes_text(machine['memory_bytes'])}, "
@@ -70,14 +70,14 @@ def heading(run: Run) -> Iterator[str]:
 
 
 def interruption(run: Run) -> str:
-    """Return a line that says how far an interrupted run came."""
+    """Return a line that says how many rounds an interrupted run finished."""
     rounds = {one.rounds for one in run.measurements if one.status == "measured"} or {0}
     ended = str(min(rounds)) if len(rounds) == 1 else f"{min(rounds)} to {max(rounds)}"
-    return f"interrupted after {ended} of {run.settings['rounds']} rounds; rows that had not begun are left out"
+    return f"interrupted after {ended} of {run.settings['rounds']} rounds; rows that had not started are left out"
 
 
 def tables(measurements: Sequence[Measurement]) -> Iterator[Table]:
-    """Yield a table for each network, mode, batch and number of threads."""
+    """Yield a table for each group."""
     for group in groups(measurements):
         yield _table(group)
 
@@ -115,7 +115,7 @@ def _table(group: Sequence[Measurement]) -> Table:
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
-    """Return what became of each measurement that was made before."""
+    """Return a table of the changes since the history's latest measurements."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -1,14 +1,14 @@
-"""One execution path measured once, in a process of its own that holds nothing else.
+"""Worker process that measures one execution path once: `python -m common.deploy.bench.worker REQUEST.json`.
 
-`python -m common.deploy.bench.worker REQUEST.json` writes its `Outcome` as JSON to the
-file that the request names. What is
-imported before the runtime counts as its cold start, so that is little.
+It writes an `Outcome` as JSON to the file that the request names. Cold start includes everything imported before the
+runtime, so this module imports little.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 import os
 import sys
@@ -30,13 +30,13 @@ __all__ = ["Outcome", "Request", "measure"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure, and how.
+    """What to measure.
 
-    `result`: where the outcome goes. `started`: the monotonic clock when the process was started. `processors`: those
-    it is bound to, all where the list is empty. `module`: a port's `deploy`, or the module of `serving` that loads
-    `artifact`. `images` (N, C, H, W), `labels` (N,) and `expected` are .npy files, the last of inference the logits, of
-    training the loss and the largest logit, None where this loss is not to be compared. An answer farther from that
-    than `tolerance` is wrong. Then follow warm-up, and at least `runs` samples in at least `seconds`; none for no runs.
+    `result`: the file for the outcome. `started`: the monotonic clock when the process was started. `processors`: to
+    run on; all if empty. `module`: a port's `deploy`, or the module of `common.deploy.serving` that loads `artifact`.
+    `images` (N, C, H, W), `labels` (N,) and `expected` are .npy files. `expected` holds the reference's logits, or in
+    training its loss and largest logit; None if the output is not compared. After a correct output come warm-up and
+    then at least `runs` samples that take at least `seconds`; neither if `runs` is 0.
     """
 
     result: str
@@ -64,10 +64,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. Times are in seconds; `first` is that of the first run alone, with what it compiled.
+    """The result of one process; times in seconds.
 
-    `first_answer` counts from the start of the process, as `imports` does; `load` is the time between. `warm_up` and
-    `samples` are of single runs; energy is for one image.
+    `imports` and `first_answer` count from the start of the process; `load` is the time to load the model. `first` is
+    the first call, including compilation. `warm_up` and `samples` are single calls. Energy is per image.
     """
 
     status: Status
@@ -84,7 +84,7 @@ class Outcome:
 
 
 def measure(request: Request) -> Outcome:
-    """Import, load, answer, compare; then, if the answer is right, take times.
+    """Import the runtime, load the model, run it once, compare the output and, if it is correct, time it.
 
     Raises whatever the runtime raises.
     """
@@ -99,16 +99,19 @@ def measure(request: Request) -> Outcome:
 
     images = np.load(request.images)
     before = time.monotonic()
-    made = _step(request, module, images) if request.mode == "training" else _session(request, module)
-    loaded = time.monotonic()
+    run: Callable[[], Any]
+    to_array: Callable[[Any], Any]
     if request.mode == "training":
-        run, answer = made, float
+        run, to_array = _training_step(request, module, images), float
+        loaded = time.monotonic()
     else:
-        prepared = made.prepare(images)
-        run, answer = lambda: made.run(prepared), made.logits
+        session = _session(request, module)
+        loaded = time.monotonic()
+        prepared = session.prepare(images)
+        run, to_array = lambda: session.run(prepared), session.logits
 
-    first, answered = _timed(run)
-    values = answer(answered)
+    first, output = _timed(run)
+    values = to_array(output)
     end = time.monotonic()
     outcome = Outcome(
         "measured",
@@ -117,12 +120,10 @@ def measure(request: Request) -> Outcome:
         first=first,
         first_answer=end - request.started,
     )
-    wrong = _disagreement(request, values)
-    if wrong is not None:
-        error, message = wrong
-        if message:
-            return dataclasses.replace(outcome, status="wrong", message=message, error=error)
-        outcome = dataclasses.replace(outcome, error=error)
+    error, problem = _compared(request, np.asarray(values, np.float64))
+    if problem:
+        return dataclasses.replace(outcome, status="wrong", message=problem, error=error)
+    outcome = dataclasses.replace(outcome, error=error)
     return _sampled(request, outcome, run, len(images)) if request.runs else outcome
 
 
@@ -141,7 +142,7 @@ def _session(request: Request, module: Any) -> Any:
     return module.session(network, _tensors(request), request.path, request.device)
 
 
-def _step(request: Request, module: Any, images: np.ndarray) -> Any:
+def _training_step(request: Request, module: Any, images: np.ndarray) -> Any:
     import numpy as np
 
     from common import catalog
@@ -155,87 +156,74 @@ def _step(request: Request, module: Any, images: np.ndarray) -> Any:
 
 def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
-    answer = run()
-    return time.perf_counter() - start, answer
+    output = run()
+    return time.perf_counter() - start, output
 
 
-def _disagreement(request: Request, values: Any) -> tuple[float | None, str] | None:
-    """Return how far an answer is from the one expected, and what is wrong with it, "" where it is right."""
+def _compared(request: Request, output: np.ndarray) -> tuple[float | None, str]:
+    """Return the error of an output, None if it is not compared, and what is wrong with it, "" if it is correct."""
     import numpy as np
 
-    found = np.asarray(values, np.float64)
-    if not np.isfinite(found).all():
+    from common.deploy.relative_error import relative_error
+
+    if not np.isfinite(output).all():
         return None, "the answer is not finite"
     if request.expected is None:
-        return None
+        return None, ""
     expected = np.load(request.expected)
     if request.mode == "training":
-        loss, largest = map(float, expected)
-        error, what = abs(float(found) - loss) / largest, "the loss is"
+        loss, largest_logit = map(float, expected)
+        error, name = abs(float(output) - loss) / largest_logit, "the loss is"
+    elif output.shape != expected.shape:
+        return None, f"the logits are of shape {output.shape}; expected {expected.shape}"
     else:
-        if found.shape != expected.shape:
-            return None, f"the logits are of shape {found.shape}; expected {expected.shape}"
-        error, what = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected))), "the logits are"
+        error, name = relative_error(output, expected), "the logits are"
     if error <= request.tolerance:
         return error, ""
-    return error, f"{what} off by {error:.2g} of the largest logit; the tolerance is {request.tolerance:.2g}"
+    return error, f"{name} off by {error:.2g} of the largest logit; the tolerance is {request.tolerance:.2g}"
 
 
 def _sampled(request: Request, outcome: Outcome, run: Callable[[], Any], images: int) -> Outcome:
-    """Warm up, then time single runs."""
+    """Warm up, then time single calls."""
     from common.deploy.bench.energy import meter
     from common.deploy.bench.timing import warm_up
+    from common.system import peak_memory
 
     warm = warm_up(lambda: _timed(run)[0], request.warm_up_seconds)
     samples: list[float] = []
     spent = 0.0
     joules = meter(request.device)
     while len(samples) < request.runs or spent < request.seconds:
-        seconds, answer = _timed(run)
+        seconds, output = _timed(run)
         samples.append(seconds)
         spent += seconds
     energy = joules() / len(samples) / images if joules else None
-    if request.mode == "training" and not math.isfinite(answer):
-        return dataclasses.replace(outcome, status="wrong", message="the loss is no finite number after some steps")
+    if request.mode == "training" and not math.isfinite(output):
+        return dataclasses.replace(outcome, status="wrong", message="after some steps the loss is not finite")
     return dataclasses.replace(
         outcome,
         warm_up=tuple(warm),
         samples=tuple(samples),
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=peak_memory(),
         energy_joules=energy,
     )
-
-
-def _peak_memory() -> int:
-    """Return the most bytes of memory that this process held at a time."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not ru_maxrss: on Linux that begins with what the parent held when it started this process.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _outcome(request: Request) -> Outcome:
     try:
         return measure(request)
     except ModuleNotFoundError as error:
-        ours = (error.name or "").startswith(request.module.partition(".")[0])
-        return Outcome("failed" if ours else "missing", f"{error.name} is not installed in {sys.executable}")
+        own = (error.name or "").startswith(request.module.partition(".")[0])
+        return Outcome("failed" if own else "missing", f"{error.name} is not installed in {sys.executable}")
     except RosettaError as error:
         return Outcome("failed", str(error))
-    except Exception as error:  # whatever a runtime raises costs its own row and is said there
+    except Exception as error:  # any error of a runtime fails only its own row
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return Outcome("failed", f"{type(error).__name__}: {lines[0] if lines else 'it gave no reason'}")
+        return Outcome("failed", f"{type(error).__name__}: {lines[0] if lines else 'no message'}")
 
 
 def main(path: str) -> int:
     """Read a request, measure, and write the outcome."""
-    import json
-
     request: Request = json_records.build(Request, json_records.parse(Path(path).read_bytes()))
     outcome = _outcome(request)
     Path(request.result).write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")

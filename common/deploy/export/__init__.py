@@ -1,1 +1,1 @@
-"""Exports to the formats that other runtimes serve."""
+"""Export of networks to artifacts that other runtimes serve."""

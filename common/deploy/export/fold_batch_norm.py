@@ -1,4 +1,4 @@
-"""Batch normalization folded into the layer before it: the same function of images, one map where there were two."""
+"""Fold batch normalization into the layer before it; the network computes the same function with fewer operations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LINEAR = ("Conv2d", "Linear")
 
 
 def folded_layers(network: Network) -> dict[str, str]:
-    """Return for each batch normalization that can be folded, by path, the layer that it goes into.
+    """Return which batch normalizations can be folded: the path of each, and of the layer that it is folded into.
 
-    That is a convolution or dense layer whose output goes there and nowhere else. DenseNet's read what several layers
-    joined, or come before a rectifier and the convolution behind it: those stay.
+    That layer is a convolution or dense layer whose only consumer is the batch normalization. DenseNet's cannot be
+    folded: they read concatenated outputs, or a ReLU stands between them and the next convolution.
     """
     wiring = graph(network)
     sources: dict[str, list[str]] = {}
@@ -38,10 +38,10 @@ def folded_layers(network: Network) -> dict[str, str]:
 
 
 def fold(network: Network, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return canonical weights of the same function of images, in evaluation mode, that leave normalizations idle.
+    """Return canonical weights with every batch normalization of `folded_layers` folded and set to the identity.
 
-    Those of `folded_layers` become the identity: a port that drops them computes the same. Computed in float64 and
-    rounded once to the weights' dtype.
+    In evaluation mode they compute the same function, with or without those batch normalizations. Folding is computed
+    in float64 and rounded once to the weights' dtype.
     """
     folded = {name: np.asarray(array) for name, array in tensors.items()}
     for norm, layer in folded_layers(network).items():

@@ -1,11 +1,12 @@
-"""The artifacts that a network can be exported to: who makes each, who serves it, and what it can express."""
+"""Artifact formats: which ports write each, which runtimes serve it, which dtypes it supports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from common.catalog import Network
 from common.errors import ConfigError, unknown
@@ -13,16 +14,16 @@ from common.errors import ConfigError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FORMATS", "Export", "Format", "Signature", "get"]
+__all__ = ["FORMATS", "Export", "Format", "Signature", "check_any_size", "get"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of artifact.
+    """An artifact format.
 
-    `makers`: which ports make it, by backend, each with the environment that this takes; the first is what one gets
-    unless asked. `servers`: the modules of `common.deploy.serving` that load it again; `environment` holds what they
-    import. `dtypes`: what weights and activations may be kept in. `folder`: whether it is a folder of files.
+    `makers`: the backends that can write it, each with the environment that this needs; the first is the default.
+    `servers`: the modules of `common.deploy.serving` that load it; `environment` has what they import. `dtypes`: of
+    weights and activations.
     """
 
     name: str
@@ -32,59 +33,46 @@ class Format:
     environment: str
     dtypes: tuple[str, ...]
     about: str
-    folder: bool = False
-
-
-def _named(formats: Iterable[Format]) -> Mapping[str, Format]:
-    return {each.name: each for each in formats}
 
 
 _FLOATS = ("float32", "float64")
-
-FORMATS = _named(
-    (
-        *(
-            Format(name, ".pt2", {"torch": "torch"}, ("exported_program",), "torch", _FLOATS, about)
-            for name, about in (
-                ("torch-export", "torch.export program"),
-                ("torch-aot", "AOTInductor package"),
-                ("torch-aot-winograd", "AOTInductor package with Winograd's convolutions"),
-            )
-        ),
-        Format(
-            "onnx",
-            ".onnx",
-            {"torch": "torch", "mxnet": "mxnet"},
-            ("onnx_runtime", "open_vino"),
-            "runtimes",
-            ("float32",),
-            "ONNX",
-        ),
-        Format("stablehlo", ".stablehlo", {"jax": "jax"}, ("stable_hlo",), "jax", _FLOATS, "StableHLO by jax.export"),
-        Format(
-            "saved-model", "", {"tf": "tf", "jax": "jax_tf"}, ("saved_model",), "tf", _FLOATS, "SavedModel", folder=True
-        ),
-        Format(
-            "litert",
-            ".tflite",
-            {"tf": "tf", "jax": "jax_tf"},
-            ("lite_rt",),
-            "runtimes",
-            ("float32", "float16", "int8"),
-            "LiteRT (TFLite)",
-        ),
-        Format(
-            "mxnet-symbol",
-            "",
-            {"mxnet": "mxnet"},
-            ("mxnet_symbol",),
-            "mxnet",
-            _FLOATS,
-            "symbol and parameters",
-            folder=True,
-        ),
-    )
+_pt2 = partial(
+    Format,
+    suffix=".pt2",
+    makers={"torch": "torch"},
+    servers=("exported_program",),
+    environment="torch",
+    dtypes=_FLOATS,
 )
+
+_FORMATS = (
+    _pt2("torch-export", about="torch.export program"),
+    _pt2("torch-aot", about="AOTInductor package"),
+    _pt2("torch-aot-winograd", about="AOTInductor package with Winograd's convolutions"),
+    Format(
+        "onnx",
+        ".onnx",
+        {"torch": "torch", "mxnet": "mxnet"},
+        ("onnx_runtime", "open_vino"),
+        "runtimes",
+        ("float32",),
+        "ONNX",
+    ),
+    Format("stablehlo", ".stablehlo", {"jax": "jax"}, ("stable_hlo",), "jax", _FLOATS, "StableHLO by jax.export"),
+    Format("saved-model", "", {"tf": "tf", "jax": "jax_tf"}, ("saved_model",), "tf", _FLOATS, "SavedModel"),
+    Format(
+        "litert",
+        ".tflite",
+        {"tf": "tf", "jax": "jax_tf"},
+        ("lite_rt",),
+        "runtimes",
+        ("float32", "float16", "int8"),
+        "LiteRT (TFLite)",
+    ),
+    Format("mxnet-symbol", "", {"mxnet": "mxnet"}, ("mxnet_symbol",), "mxnet", _FLOATS, "symbol and parameters"),
+)
+FORMATS: Mapping[str, Format] = {each.name: each for each in _FORMATS}
+"""All formats by name."""
 
 
 def get(name: str) -> Format:
@@ -96,11 +84,11 @@ def get(name: str) -> Format:
 
 @dataclass(frozen=True)
 class Export:
-    """What is asked of a port's `export(network, tensors, request) -> Signature`, of `<package>.export`.
+    """The request to a port's `export(network, tensors, request) -> Signature`, in `<package>.export`.
 
-    `path` does not exist yet: the file, or the folder, to write. `batch` and `size` (height, width) are None where any
-    is to do. `dtype` is one of the format's; the weights come in float64 where it is that, else in float32.
-    `calibration`: real images (N, C, H, W) of float32, for whole numbers.
+    `path`: the file or folder to write; it does not exist yet. `batch` and `size` (height, width): None for any.
+    `dtype`: one of the format's; the weights are float64 if it is float64, otherwise float32. `calibration`: real
+    images (N, C, H, W) in float32, for int8.
     """
 
     format: str
@@ -113,26 +101,27 @@ class Export:
 
 @dataclass(frozen=True)
 class Signature:
-    """What an artifact calls its input and output, the layout of its images, and who made it, by name and version.
+    """What a port reports about an artifact that it wrote.
 
-    `processor`: its `machine` and `vectors` where it was compiled for one, and runs on no lesser; else nothing.
+    `input` and `output`: their names in the artifact. `layout`: of the input, NCHW or NHWC. `versions`: of the
+    libraries that wrote it. `processor`: the `machine` and `vectors` that compiled code needs; empty if portable.
     """
 
     input: str
     output: str
-    layout: str
-    versions: Mapping[str, str]
-    processor: Mapping[str, str] = field(default_factory=dict)
+    layout: Literal["NCHW", "NHWC"]
+    versions: dict[str, str]
+    processor: dict[str, str] = field(default_factory=dict)
 
 
 def check_any_size(network: Network) -> None:
-    """Raise ConfigError where a network's weights fit one size of image, since it flattens images into features."""
+    """Raise ConfigError if a network takes only one image size, because it flattens feature maps."""
     from common import reference
 
     height, width = network.config.input_size
     other = network.configured(input_size=(2 * height, 2 * width))
     if reference.describe(other).manifest != reference.describe(network).manifest:
         raise ConfigError(
-            f"{network.name} flattens images into features, so its weights fit one size of them; "
-            f"give the size ({height}x{width} as it is configured) in place of any"
+            f"{network.name} flattens feature maps, so it takes one image size; "
+            f"use its configured size ({height}x{width}) instead of any"
         )

@@ -1,1 +1,1 @@
-"""Recommendation of a backend from measurements."""
+"""Recommendation of an execution path from benchmark results."""

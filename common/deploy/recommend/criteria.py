@@ -1,12 +1,12 @@
-"""What is measured of an execution path, in the units that people read: a megabyte is 10^6 bytes, as pip counts."""
+"""The criteria that execution paths are compared by: name, unit and value of each. A megabyte is 10^6 bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from common.choices import Objective
 from common.deploy.bench.results import Interval, Measurement
 
 __all__ = [
@@ -27,14 +27,12 @@ __all__ = [
     "shown",
 ]
 
-Objective = Literal["latency", "throughput", "memory", "size", "cold-start", "energy"]
-
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something measured: its name, its unit, and what it is of a measurement, None where it was not measured.
+    """A measured quantity. `of`: its value in a measurement, None if it was not measured.
 
-    `interval` gives the bounds of its confidence interval, where it has one. `scientific`: it spans powers of ten.
+    `interval`: its confidence interval, None if it has none. `scientific`: shown with an exponent.
     """
 
     name: str
@@ -45,16 +43,16 @@ class Quantity:
     scientific: bool = False
 
     def text(self, value: float | None) -> str:
-        """Return a value of it as tables show it, without its unit."""
+        """Return a value as tables show it, without the unit."""
         return f"{value:.1e}" if self.scientific and value is not None else shown(value)
 
     def phrase(self, value: float | None) -> str:
-        """Return a value of it as sentences say it, with its unit where it has one."""
+        """Return a value with its unit, for sentences."""
         return f"{self.text(value)} {self.unit}".rstrip()
 
     @property
     def heading(self) -> str:
-        """What stands over a column of it."""
+        """The heading of its column."""
         return f"{self.name} {self.unit}".rstrip()
 
 
@@ -63,7 +61,7 @@ def _megabytes(count: int | None) -> float | None:
 
 
 def _disk(measurement: Measurement) -> float | None:
-    """Return the megabytes of what must be installed and of the artifact."""
+    """Return the megabytes of the installed packages and the artifact."""
     if measurement.install_bytes is None:
         return None
     return _megabytes(measurement.install_bytes + (measurement.artifact_bytes or 0))
@@ -73,22 +71,20 @@ def _value(interval: Interval | None) -> float | None:
     return None if interval is None else interval.value
 
 
-LATENCY = Quantity("latency", "ms", lambda found: _value(found.latency_ms), lambda found: found.latency_ms)
-P95 = Quantity("p95 latency", "ms", lambda found: found.p95_ms)
-MEMORY = Quantity("memory", "MB", lambda found: _megabytes(found.peak_memory_bytes))
+LATENCY = Quantity("latency", "ms", lambda one: _value(one.latency_ms), lambda one: one.latency_ms)
+P95 = Quantity("p95 latency", "ms", lambda one: one.p95_ms)
+MEMORY = Quantity("memory", "MB", lambda one: _megabytes(one.peak_memory_bytes))
 DISK = Quantity("installation", "MB", _disk)
-COLD = Quantity(
-    "cold start", "s", lambda found: None if found.cold_seconds is None else found.cold_seconds.first_answer
-)
+COLD = Quantity("cold start", "s", lambda one: None if one.cold_seconds is None else one.cold_seconds.first_answer)
 THROUGHPUT = Quantity(
     "throughput",
     "images/s",
-    lambda found: _value(found.images_per_second),
-    lambda found: found.images_per_second,
+    lambda one: _value(one.images_per_second),
+    lambda one: one.images_per_second,
     more_is_better=True,
 )
-ENERGY = Quantity("energy", "J/image", lambda found: found.energy_joules)
-ERROR = Quantity("error", "", lambda found: found.error, scientific=True)
+ENERGY = Quantity("energy", "J/image", lambda one: one.energy_joules)
+ERROR = Quantity("error", "", lambda one: one.error, scientific=True)
 
 OBJECTIVES: Mapping[Objective, Quantity] = {
     "latency": LATENCY,
@@ -99,12 +95,12 @@ OBJECTIVES: Mapping[Objective, Quantity] = {
     "energy": ENERGY,
 }
 AXES = (LATENCY, MEMORY, DISK, COLD)
-"""What the Pareto front is over, less of each being better."""
+"""The quantities of the Pareto front; less is better for each."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A constraint that is a number: the option that gives it, and what it keeps down."""
+    """A numeric constraint: its option, and the quantity whose value it limits."""
 
     option: str
     quantity: Quantity
@@ -116,11 +112,11 @@ LIMITS: Mapping[str, Limit] = {
     "install_mb": Limit("--install-mb", DISK),
     "error": Limit("--error", ERROR),
 }
-"""By field of `Constraints`. Of latency it is the 95th percentile: what a deployment can promise."""
+"""By field of `Constraints`. Latency is limited at its 95th percentile."""
 
 
 def shown(value: float | None) -> str:
-    """Return a figure as tables show it: three digits, more where the whole part has more."""
+    """Return a number with three significant digits, more if its integer part has more; a dash for None."""
     if value is None:
         return "–"
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0

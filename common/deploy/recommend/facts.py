@@ -1,30 +1,30 @@
-"""What no benchmark shows of the runtimes: whether one is retired, its license, and where else it runs than in Python.
+"""Runtime metadata: status, license, platforms, and support for C, mobile and browser.
 
-The table is `facts.json`, by the distribution that is installed; each fact has its source and the day it was looked at.
+Read from `facts.json`, by distribution; each fact has its source and the date it was checked.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal
+from typing import get_args
 
+import msgspec
+
+from common.choices import Runtime
 from common.deploy.execution_paths import ExecutionPath
 
-__all__ = ["PLACES", "Fact", "Place", "RuntimeFacts", "of", "place", "table"]
+__all__ = ["PLACES", "Fact", "Place", "Runtime", "RuntimeFacts", "of", "place", "table"]
 
-Runtime = Literal["python", "c", "mobile", "browser", "any"]
-
-PLACES: tuple[Runtime, ...] = ("python", "c", "mobile", "browser", "any")
-"""What a deployment may be asked to run in."""
+PLACES: tuple[Runtime, ...] = get_args(Runtime)
+"""The values of `--runtime`."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """What is said of a runtime, where (an address, or the metadata of a distribution), and the day it was seen."""
+    """A statement about a runtime, its source (a URL or a distribution's metadata), and the date it was checked."""
 
     says: str
     source: str
@@ -33,16 +33,16 @@ class Fact:
 
 @dataclass(frozen=True)
 class Place(Fact):
-    """A fact about somewhere else than Python: whether the artifact can be served there, and by what or why not."""
+    """Whether an artifact can be served in C, on a phone or in a browser; `says` names how, or why not."""
 
     serves: bool
 
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """The facts about a runtime; `elsewhere` has those of c, mobile and browser that are known.
+    """Facts about a runtime. `elsewhere`: by c, mobile and browser, where known.
 
-    `formats` has what is otherwise of some of the formats that it serves, by format and place.
+    `formats`: exceptions for some of its artifact formats, by format and place.
     """
 
     name: str
@@ -51,45 +51,29 @@ class RuntimeFacts:
     license: Fact
     platforms: Fact
     elsewhere: Mapping[str, Place]
-    formats: Mapping[str, Mapping[str, Place]]
+    formats: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
 
 
 @functools.cache
 def table() -> Mapping[str, RuntimeFacts]:
     """Return the facts by distribution."""
-    given = json.loads(resources.files("common.deploy.recommend").joinpath("facts.json").read_text(encoding="utf-8"))
-    return {name: _facts(**entry) for name, entry in given.items()}
-
-
-def _facts(
-    name: str,
-    retired: bool,
-    elsewhere: dict[str, Any],
-    formats: dict[str, Any] | None = None,
-    **facts: dict[str, Any],
-) -> RuntimeFacts:
-    said = {key: Fact(**fact) for key, fact in facts.items()}
-    others = {form: _places(found) for form, found in (formats or {}).items()}
-    return RuntimeFacts(name, retired, elsewhere=_places(elsewhere), formats=others, **said)
-
-
-def _places(given: dict[str, Any]) -> Mapping[str, Place]:
-    return {key: Place(**fact) for key, fact in given.items()}
+    text = resources.files("common.deploy.recommend").joinpath("facts.json").read_bytes()
+    return msgspec.json.decode(text, type=dict[str, RuntimeFacts])
 
 
 def of(path: ExecutionPath) -> RuntimeFacts:
-    """Return the facts about the runtime of an execution path: what it needs first of all."""
+    """Return the facts about an execution path's runtime, the first of its packages."""
     return table()[path.needs[0]]
 
 
 def place(path: ExecutionPath, runtime: Runtime) -> tuple[bool, str]:
-    """Return whether what a path runs can be run somewhere, and by what, or why not; in Python everything can."""
+    """Return whether a path can be served in a runtime, and how or why not. All can be in Python."""
     if runtime in ("python", "any"):
         return True, ""
     if path.format is None:
-        return False, "it is this project's Python code, no artifact"
+        return False, "it is this project's Python code, not an artifact"
     facts = of(path)
-    found = facts.formats.get(path.format, {}).get(runtime) or facts.elsewhere.get(runtime)
-    if found is None:
-        return False, f"nothing is known of {facts.name} there"
-    return found.serves, found.says
+    entry = facts.formats.get(path.format, {}).get(runtime) or facts.elsewhere.get(runtime)
+    if entry is None:
+        return False, f"it is not known whether {facts.name} runs there"
+    return entry.serves, entry.says

@@ -1,4 +1,4 @@
-"""What execution paths cost, two costs at a time, as a picture."""
+"""Plot of the Pareto front: latency against memory, installation and cold start."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _SIDES = (
     ((-5, 7), "right", "bottom"),
     ((-5, -7), "right", "top"),
 )
-"""Where a point's name may stand, in points from it, the best first."""
+"""Positions of a label: offset from its point in points, and alignment; the preferred one first."""
 _FAINT = "0.5"
 _MARK = 12
-"""Pixels that a mark is wide and high, about."""
+"""Width and height of a marker in pixels, approximately."""
 
 
 def draw(title: str, ranked: Sequence[Measurement], front: Collection[str], dropped: Sequence[Measurement]) -> Figure:
-    """Return a picture of latency against memory, installation and cold start, on logarithmic axes.
+    """Plot latency against memory, installation and cold start on logarithmic axes.
 
-    A full mark keeps to the constraints, a hollow one does not. The names of the paths in `front` are dark.
+    Filled markers meet the constraints, hollow ones (`dropped`) do not. The labels of the paths in `front` are dark.
     """
     figure = new_figure(5.6 * len(_OTHERS), 6.4)
     figure.suptitle(printable(title), parse_math=False, fontsize="medium")
@@ -45,9 +45,9 @@ def draw(title: str, ranked: Sequence[Measurement], front: Collection[str], drop
         _panel(axes, quantity, ranked, dropped)
     panels[0].set_ylabel(f"{LATENCY.name}, median ({LATENCY.unit})")
     _legend(figure, bool(dropped))
-    figure.draw_without_rendering()  # so that places are known
+    figure.draw_without_rendering()  # computes the positions of the points
     for axes, quantity in zip(panels, _OTHERS, strict=True):
-        _name(axes, quantity, [*ranked, *dropped], front)
+        _label(axes, quantity, [*ranked, *dropped], front)
     return figure
 
 
@@ -80,8 +80,8 @@ def _panel(axes: Axes, quantity: Quantity, ranked: Sequence[Measurement], droppe
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _name(axes: Axes, quantity: Quantity, measurements: Sequence[Measurement], front: Collection[str]) -> None:
-    """Write each path's name beside its mark, where it covers no other name or mark as far as there is room."""
+def _label(axes: Axes, quantity: Quantity, measurements: Sequence[Measurement], front: Collection[str]) -> None:
+    """Label each marker with its path, at the position that covers the fewest other labels and markers."""
     from matplotlib.transforms import Bbox
 
     points = {each.path: point for each in measurements if (point := _point(quantity, each)) is not None}

@@ -1,6 +1,6 @@
-"""Which execution path to take: what breaks a constraint drops out, the rest are ranked, and none is hidden.
+"""Rank execution paths: drop those that break a constraint, and order the rest by an objective.
 
-All here are functions of measurements and of `facts.json` alone.
+The result depends only on the measurements and on `facts.json`, and contains every path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a deployment must keep to; None where it need not. `error`: relative to the reference's largest logit."""
+    """The limits of a deployment, None for no limit. `error`: relative to the reference's largest logit."""
 
     latency_ms: float | None = None
     memory_mb: float | None = None
@@ -38,14 +38,14 @@ class Constraints:
     error: float | None = None
 
     def given(self) -> dict[str, float]:
-        """Return the limits that are given, by field."""
+        """Return the numeric limits that are set, by field."""
         limits = {name: getattr(self, name) for name in LIMITS}
         return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A path that meets all constraints. Paths of one rank are tied: their confidence intervals overlap the first's."""
+    """A path that meets all constraints. Paths of one rank are tied: their intervals overlap that of the first one."""
 
     rank: int
     tied: bool
@@ -55,7 +55,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A path that does not come into question, and why; `measurement` where it was measured and is right."""
+    """A path that is not ranked, and why. `measurement`: None if it was not measured, or its output is wrong."""
 
     path: str
     reasons: tuple[str, ...]
@@ -64,7 +64,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The least that one gives in for a path to come through: what to give each option instead, all of it together."""
+    """New values of options that together let a path meet the constraints."""
 
     changes: Mapping[str, float | str]
     path: str
@@ -72,11 +72,11 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What comes of measurements under constraints: the first of `ranked` is to be taken.
+    """The ranked and the dropped paths; the first of `ranked` is recommended.
 
-    `unmeasured`: the objective was not measured of any path that meets the constraints, so nothing is ranked by it.
-    `nearest`: where nothing meets them, the path that breaks none by more than the others do, and `relaxations` what
-    to give in on.
+    `unmeasured`: paths meet the constraints, but the objective was not measured for any of them. If no path meets the
+    constraints, `nearest` is the one with the smallest largest excess, and `relaxations` are the smallest changes that
+    let a path meet them.
     """
 
     ranked: tuple[Ranked, ...]
@@ -87,9 +87,9 @@ class Recommendation:
 
 
 def dominates(one: Measurement, other: Measurement) -> bool:
-    """Return whether one path is nowhere worse than another on the axes and somewhere better.
+    """Return whether one path is at least as good as another on all axes, and better on one.
 
-    What was not measured counts as worse than anything that was.
+    A missing value counts as infinitely bad.
     """
     pairs = [(_or_worst(axis.of(one)), _or_worst(axis.of(other))) for axis in AXES]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
@@ -100,28 +100,28 @@ def _or_worst(value: float | None) -> float:
 
 
 def front(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Return those that no other dominates, in their order."""
+    """Return the Pareto front: the measurements that no other dominates, in their order."""
     return [each for each in measurements if not any(dominates(other, each) for other in measurements)]
 
 
 def recommend(
     measurements: Iterable[Measurement], constraints: Constraints, objective: Objective, device: str = "cpu"
 ) -> Recommendation:
-    """Rank the paths that keep to the constraints, and say of every other why it does not come into question.
+    """Rank the paths that meet the constraints, and give the reasons for dropping each of the others.
 
-    The measurements are of inference, of one network, device, batch and number of threads; of two of one path the last
-    counts.
+    The measurements are of inference, for one network, device, batch and number of threads. If a path has two, the
+    last one counts.
     """
-    found = {measurement.path: measurement for measurement in measurements}
+    latest = {measurement.path: measurement for measurement in measurements}
     meeting: list[Measurement] = []
     dropped: list[Dropped] = []
-    for name in dict.fromkeys((*(path.name for path in PATHS.values() if path.infers), *found)):
-        measurement = found.get(name)
+    for name in dict.fromkeys((*PATHS, *latest)):
+        measurement = latest.get(name)
         if measurement is None:
-            dropped.append(Dropped(name, (_absent(name, device),)))
-        elif reason := _unfit(measurement):
+            dropped.append(Dropped(name, (_why_absent(name, device),)))
+        elif reason := _why_unusable(measurement):
             dropped.append(Dropped(name, (reason,)))
-        elif reasons := _broken(measurement, constraints):
+        elif reasons := _violations(measurement, constraints):
             dropped.append(Dropped(name, tuple(reasons.values()), measurement))
         else:
             meeting.append(measurement)
@@ -131,27 +131,27 @@ def recommend(
     return _ranked(meeting, dropped, OBJECTIVES[objective])
 
 
-def _absent(name: str, device: str) -> str:
+def _why_absent(name: str, device: str) -> str:
     if device not in PATHS[name].devices:
-        return f"it runs on {' and '.join(PATHS[name].devices)} alone"
+        return f"it runs only on {' and '.join(PATHS[name].devices)}"
     return "not measured"
 
 
-def _unfit(measurement: Measurement) -> str:
-    """Return why a path comes into question under no constraints, or nothing."""
+def _why_unusable(measurement: Measurement) -> str:
+    """Return why a measurement cannot be ranked under any constraints, "" if it can."""
     if measurement.path not in PATHS:
-        return "this version knows no such path"
+        return "this version has no such path"
     if measurement.status == "wrong" and measurement.error is not None and measurement.tolerance is not None:
         return (
             f"wrong: off by {measurement.error:.1e} of the largest logit; its tolerance is {measurement.tolerance:.1e}"
         )
     if measurement.status != "measured":
         return f"{measurement.status}: {measurement.message}" if measurement.message else measurement.status
-    return "" if measurement.latency_ms is not None else "no time was measured"
+    return "" if measurement.latency_ms is not None else "its latency was not measured"
 
 
-def _broken(measurement: Measurement, constraints: Constraints) -> dict[str, str]:
-    """Return how a path breaks constraints, by option."""
+def _violations(measurement: Measurement, constraints: Constraints) -> dict[str, str]:
+    """Return how a path breaks each constraint, by option."""
     reasons = {}
     served, why = facts.place(PATHS[measurement.path], constraints.runtime)
     if not served:
@@ -167,9 +167,9 @@ def _broken(measurement: Measurement, constraints: Constraints) -> dict[str, str
 
 
 def _ranked(meeting: Sequence[Measurement], dropped: Sequence[Dropped], quantity: Quantity) -> Recommendation:
-    """Rank by a quantity; what it was not measured of drops out."""
+    """Rank by a quantity; drop measurements without a value of it."""
     values = {each.path: value for each in meeting if (value := quantity.of(each)) is not None}
-    unknown = [
+    without_value = [
         Dropped(each.path, (f"its {quantity.name} was not measured",), each)
         for each in meeting
         if each.path not in values
@@ -187,11 +187,11 @@ def _ranked(meeting: Sequence[Measurement], dropped: Sequence[Dropped], quantity
     for group in groups:
         rank = len(ranked) + 1
         ranked += [Ranked(rank, len(group) > 1, each.path in best, each) for each in group]
-    return Recommendation(tuple(ranked), (*dropped, *unknown), unmeasured=not ranked)
+    return Recommendation(tuple(ranked), (*dropped, *without_value), unmeasured=not ranked)
 
 
 def _tied(quantity: Quantity, one: Measurement, other: Measurement) -> bool:
-    """Return whether two paths cannot be told apart: their confidence intervals overlap, or they are equal."""
+    """Return whether the confidence intervals of two paths overlap, or, without intervals, their values are equal."""
     first, second = quantity.interval(one), quantity.interval(other)
     if first is None or second is None:
         return quantity.of(one) == quantity.of(other)
@@ -201,8 +201,8 @@ def _tied(quantity: Quantity, one: Measurement, other: Measurement) -> bool:
 def _nothing_meets(
     usable: Sequence[Measurement], dropped: Sequence[Dropped], constraints: Constraints, quantity: Quantity
 ) -> Recommendation:
-    """Say which path comes nearest, and for each constraint that is in the way alone, what to give instead."""
-    broken = {each.path: list(_broken(each, constraints)) for each in usable}
+    """Return the nearest path, and the smallest change of each option that alone lets a path meet the constraints."""
+    broken = {each.path: list(_violations(each, constraints)) for each in usable}
 
     def excess(each: Measurement) -> tuple[bool, float]:
         pairs = ((LIMITS[name].quantity.of(each), limit) for name, limit in constraints.given().items())
@@ -226,7 +226,7 @@ def _nothing_meets(
 
 
 def _relaxed(measurement: Measurement, options: Sequence[str]) -> Relaxation | None:
-    """Return what to give these options for a path to come through, None where it was not measured."""
+    """Return the values of these options that a path meets, None if one of its values was not measured."""
     changes: dict[str, float | str] = {}
     quantities = {limit.option: limit.quantity for limit in LIMITS.values()}
     for option in options:
@@ -240,6 +240,6 @@ def _relaxed(measurement: Measurement, options: Sequence[str]) -> Relaxation | N
 
 
 def _rounded_up(value: float) -> float:
-    """Return the least number of three digits that is not below a value."""
+    """Return a value rounded up to three significant digits."""
     exact = Decimal(repr(value))
     return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), ROUND_CEILING))

@@ -1,4 +1,4 @@
-"""A recommendation as it is read: tables and sentences on the screen, and JSON."""
+"""Print a recommendation as text and tables, and write it as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.backends import registry
 from common.catalog import Network
-from common.deploy.bench.history import Found
+from common.deploy.bench.history import LatestResults
 from common.deploy.bench.results import Measurement
 from common.deploy.execution_paths import PATHS, ExecutionPath
 from common.deploy.export.formats import FORMATS
@@ -42,56 +42,56 @@ _WHERE = {"c": "in C or C++", "mobile": "on a phone", "browser": "in a browser"}
 
 @dataclass(frozen=True)
 class Advice:
-    """What was asked, what was found for it, and what comes of that."""
+    """A recommendation with the request and the measurements that it answers."""
 
     network: Network
-    found: Found
+    latest: LatestResults
     constraints: Constraints
     objective: Objective
     result: Recommendation
 
     @property
     def commands(self) -> list[str]:
-        """The lines that export and run the winner; none where there is no winner."""
+        """The shell commands that export and run the recommended path; none without one."""
         if not self.result.ranked:
             return []
-        path, setting = PATHS[self.result.ranked[0].measurement.path], self.found.setting
+        path, setting = PATHS[self.result.ranked[0].measurement.path], self.latest.setting
         return commands(self.network.name, path, setting.device, setting.batch, setting.threads)
 
     @property
     def caveats(self) -> list[str]:
-        """What the figures do not say."""
-        said = []
+        """Limits of the results that the reader should know."""
+        caveats = []
         if self.constraints.runtime in _WHERE:
             where = _WHERE[self.constraints.runtime]
-            said.append(
-                f"Every figure is of Python on this machine: none says how fast, large or soon ready it is {where}. "
-                "Measure it there."
+            caveats.append(
+                f"All results were measured in Python on this machine. Speed, memory, size and cold start {where} can "
+                "differ: measure them there."
             )
         if self.result.unmeasured:
             quantity = OBJECTIVES[self.objective]
-            said.append(
-                f"The {quantity.name} was measured of none of them, so nothing can be ranked by it"
-                + (": this machine does not tell." if quantity is ENERGY else ".")
+            caveats.append(
+                f"The {quantity.name} was not measured for any path, so nothing can be ranked by it"
+                + (": this machine does not report energy." if quantity is ENERGY else ".")
             )
-        return said
+        return caveats
 
 
 def print_advice(advice: Advice, screen: Console) -> None:
-    """Print what is recommended, why all else is not, the facts, and the commands of the winner."""
-    result, setting = advice.result, advice.found.setting
-    processor = advice.found.machine.get("processor", "a machine without a name")
-    screen.print(f"{advice.network.name}: {setting}; measured on {processor}, {advice.found.when}", soft_wrap=True)
+    """Print the ranking, runtime metadata, dropped paths with their reasons, and the commands of the first path."""
+    result, setting = advice.result, advice.latest.setting
+    processor = advice.latest.machine.get("processor", "an unknown processor")
+    screen.print(f"{advice.network.name}: {setting}; measured on {processor}, {advice.latest.when}", soft_wrap=True)
     if result.ranked:
         screen.print(f"{len(result.ranked)} of {len(PATHS)} paths meet the constraints, best {advice.objective} first:")
         screen.print()
-        print_fitted(screen, _ranking(result.ranked, OBJECTIVES[advice.objective]), keys=2)
+        print_fitted(screen, _ranking_table(result.ranked, OBJECTIVES[advice.objective]), keys=2)
         if any(each.tied for each in result.ranked):
-            screen.print("=: tied, for their confidence intervals overlap, or they are equal")
-        screen.print("error: how far its logits are from the float64 reference's, relative to the largest of these")
+            screen.print("=: tied, because their confidence intervals overlap or their values are equal")
+        screen.print("error: largest difference from the float64 reference's logits, relative to the largest of them")
         screen.print()
-        print_fitted(screen, _facts([each.measurement for each in result.ranked], advice.constraints.runtime))
-        screen.print("Who says so, and when that was looked at: common/deploy/recommend/facts.json")
+        print_fitted(screen, _facts_table([each.measurement for each in result.ranked], advice.constraints.runtime))
+        screen.print("Sources and dates: common/deploy/recommend/facts.json")
     elif not result.unmeasured:
         _print_nearest(advice, screen)
     for caveat in advice.caveats:
@@ -100,7 +100,7 @@ def print_advice(advice: Advice, screen: Console) -> None:
     if result.dropped:
         screen.print()
         screen.print("Dropped:")
-        print_fitted(screen, _dropped(result.dropped))
+        print_fitted(screen, _dropped_table(result.dropped))
     if advice.commands:
         screen.print()
         screen.print(f"To run {result.ranked[0].measurement.path} on w.safetensors and x.npy:")
@@ -108,7 +108,7 @@ def print_advice(advice: Advice, screen: Console) -> None:
             screen.print(f"  {line}", soft_wrap=True)
 
 
-def _ranking(ranked: Sequence[Ranked], objective: Quantity) -> Any:
+def _ranking_table(ranked: Sequence[Ranked], objective: Quantity) -> Any:
     from rich.table import Table
 
     columns = [*_COLUMNS, *({objective} - set(_COLUMNS)), ERROR]
@@ -136,8 +136,8 @@ def _figure(quantity: Quantity, measurement: Measurement) -> str:
     return f"{quantity.text(value)} [{quantity.text(interval.low)}, {quantity.text(interval.high)}]"
 
 
-def _facts(measurements: Sequence[Measurement], runtime: facts.Runtime) -> Any:
-    """Return the facts about each runtime once, in the order in which they are ranked."""
+def _facts_table(measurements: Sequence[Measurement], runtime: facts.Runtime) -> Any:
+    """Return a table with the metadata of each ranked runtime."""
     from rich.table import Table
 
     table = Table("runtime", "state", "platforms", "license", box=None, pad_edge=False)
@@ -154,28 +154,29 @@ def _facts(measurements: Sequence[Measurement], runtime: facts.Runtime) -> Any:
 
 
 def _print_nearest(advice: Advice, screen: Console) -> None:
-    """Print that nothing meets the constraints, what comes nearest, and what to give in on."""
+    """Print that no path meets the constraints, the nearest path, and which options to relax."""
     nearest = advice.result.nearest
-    screen.print("Nothing meets the constraints.")
+    screen.print("No path meets the constraints.")
     if nearest is None:
-        screen.print("Nothing that was measured comes into question at all.")
+        screen.print("No path was measured with a correct output.")
         return
     near = [
         f"{quantity.name} {quantity.phrase(quantity.of(nearest))} of {limit:g}"
         for name, limit in advice.constraints.given().items()
         for quantity in (LIMITS[name].quantity,)
     ]
-    screen.print(f"{nearest.path} comes nearest: {', '.join(near) or PATHS[nearest.path].about}.", soft_wrap=True)
+    details = f", with {', '.join(near)}" if near else f" ({PATHS[nearest.path].about})"
+    screen.print(f"Nearest: {nearest.path}{details}.", soft_wrap=True)
     for relaxation in advice.result.relaxations:
         options = " ".join(f"{option} {_given(value)}" for option, value in relaxation.changes.items())
-        screen.print(f"{options} lets {relaxation.path} through.", soft_wrap=True)
+        screen.print(f"With {options}, {relaxation.path} meets them.", soft_wrap=True)
 
 
 def _given(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _dropped(dropped: Sequence[Dropped]) -> Any:
+def _dropped_table(dropped: Sequence[Dropped]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -185,16 +186,16 @@ def _dropped(dropped: Sequence[Dropped]) -> Any:
 
 
 def to_record(advice: Advice) -> dict[str, Any]:
-    """Return all of it as JSON has it."""
+    """Return the recommendation as JSON values."""
     result = advice.result
     used = {PATHS[each.measurement.path].needs[0] for each in result.ranked}
     return {
         "schema": 1,
         "network": advice.network.name,
         "config": advice.network.settings(),
-        **dataclasses.asdict(advice.found.setting),
-        "machine": dict(advice.found.machine),
-        "when": advice.found.when,
+        **dataclasses.asdict(advice.latest.setting),
+        "machine": dict(advice.latest.machine),
+        "when": advice.latest.when,
         "constraints": dataclasses.asdict(advice.constraints),
         "objective": advice.objective,
         "ranked": [dataclasses.asdict(each) for each in result.ranked],
@@ -202,20 +203,22 @@ def to_record(advice: Advice) -> dict[str, Any]:
         "nearest": result.nearest and result.nearest.path,
         "relaxations": [{"path": each.path, "changes": dict(each.changes)} for each in result.relaxations],
         "caveats": advice.caveats,
-        "facts": {name: dataclasses.asdict(found) for name, found in facts.table().items() if name in used},
+        "facts": {name: dataclasses.asdict(known) for name, known in facts.table().items() if name in used},
         "commands": advice.commands,
     }
 
 
 def commands(network: str, path: ExecutionPath, device: str, batch: int, threads: int) -> list[str]:
-    """Return lines for a shell: of an artifact, what exports and serves it; otherwise what runs the port's own code.
+    """Return the shell commands that export and serve an artifact, or that run the port's code.
 
     They read weights from w.safetensors and images (N, C, H, W) from x.npy, and write logits to y.npy.
     """
-    return _of_port(path, device, threads) if path.format is None else _of_artifact(network, path, batch, threads)
+    if path.format is None:
+        return _port_commands(path, device, threads)
+    return _artifact_commands(network, path, batch, threads)
 
 
-def _of_artifact(network: str, path: ExecutionPath, batch: int, threads: int) -> list[str]:
+def _artifact_commands(network: str, path: ExecutionPath, batch: int, threads: int) -> list[str]:
     artifact = FORMATS[path.format or ""]
     file = f"{network}-{path.name}{artifact.suffix}"
     dtype = "" if path.dtype == "float32" else f" --dtype {path.dtype}"
@@ -227,7 +230,7 @@ def _of_artifact(network: str, path: ExecutionPath, batch: int, threads: int) ->
     ]
 
 
-def _of_port(path: ExecutionPath, device: str, threads: int) -> list[str]:
+def _port_commands(path: ExecutionPath, device: str, threads: int) -> list[str]:
     package = registry.get(path.backend).adapters
     steps = (
         "import numpy",

@@ -1,4 +1,4 @@
-"""Serve a `torch.export` program, or what AOTInductor compiled one to (both .pt2): all it takes is NumPy and torch."""
+"""Serve a `torch.export` program or an AOTInductor package (both .pt2). Needs NumPy and torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Session", "load"]
 
 
 _VECTORS = ("DEFAULT", "AVX2", "AVX512")
-"""Of x86-64's processors, each having what comes before; by torch's names."""
+"""Vector instructions of x86-64 by torch's names; each processor also has those before its own."""
 
 
 class Session:
-    """A program that answers images (N, C, H, W) with logits (N, num_classes)."""
+    """A loaded program: images (N, C, H, W) -> logits (N, num_classes)."""
 
     def __init__(
         self, model: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype, memory_format: torch.memory_format
@@ -30,7 +30,7 @@ class Session:
         self._memory_format = memory_format
 
     def prepare(self, x: np.ndarray) -> torch.Tensor:
-        """Return images as the program takes them."""
+        """Return images in the program's dtype and memory format."""
         images = torch.from_numpy(np.ascontiguousarray(x)).to(self._dtype)
         return images.contiguous(memory_format=self._memory_format)
 
@@ -39,16 +39,13 @@ class Session:
         with torch.inference_mode():
             return self._model(prepared)
 
-    def logits(self, answer: torch.Tensor) -> np.ndarray:
-        """Return the logits as an array."""
-        return answer.numpy()
+    def logits(self, output: torch.Tensor) -> np.ndarray:
+        """Return the logits as an array (N, num_classes)."""
+        return output.numpy()
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what torch frees for its next pass, in place of giving it back to the system each time.
-
-    As `common.system` of rosetta does, which this folder goes without.
-    """
+    """Let glibc keep the memory that torch frees, to reuse it in the next call and not return it to the system."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
@@ -56,20 +53,21 @@ def keep_freed_memory() -> None:
 
 
 def _check_processor(needed: Mapping[str, str]) -> None:
-    """Raise RuntimeError where a package was compiled for another processor, which would be killed by it."""
+    """Raise RuntimeError if a package was compiled for instructions that this processor lacks; they would crash it."""
     machine, vectors = platform.machine(), torch.backends.cpu.get_cpu_capability()
-    known = _VECTORS[: _VECTORS.index(vectors) + 1] if vectors in _VECTORS else (vectors,)
-    if machine != needed["machine"] or needed["vectors"] not in known:
+    supported = _VECTORS[: _VECTORS.index(vectors) + 1] if vectors in _VECTORS else (vectors,)
+    if machine != needed["machine"] or needed["vectors"] not in supported:
         raise RuntimeError(
-            f"it was compiled for {needed['machine']} with {needed['vectors']}, and this is {machine} with {vectors}; "
+            f"it was compiled for {needed['machine']} with {needed['vectors']}, and this processor is {machine} with "
+            f"{vectors}; "
             "export it again here"
         )
 
 
 def _compiled(path: str | PathLike[str]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what a package computes, by the class that C++ loads it with.
+    """Return a package as a function, loaded by the class that C++ uses too.
 
-    `torch._inductor.aoti_load_package` is the same, once it has imported the compiler.
+    `torch._inductor.aoti_load_package` does the same, but imports the compiler first.
     """
     loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
 
@@ -81,10 +79,7 @@ def _compiled(path: str | PathLike[str]) -> Callable[[torch.Tensor], torch.Tenso
 
 
 def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -> Session:
-    """Load a program and the manifest beside it, to run on so many threads.
-
-    Raises RuntimeError for one that was compiled for another processor.
-    """
+    """Load a program to run on `threads` threads. Raises RuntimeError if it was compiled for another processor."""
     dtype = getattr(torch, manifest["input"]["dtype"])
     processor = manifest.get("processor")
     if processor:
@@ -93,5 +88,5 @@ def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -
     torch.set_num_threads(threads)
     if processor:
         return Session(_compiled(path), dtype, torch.contiguous_format)
-    # Convolutions are fastest where the channels of a pixel lie side by side.
+    # Convolutions are fastest with channels last in memory.
     return Session(torch.export.load(path).module(), dtype, torch.channels_last)

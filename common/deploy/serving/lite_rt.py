@@ -1,4 +1,4 @@
-"""Serve a LiteRT (TFLite) file on the CPU, through XNNPACK: all it takes is NumPy and ai-edge-litert."""
+"""Serve a LiteRT (TFLite) file on the CPU with XNNPACK. Needs NumPy and ai-edge-litert."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Session", "load"]
 
 
 class Session:
-    """A file that answers images (N, C, H, W) with logits (N, num_classes)."""
+    """A loaded file: images (N, C, H, W) -> logits (N, num_classes)."""
 
     def __init__(self, interpreter: Interpreter, manifest: Mapping[str, Any]) -> None:
         self._interpreter = interpreter
@@ -23,11 +23,11 @@ class Session:
         self._shape: tuple[int, ...] = ()
 
     def prepare(self, x: np.ndarray) -> np.ndarray:
-        """Return images as the file takes them."""
+        """Return images in the file's layout and dtype."""
         return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if self._layout == "NHWC" else x, self._dtype)
 
     def run(self, prepared: np.ndarray) -> np.ndarray:
-        """Return the logits. Images of another shape than the last ones' have its memory laid out anew."""
+        """Return the logits. Images of a new shape reallocate the tensors."""
         if prepared.shape != self._shape:
             self._interpreter.resize_tensor_input(self._input, prepared.shape, strict=True)
             self._interpreter.allocate_tensors()
@@ -36,11 +36,11 @@ class Session:
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output)
 
-    def logits(self, answer: np.ndarray) -> np.ndarray:
-        """Return the logits as an array."""
-        return answer
+    def logits(self, output: np.ndarray) -> np.ndarray:
+        """Return the logits as an array (N, num_classes)."""
+        return output
 
 
 def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -> Session:
-    """Load a file and the manifest beside it, to run on so many threads."""
+    """Load a file to run on `threads` threads."""
     return Session(Interpreter(fspath(path), num_threads=threads), manifest)

@@ -1,4 +1,4 @@
-"""Serve an ONNX file through ONNX Runtime on the CPU: all it takes is NumPy and onnxruntime."""
+"""Serve an ONNX file with ONNX Runtime on the CPU. Needs NumPy and onnxruntime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Session", "load"]
 
 
 class Session:
-    """A file that answers images (N, C, H, W) with logits (N, num_classes)."""
+    """A loaded file: images (N, C, H, W) -> logits (N, num_classes)."""
 
     def __init__(self, session: onnxruntime.InferenceSession, manifest: Mapping[str, Any]) -> None:
         self._session = session
@@ -22,21 +22,21 @@ class Session:
         self._dtype = manifest["input"]["dtype"]
 
     def prepare(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return images as the file takes them."""
+        """Return images by the input's name, in its dtype."""
         return {self._input: np.ascontiguousarray(x, self._dtype)}
 
     def run(self, prepared: dict[str, np.ndarray]) -> np.ndarray:
         """Return the logits."""
-        (answer,) = self._session.run([self._output], prepared)
-        return answer
+        (output,) = self._session.run([self._output], prepared)
+        return output
 
-    def logits(self, answer: np.ndarray) -> np.ndarray:
-        """Return the logits as an array."""
-        return answer
+    def logits(self, output: np.ndarray) -> np.ndarray:
+        """Return the logits as an array (N, num_classes)."""
+        return output
 
 
 def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -> Session:
-    """Load a file and the manifest beside it, to run on so many threads."""
+    """Load a file to run on `threads` threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Serve a SavedModel through TensorFlow: all it takes is NumPy and tensorflow."""
+"""Serve a SavedModel with TensorFlow. Needs NumPy and tensorflow."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["Session", "load"]
 
 
 class Session:
-    """A signature that answers images (N, C, H, W) with logits (N, num_classes)."""
+    """A loaded model's signature: images (N, C, H, W) -> logits (N, num_classes)."""
 
     def __init__(self, model: Any, manifest: Mapping[str, Any]) -> None:
-        self._model = model  # holds what the signature uses
+        self._model = model  # keeps the signature's variables alive
         self._signature = model.signatures["serving_default"]
         self._input = manifest["input"]
         self._output = manifest["output"]["name"]
 
     def prepare(self, x: np.ndarray) -> dict[str, tf.Tensor]:
-        """Return images as the signature takes them."""
+        """Return images by the input's name, in its layout and dtype."""
         images = x.transpose(0, 2, 3, 1) if self._input["layout"] == "NHWC" else x
         return {self._input["name"]: tf.constant(images, self._input["dtype"])}
 
     def run(self, prepared: dict[str, tf.Tensor]) -> np.ndarray:
-        """Return the logits, copied from where they were computed."""
+        """Return the logits, copied to the host."""
         return self._signature(**prepared)[self._output].numpy()
 
-    def logits(self, answer: np.ndarray) -> np.ndarray:
-        """Return the logits as an array."""
-        return answer
+    def logits(self, output: np.ndarray) -> np.ndarray:
+        """Return the logits as an array (N, num_classes)."""
+        return output
 
 
 def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -> Session:
-    """Load a folder and the manifest beside it, to run on so many threads; TensorFlow takes these only at its start."""
+    """Load a folder to run on `threads` threads, which TensorFlow accepts only before its first operation."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     return Session(tf.saved_model.load(path), manifest)

@@ -1,4 +1,4 @@
-"""Serve a StableHLO program of `jax.export`: all it takes is NumPy, jax and flatbuffers."""
+"""Serve a StableHLO program of `jax.export`. Needs NumPy, jax and flatbuffers."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ __all__ = ["Session", "load"]
 
 
 class Session:
-    """A program that answers images (N, C, H, W) with logits (N, num_classes)."""
+    """A loaded program: images (N, C, H, W) -> logits (N, num_classes)."""
 
     def __init__(self, program: export.Exported, manifest: Mapping[str, Any]) -> None:
-        self._answer = jax.jit(program.call)  # compiles once for each shape
+        self._call = jax.jit(program.call)  # compiles once for each shape
         self._layout = manifest["input"]["layout"]
         self._dtype = manifest["input"]["dtype"]
 
     def prepare(self, x: np.ndarray) -> jax.Array:
-        """Return images as the program takes them, on the device."""
+        """Return images in the program's layout and dtype, on the device."""
         images = x.transpose(0, 2, 3, 1) if self._layout == "NHWC" else x
         return jax.device_put(np.ascontiguousarray(images, self._dtype)).block_until_ready()
 
     def run(self, prepared: jax.Array) -> jax.Array:
         """Return the logits, once they are computed."""
-        return self._answer(prepared).block_until_ready()
+        return self._call(prepared).block_until_ready()
 
-    def logits(self, answer: jax.Array) -> np.ndarray:
-        """Return the logits as an array."""
-        return np.asarray(answer)
+    def logits(self, output: jax.Array) -> np.ndarray:
+        """Return the logits as an array (N, num_classes)."""
+        return np.asarray(output)
 
 
 def load(path: str | PathLike[str], manifest: Mapping[str, Any], threads: int) -> Session:
-    """Load a program and the manifest beside it, to run on so many threads.
+    """Load a program to run on `threads` threads.
 
-    XLA has a thread for each processor that the process may run on when it starts.
+    XLA starts one thread per processor that the process may use, so this limits those processors.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

@@ -1,4 +1,4 @@
-"""What is recommended, on measurements small enough to work the answer out by hand."""
+"""Recommendations from small sets of measurements whose ranking can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from support import ROOT
 
 from common.backends import registry
 from common.catalog import get
-from common.cli import options
 from common.cli import recommend as recommend_command
 from common.deploy.bench import history
 from common.deploy.bench.results import Cold, Interval, Measurement, Run
@@ -33,7 +32,7 @@ CONFIG = json.loads(get("resnet18").config_json())
 
 
 def measured(path: str, latency: float, memory: float, install: float, cold: float, **changes: Any) -> Measurement:
-    """A path that was measured and is right: ms (5% to either side), MB, MB, s. Its p95 is a fifth above the median."""
+    """Return a correct measurement: latency in ms (interval of 5%), MB, MB, s; its p95 is 1.2 times the median."""
     values: dict[str, Any] = {
         "status": "measured",
         "error": 1e-7,
@@ -82,7 +81,7 @@ def order(result: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("constraints", "objective", "expected"),
     [
-        # 8 and 8.8 are within 5% of either, and so are 8.8 and 9.3, but the first of a rank decides: 8.4 < 8.835.
+        # 8 and 8.8 overlap, and so do 8.8 and 9.3, but the first of a rank decides: 8.4 < 8.835.
         (Constraints(), "latency", ["openvino", "onnxruntime", "torch-compile", "litert", "torch-eager", "jax-jit"]),
         (Constraints(latency_ms=15), "memory", ["onnxruntime", "openvino", "torch-compile"]),
         (Constraints(install_mb=50), "latency", ["litert"]),
@@ -95,44 +94,44 @@ def order(result: Any) -> list[str]:
         (Constraints(install_mb=700), "cold-start", ["litert", "onnxruntime", "openvino", "torch-eager", "jax-jit"]),
     ],
 )
-def test_the_best_of_those_that_keep_to_the_constraints_comes_first(constraints, objective, expected) -> None:
+def test_the_best_path_that_meets_the_constraints_is_first(constraints, objective, expected) -> None:
     result = recommend(SAMPLE, constraints, objective)
     assert order(result)[: len(expected)] == expected
     if constraints != Constraints() and objective != "cold-start":
         assert order(result) == expected
 
 
-def test_each_that_drops_out_says_why() -> None:
-    said = reasons(recommend(SAMPLE, Constraints(10.6, 400, 500, "c"), "latency"))
-    assert set(said) | {"onnxruntime", "openvino"} == set(PATHS)
-    assert said["torch-eager"] == (
-        "--runtime c: it is this project's Python code, no artifact; --latency-ms 10.6: its p95 latency is 19.2 ms; "
-        "--install-mb 500: its installation is 700 MB"
+def test_every_dropped_path_has_a_reason() -> None:
+    why = reasons(recommend(SAMPLE, Constraints(10.6, 400, 500, "c"), "latency"))
+    assert set(why) | {"onnxruntime", "openvino"} == set(PATHS)
+    assert why["torch-eager"] == (
+        "--runtime c: it is this project's Python code, not an artifact; --latency-ms 10.6: its p95 latency is "
+        "19.2 ms; --install-mb 500: its installation is 700 MB"
     )
-    assert said["litert"] == "--latency-ms 10.6: its p95 latency is 16.8 ms"
-    assert said["litert-int8"] == "wrong: off by 3.0e-01 of the largest logit; its tolerance is 1.0e-04"
-    assert said["mxnet-onednn"] == "failed: died of signal 11"
-    assert said["tf-xla"] == "missing: environment tf is not installed"
-    assert said["numpy"] == "not measured"
+    assert why["litert"] == "--latency-ms 10.6: its p95 latency is 16.8 ms"
+    assert why["litert-int8"] == "wrong: off by 3.0e-01 of the largest logit; its tolerance is 1.0e-04"
+    assert why["mxnet-onednn"] == "failed: died of signal 11"
+    assert why["tf-xla"] == "missing: environment tf is not installed"
+    assert why["numpy"] == "not measured"
 
 
-def test_on_a_gpu_the_paths_that_cannot_run_there_are_not_called_unmeasured() -> None:
-    said = reasons(recommend([], Constraints(), "latency", "gpu"))
-    assert said["onnxruntime"] == "it runs on cpu alone"
-    assert said["torch-eager"] == "not measured"
+def test_paths_that_cannot_run_on_the_device_are_not_called_unmeasured() -> None:
+    why = reasons(recommend([], Constraints(), "latency", "gpu"))
+    assert why["onnxruntime"] == "it runs only on cpu"
+    assert why["torch-eager"] == "not measured"
 
 
-def test_a_path_of_another_version_and_one_without_a_time_are_not_recommended() -> None:
-    said = reasons(
+def test_an_unknown_path_and_one_without_a_latency_are_dropped() -> None:
+    why = reasons(
         recommend(
             [measured("caffe", 1, 1, 1, 1), measured("litert", 1, 1, 1, 1, latency_ms=None)], Constraints(), "latency"
         )
     )
-    assert said["caffe"] == "this version knows no such path"
-    assert said["litert"] == "no time was measured"
+    assert why["caffe"] == "this version has no such path"
+    assert why["litert"] == "its latency was not measured"
 
 
-def test_whole_numbers_drop_out_where_the_error_is_limited() -> None:
+def test_int8_is_dropped_if_the_error_is_limited() -> None:
     paths = [measured("litert", 17, 150, 45, 0.2), measured("litert-int8", 3, 80, 12, 0.2, error=0.0131)]
     assert order(recommend(paths, Constraints(), "latency")) == ["litert-int8", "litert"]
     result = recommend(paths, Constraints(error=1e-3), "latency")
@@ -145,13 +144,13 @@ def test_whole_numbers_drop_out_where_the_error_is_limited() -> None:
     }
 
 
-def test_a_limit_is_kept_at_the_limit_itself() -> None:
+def test_a_value_equal_to_the_limit_meets_it() -> None:
     exact = [measured("litert", 10, 80, 30, 0.2, p95_ms=12.0)]
     assert order(recommend(exact, Constraints(latency_ms=12.0), "latency")) == ["litert"]
     assert order(recommend(exact, Constraints(latency_ms=11.99), "latency")) == []
 
 
-def test_what_must_be_installed_and_the_artifact_count_together() -> None:
+def test_installation_is_the_packages_plus_the_artifact() -> None:
     one = [measured("litert", 10, 80, 30, 0.2, artifact_bytes=45_000_000)]
     assert order(recommend(one, Constraints(install_mb=75), "latency")) == ["litert"]
     assert reasons(recommend(one, Constraints(install_mb=74), "latency"))["litert"] == (
@@ -159,15 +158,15 @@ def test_what_must_be_installed_and_the_artifact_count_together() -> None:
     )
 
 
-def test_of_two_measurements_of_a_path_the_last_counts() -> None:
+def test_the_last_of_two_measurements_of_a_path_counts() -> None:
     result = recommend([measured("litert", 1, 1, 1, 1), measured("litert", 9, 1, 1, 1)], Constraints(), "latency")
     assert [each.measurement.latency_ms.value for each in result.ranked] == [9]
 
 
-# --- ties and what was not measured -----------------------------------------------------------------------------------
+# --- ties and missing values ------------------------------------------------------------------------------------------
 
 
-def test_paths_are_tied_where_their_confidence_intervals_overlap_the_first_ones() -> None:
+def test_paths_are_tied_if_their_intervals_overlap_that_of_the_first() -> None:
     times = {
         "onnxruntime": (10, 9, 11),
         "openvino": (11.5, 10.8, 12.2),
@@ -179,7 +178,7 @@ def test_paths_are_tied_where_their_confidence_intervals_overlap_the_first_ones(
         for path, (value, low, high) in times.items()
     ]
     result = recommend(sample, Constraints(), "latency")
-    # litert overlaps openvino, and yet is slower than the first beyond doubt.
+    # litert overlaps openvino, but is clearly slower than onnxruntime.
     assert [(each.measurement.path, each.rank, each.tied) for each in result.ranked] == [
         ("onnxruntime", 1, True),
         ("openvino", 1, True),
@@ -188,35 +187,35 @@ def test_paths_are_tied_where_their_confidence_intervals_overlap_the_first_ones(
     ]
 
 
-def test_without_confidence_intervals_only_equals_are_tied() -> None:
+def test_without_intervals_only_equal_values_are_tied() -> None:
     result = recommend(SAMPLE, Constraints(runtime="mobile"), "size")
     assert [each.tied for each in result.ranked] == [False, False]
     equal = [measured("litert", 9, 5, 1, 1), measured("openvino", 8, 5, 1, 1)]
     assert [each.rank for each in recommend(equal, Constraints(), "memory").ranked] == [1, 1]
 
 
-def test_energy_that_no_path_was_measured_for_ranks_nothing_and_says_so() -> None:
+def test_if_no_path_has_the_objective_nothing_is_ranked() -> None:
     result = recommend(SAMPLE, Constraints(), "energy")
     assert (result.ranked, result.unmeasured, result.nearest) == ((), True, None)
     assert reasons(result)["onnxruntime"] == "its energy was not measured"
 
 
-def test_energy_that_some_were_measured_for_ranks_these() -> None:
+def test_only_paths_with_the_objective_are_ranked() -> None:
     sample = [*SAMPLE[:4], measured("litert", 14, 80, 30, 0.2, energy_joules=0.1)]
     result = recommend(sample, Constraints(), "energy")
     assert (order(result), result.unmeasured) == (["litert"], False)
 
 
-def test_a_limit_on_what_was_not_measured_is_not_kept() -> None:
+def test_a_missing_value_breaks_a_limit() -> None:
     blind = [measured("litert", 14, 80, 30, 0.2, peak_memory_bytes=None, p95_ms=None)]
-    said = reasons(recommend(blind, Constraints(latency_ms=100, memory_mb=100), "latency"))["litert"]
-    assert said == ("--latency-ms 100: its p95 latency was not measured; --memory-mb 100: its memory was not measured")
+    why = reasons(recommend(blind, Constraints(latency_ms=100, memory_mb=100), "latency"))["litert"]
+    assert why == ("--latency-ms 100: its p95 latency was not measured; --memory-mb 100: its memory was not measured")
 
 
-# --- nothing meets all ------------------------------------------------------------------------------------------------
+# --- no path meets all constraints ------------------------------------------------------------------------------------
 
 
-def test_where_nothing_meets_all_the_nearest_and_what_to_relax_is_said() -> None:
+def test_if_no_path_meets_all_constraints_the_nearest_and_a_relaxation_are_given() -> None:
     # openvino takes 9.6 ms of 9 and 200 MB of 150; onnxruntime 10.56 ms of 9; litert 16.8 ms.
     result = recommend(SAMPLE, Constraints(latency_ms=9, install_mb=150), "latency")
     assert result.ranked == ()
@@ -224,7 +223,7 @@ def test_where_nothing_meets_all_the_nearest_and_what_to_relax_is_said() -> None
     assert [(each.path, dict(each.changes)) for each in result.relaxations] == [("onnxruntime", {"--latency-ms": 10.6})]
 
 
-def test_each_constraint_that_is_in_the_way_alone_is_named() -> None:
+def test_each_constraint_that_suffices_to_relax_is_given() -> None:
     # Of memory alone: openvino (300 MB). Of latency alone: litert, 1.68 times; onnxruntime takes 1.76 times the memory.
     result = recommend(SAMPLE, Constraints(latency_ms=10, memory_mb=85), "latency")
     assert {each.path: dict(each.changes) for each in result.relaxations} == {
@@ -234,21 +233,21 @@ def test_each_constraint_that_is_in_the_way_alone_is_named() -> None:
     assert result.nearest.path == "litert"
 
 
-def test_where_no_constraint_alone_is_in_the_way_all_that_the_nearest_breaks_are_named() -> None:
+def test_if_no_single_constraint_suffices_all_that_the_nearest_breaks_are_given() -> None:
     result = recommend(SAMPLE[:2], Constraints(latency_ms=10, install_mb=100), "latency")
     assert [(each.path, dict(each.changes)) for each in result.relaxations] == [
         ("torch-compile", {"--latency-ms": 11.2, "--install-mb": 700.0})
     ]
 
 
-def test_the_runtime_is_named_where_it_is_what_is_in_the_way() -> None:
+def test_the_runtime_is_relaxed_if_it_is_the_only_constraint() -> None:
     result = recommend(SAMPLE[:3], Constraints(runtime="browser"), "latency")
     assert [(each.path, dict(each.changes)) for each in result.relaxations] == [
         ("torch-compile", {"--runtime": "python"})
     ]
 
 
-def test_where_nothing_was_measured_there_is_no_nearest() -> None:
+def test_without_measurements_there_is_no_nearest() -> None:
     result = recommend([], Constraints(latency_ms=1), "latency")
     assert (result.ranked, result.nearest, result.relaxations) == ((), None, ())
 
@@ -270,7 +269,7 @@ CONSTRAINTS = st.builds(Constraints, LIMIT, LIMIT, LIMIT, st.sampled_from(facts.
 
 
 @given(SAMPLES)
-def test_nothing_on_the_front_is_dominated_and_all_that_is_off_it_is(sample: list[Measurement]) -> None:
+def test_the_front_is_exactly_what_is_not_dominated(sample: list[Measurement]) -> None:
     best = front(sample)
     for each in sample:
         numbers = [math.inf if axis.of(each) is None else axis.of(each) for axis in AXES]
@@ -293,9 +292,7 @@ def test_dominance_is_a_strict_order(sample: list[Measurement]) -> None:
 
 
 @given(SAMPLES, CONSTRAINTS, st.sampled_from(sorted(OBJECTIVES)))
-def test_every_path_is_ranked_or_dropped_with_a_reason_and_what_is_ranked_keeps_to_all(
-    sample, limits, objective
-) -> None:
+def test_every_path_is_ranked_and_meets_the_limits_or_is_dropped_with_a_reason(sample, limits, objective) -> None:
     result = recommend(sample, limits, objective)
     dropped = [each.path for each in result.dropped]
     assert sorted([*order(result), *dropped]) == sorted(PATHS)
@@ -314,7 +311,7 @@ def test_every_path_is_ranked_or_dropped_with_a_reason_and_what_is_ranked_keeps_
 
 
 @given(SAMPLES, CONSTRAINTS)
-def test_what_is_said_to_be_relaxed_lets_that_path_through(sample, limits) -> None:
+def test_a_relaxation_lets_its_path_meet_the_constraints(sample, limits) -> None:
     result = recommend(sample, limits, "latency")
     fields = {"--runtime": "runtime"} | {limit.option: name for name, limit in LIMITS.items()}
     for relaxation in result.relaxations:
@@ -328,7 +325,7 @@ def test_what_is_said_to_be_relaxed_lets_that_path_through(sample, limits) -> No
     ("value", "expected"),
     [(None, "–"), (0, "0"), (8.8, "8.80"), (0.01234, "0.0123"), (123.4, "123"), (12345.6, "12,346"), (1.0, "1.00")],
 )
-def test_figures_have_three_digits(value: float | None, expected: str) -> None:
+def test_numbers_have_three_significant_digits(value: float | None, expected: str) -> None:
     assert shown(value) == expected
 
 
@@ -348,7 +345,7 @@ def test_every_path_has_facts_with_sources() -> None:
     assert {form for found in facts.table().values() for form in found.formats} <= set(FORMATS)
 
 
-def test_where_a_path_can_run_follows_from_the_facts() -> None:
+def test_runtimes_of_a_path_follow_from_the_facts() -> None:
     served = {place: {path.name for path in PATHS.values() if facts.place(path, place)[0]} for place in facts.PLACES}
     litert = {"litert", "litert-float16", "litert-int8"}
     assert served["python"] == served["any"] == set(PATHS)
@@ -360,8 +357,8 @@ def test_where_a_path_can_run_follows_from_the_facts() -> None:
 
 
 @pytest.mark.environment
-def test_the_license_is_that_of_what_is_installed() -> None:
-    """Of whatever of the table this environment holds."""
+def test_licenses_are_those_of_the_installed_distributions() -> None:
+    """For the distributions that this environment has."""
     from importlib import metadata
 
     for name, known in facts.table().items():
@@ -369,17 +366,17 @@ def test_the_license_is_that_of_what_is_installed() -> None:
             found = metadata.metadata(name)
         except metadata.PackageNotFoundError:
             continue
-        said = " ".join([found["License-Expression"] or "", found["License"] or "", *found.get_all("Classifier", [])])
-        assert known.license.says.partition(" ")[0].partition("-")[0] in said, (name, said)
+        license_text = " ".join(
+            [found["License-Expression"] or "", found["License"] or "", *found.get_all("Classifier", [])]
+        )
+        assert known.license.says.partition(" ")[0].partition("-")[0] in license_text, (name, license_text)
 
 
-def test_the_options_are_those_that_the_modules_know() -> None:
-    assert get_args(Objective) == options.OBJECTIVES == tuple(OBJECTIVES)
-    assert get_args(facts.Runtime) == options.PLACES == facts.PLACES
-    assert registry.DEVICES == options.DEVICES
+def test_every_choice_is_implemented() -> None:
+    assert tuple(OBJECTIVES) == get_args(Objective)
 
 
-# --- what was recorded ------------------------------------------------------------------------------------------------
+# --- the history ------------------------------------------------------------------------------------------------------
 
 MACHINE = {"processor": "A Processor", "processors": 2, "memory_bytes": 8_000_000_000, "system": "Linux x86_64"}
 
@@ -392,20 +389,20 @@ def of(measurement: Measurement, **changes: Any) -> Measurement:
     return dataclasses.replace(measurement, **changes)
 
 
-def found_in(folder: Path, *lines: Run, threads: int | None = None, batch: int = 1) -> history.Found | None:
+def latest_in(folder: Path, *lines: Run, threads: int | None = None, batch: int = 1) -> history.LatestResults | None:
     path = folder / "bench.jsonl"
     path.write_text("".join(f"{history.dumps(run)}\n" for run in lines))
     return history.from_history(path, get("resnet18"), "cpu", batch, threads, MACHINE)
 
 
-def test_of_a_history_the_newest_of_each_path_counts(tmp_path: Path) -> None:
+def test_the_latest_measurement_of_each_path_counts(tmp_path: Path) -> None:
     old = [measured("litert", 9, 1, 1, 1), measured("onnxruntime", 7, 1, 1, 1)]
-    found = found_in(tmp_path, a_run(*old), a_run(measured("litert", 5, 1, 1, 1), when="2026-11-02"))
+    found = latest_in(tmp_path, a_run(*old), a_run(measured("litert", 5, 1, 1, 1), when="2026-11-02"))
     assert {each.path: each.latency_ms.value for each in found.measurements} == {"litert": 5, "onnxruntime": 7}
     assert found.when == "2026-11-02"
 
 
-def test_what_another_machine_or_network_or_setting_or_training_took_is_not_mixed_in(tmp_path: Path) -> None:
+def test_other_machines_networks_settings_and_training_are_left_out(tmp_path: Path) -> None:
     one = measured("litert", 9, 1, 1, 1)
     strange = [
         of(one, path="openvino", network="lenet", config=json.loads(get("lenet").config_json())),
@@ -416,22 +413,22 @@ def test_what_another_machine_or_network_or_setting_or_training_took_is_not_mixe
         of(one, path="openvino", threads=1),
     ]
     other = a_run(of(one, path="jax-jit"), processor="Another")
-    found = found_in(tmp_path, other, a_run(*strange, one), other)
+    found = latest_in(tmp_path, other, a_run(*strange, one), other)
     assert [each.path for each in found.measurements] == ["litert"]
-    assert found_in(tmp_path, other) is None
+    assert latest_in(tmp_path, other) is None
     assert found.setting == history.Setting("cpu", 1, 2)
 
 
-def test_the_most_threads_that_were_measured_count_unless_asked_otherwise(tmp_path: Path) -> None:
+def test_the_largest_number_of_threads_counts_by_default(tmp_path: Path) -> None:
     one = measured("litert", 9, 1, 1, 1)
     run = a_run(of(one, threads=4), of(one, threads=1))
-    assert found_in(tmp_path, run).setting.threads == 4
-    assert found_in(tmp_path, run, threads=1).setting.threads == 1
-    assert found_in(tmp_path, run, threads=2) is None
-    assert found_in(tmp_path, run, batch=2) is None
+    assert latest_in(tmp_path, run).setting.threads == 4
+    assert latest_in(tmp_path, run, threads=1).setting.threads == 1
+    assert latest_in(tmp_path, run, threads=2) is None
+    assert latest_in(tmp_path, run, batch=2) is None
 
 
-def test_of_a_history_whose_last_line_a_crash_tore_the_others_count(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_the_history_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "bench.jsonl"
     line = f"{history.dumps(a_run(*SAMPLE))}\n"
     for torn in ("", line[:-2], line[:-1]):
@@ -441,15 +438,21 @@ def test_of_a_history_whose_last_line_a_crash_tore_the_others_count(tmp_path: Pa
         assert len(found.measurements) == len(SAMPLE)
 
 
-def test_no_history_holds_nothing(tmp_path: Path) -> None:
+def test_a_missing_history_has_no_results(tmp_path: Path) -> None:
     assert history.from_history(tmp_path / "none.jsonl", get("lenet"), "cpu", 1, None, MACHINE) is None
 
 
-def test_the_history_is_where_the_benchmark_keeps_it() -> None:
-    assert recommend_command._default_history() == history.default_path()
+def test_by_default_the_history_of_rosetta_bench_is_read(tmp_path: Path, monkeypatch) -> None:
+    from common.deploy.bench import machine
+
+    history.append(tmp_path / "bench.jsonl", a_run(*SAMPLE))
+    monkeypatch.setattr(history, "default_path", lambda: tmp_path / "bench.jsonl")
+    monkeypatch.setattr(machine, "describe", lambda: MACHINE)
+    found = recommend_command._in_history(None, get("resnet18"), "cpu", 1, None)
+    assert len(found.measurements) == len(SAMPLE)
 
 
-# --- the verb ---------------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -459,14 +462,14 @@ def bench(tmp_path: Path) -> Path:
     return path
 
 
-def test_three_deployments_come_out_differently(rosetta, bench: Path) -> None:
+def test_three_deployments_get_different_recommendations(rosetta, bench: Path) -> None:
     winners = {}
-    for name, asked in {
+    for name, arguments in {
         "server": ["--memory-mb", 1000],
         "phone": ["--runtime", "mobile", "--optimize", "size"],
         "function": ["--install-mb", 150, "--latency-ms", 12, "--optimize", "cold-start"],
     }.items():
-        result = rosetta("recommend", "resnet18", "--from", bench, *asked, "--json", f"{name}.json")
+        result = rosetta("recommend", "resnet18", "--from", bench, *arguments, "--json", f"{name}.json")
         assert (result.returncode, result.stderr) == (0, "")
         record = json.loads((bench.parent / f"{name}.json").read_text())
         winners[name] = record["ranked"][0]["measurement"]["path"]
@@ -475,22 +478,22 @@ def test_three_deployments_come_out_differently(rosetta, bench: Path) -> None:
     assert winners == {"server": "openvino", "phone": "litert", "function": "onnxruntime"}
 
 
-def test_all_that_was_found_is_shown_and_what_the_figures_do_not_say(rosetta, bench: Path) -> None:
+def test_ranking_reasons_and_caveats_are_printed(rosetta, bench: Path) -> None:
     result = rosetta("recommend", "resnet18", "--from", bench, "--runtime", "browser")
     lines = result.stdout.splitlines()
     assert lines[0] == "resnet18: batch 1, 2 threads, cpu; measured on A Processor, 2026-11-01T10:00:00+00:00"
     assert lines[1] == f"2 of {len(PATHS)} paths meet the constraints, best latency first:"
     ranks = {line.split()[1]: line.split()[0] for line in lines if line[:1].isdigit()}
     assert {"onnxruntime": "1", "litert": "2"}.items() <= ranks.items()
-    assert "none says how fast, large or soon ready it is in a browser" in result.stdout
+    assert "Speed, memory, size and cold start in a browser can differ" in result.stdout
     assert "by onnxruntime-web" in result.stdout
     assert "--runtime browser: OpenVINO supports Linux, macOS and Windows" in result.stdout
     assert "died of signal 11" in result.stdout
 
 
-def test_what_is_said_of_c_is_of_the_artifact_that_serves_there(rosetta, tmp_path: Path) -> None:
-    found = a_run(measured("torch-export", 14, 400, 800, 2), measured("torch-aot", 9, 400, 800, 2))
-    (tmp_path / "bench.json").write_text(history.dumps(found, indent=1))
+def test_support_for_c_depends_on_the_artifact_format(rosetta, tmp_path: Path) -> None:
+    run = a_run(measured("torch-export", 14, 400, 800, 2), measured("torch-aot", 9, 400, 800, 2))
+    (tmp_path / "bench.json").write_text(history.dumps(run, indent=1))
     result = rosetta("recommend", "resnet18", "--from", "bench.json", "--runtime", "c")
     ranked, dropped = result.stdout.split("Dropped:")
     assert "by libtorch, whose AOTIModelPackageLoader runs the package without Python" in ranked
@@ -502,7 +505,7 @@ SHOWN = re.findall(r"```text\n\$ (rosetta recommend .*?)```", (ROOT / "docs" / "
 
 
 @pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.partition("\n")[0])
-def test_the_page_shows_what_is_printed(rosetta, tmp_path: Path, block: str) -> None:
+def test_the_documentation_shows_the_real_output(rosetta, tmp_path: Path, block: str) -> None:
     command, *lines = block.splitlines()
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     result = rosetta(*shlex.split(command)[1:])
@@ -513,12 +516,12 @@ def test_the_page_shows_what_is_printed(rosetta, tmp_path: Path, block: str) -> 
     assert expected <= printed
 
 
-def test_the_page_shows_three_winners() -> None:
+def test_the_documentation_shows_three_different_recommendations() -> None:
     winners = [block.partition("\n1")[2].split()[1] for block in SHOWN if "\n1" in block]
     assert len(set(winners)) >= 3
 
 
-def test_a_tie_and_a_retired_framework_are_told(rosetta, tmp_path: Path) -> None:
+def test_a_tie_and_a_retired_framework_are_printed(rosetta, tmp_path: Path) -> None:
     run = a_run(measured("mxnet-hybrid", 9.9, 1, 1, 1), measured("litert", 10, 1, 1, 1))
     (tmp_path / "bench.json").write_text(history.dumps(run))
     shown = rosetta("recommend", "resnet18", "--from", "bench.json").stdout
@@ -529,23 +532,26 @@ def test_a_tie_and_a_retired_framework_are_told(rosetta, tmp_path: Path) -> None
     assert "Apache Attic in 2023" in shown
 
 
-def test_nothing_that_meets_the_constraints_is_status_1_with_the_nearest(rosetta, bench: Path) -> None:
+def test_if_no_path_meets_the_constraints_the_status_is_1(rosetta, bench: Path) -> None:
     result = rosetta("recommend", "resnet18", "--from", bench, "--latency-ms", 9, "--install-mb", 150)
     assert (result.returncode, result.stderr) == (1, "")
-    assert "Nothing meets the constraints." in result.stdout
-    assert "onnxruntime comes nearest: p95 latency 10.6 ms of 9, installation 100 MB of 150." in result.stdout
-    assert "--latency-ms 10.6 lets onnxruntime through." in result.stdout
+    assert "No path meets the constraints." in result.stdout
+    assert "Nearest: onnxruntime, with p95 latency 10.6 ms of 9, installation 100 MB of 150." in result.stdout
+    assert "With --latency-ms 10.6, onnxruntime meets them." in result.stdout
     again = rosetta("recommend", "resnet18", "--from", bench, "--latency-ms", 10.6, "--install-mb", 150)
     assert again.returncode == 0
 
 
-def test_energy_that_the_machine_does_not_tell_is_status_1_and_said(rosetta, bench: Path) -> None:
+def test_without_energy_measurements_the_status_is_1(rosetta, bench: Path) -> None:
     result = rosetta("recommend", "resnet18", "--from", bench, "--optimize", "energy")
     assert (result.returncode, result.stderr) == (1, "")
-    assert "The energy was measured of none of them, so nothing can be ranked by it: this machine" in result.stdout
+    assert (
+        "The energy was not measured for any path, so nothing can be ranked by it: this machine does not report"
+        in result.stdout
+    )
 
 
-def test_a_picture_is_drawn_where_one_is_asked_for(rosetta, bench: Path) -> None:
+def test_the_pareto_plot_labels_every_measured_path(rosetta, bench: Path) -> None:
     result = rosetta("recommend", "resnet18", "--from", bench, "--memory-mb", 200, "--plot", "front.svg")
     assert (result.returncode, result.stderr) == (0, "")
     drawn = (bench.parent / "front.svg").read_text()
@@ -554,7 +560,7 @@ def test_a_picture_is_drawn_where_one_is_asked_for(rosetta, bench: Path) -> None
     assert ">litert-int8</text>" not in drawn
 
 
-def test_a_recommendation_needs_neither_numpy_nor_anything_that_draws(bench: Path, tmp_path: Path) -> None:
+def test_a_recommendation_imports_neither_numpy_nor_matplotlib(bench: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -575,20 +581,20 @@ def text_of(**changes: Any) -> str:
 
 REFUSED = {
     "no file": (None, [], "bench.json: no such file"),
-    "not JSON": ("{", [], "bench.json: not JSON"),
-    "not text": (b"\xff\xfe\x00", [], "bench.json: no text"),
-    "a list": ("[]", [], "bench.json: no run of `rosetta bench`: it has no `schema`"),
-    "another schema": (text_of(schema=2), [], "measurements of schema 2; expected 1"),
-    "no measurements": (text_of(measurements=None), [], "it has no `measurements`"),
+    "not JSON": ("{", [], "bench.json: not a run of `rosetta bench`: "),
+    "not text": (b"\xff\xfe\x00", [], "bench.json: not a run of `rosetta bench`: 'utf-8' codec can't decode"),
+    "a list": ("[]", [], "bench.json: not a run of `rosetta bench`: "),
+    "another schema": (text_of(schema=2), [], "its `schema` is 2; expected 1"),
+    "no measurements": (text_of(measurements=None), [], "`measurements`"),
     "a measurement without its path": (
         text_of(measurements=[{"network": "resnet18", "mode": "inference", "device": "cpu", "batch": 1}]),
         [],
-        "no whole run of `rosetta bench`: it has no `",
+        "not a run of `rosetta bench`: ",
     ),
     "a measurement of a network that cannot be": (
         text_of(measurements=[dataclasses.asdict(of(SAMPLE[0], config={"num_classes": -1}))]),
         [],
-        "a measurement of no network of this version",
+        "this version has no such network as was measured",
     ),
     "nothing of that network": (text_of(), ["lenet"], "holds no inference of lenet"),
     "nothing of that batch": (text_of(), ["--batch", 7], "with batch 7, cpu; it holds batch 1, 2 threads, cpu"),
@@ -616,15 +622,15 @@ def test_a_bad_request_is_one_line_and_status_2(rosetta, tmp_path: Path, kind: s
     assert message in result.stderr
 
 
-def test_a_line_of_a_history_that_is_none_is_named(rosetta, tmp_path: Path) -> None:
+def test_a_damaged_line_of_the_history_is_named(rosetta, tmp_path: Path) -> None:
     (tmp_path / "h.jsonl").write_text(history.dumps(a_run(*SAMPLE)) + '\n{"network": "resnet18", \n')
     result = rosetta("recommend", "resnet18", "--history", "h.jsonl")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("rosetta: h.jsonl, line 2: not JSON")
+    assert result.stderr.startswith("rosetta: h.jsonl, line 2: not a run of `rosetta bench`: ")
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=lambda path: path.name)
-def test_the_commands_name_verbs_and_modules_that_exist(path) -> None:
+def test_the_printed_commands_are_valid(path) -> None:
     lines = commands("resnet18", path, "cpu", 8, 2)
     if path.format is None:
         code = lines[-1].partition(' -c "')[2].removesuffix('"')
@@ -641,14 +647,14 @@ def test_the_commands_name_verbs_and_modules_that_exist(path) -> None:
         assert ("--server open_vino" in lines[2]) == (path.name == "openvino")
 
 
-def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_without_results_the_paths_are_measured_and_added_to_the_history(tmp_path: Path, monkeypatch, capsys) -> None:
     from common.deploy.bench import benchmark, machine
     from common.system import processors
 
-    asked = []
+    requests = []
 
     def run(settings: benchmark.Settings, progress: Any) -> Run:
-        asked.append(settings)
+        requests.append(settings)
         (threads,) = settings.threads
         return a_run(of(measured("litert", 9, 1, 1, 1), threads=threads, batch=4))
 
@@ -658,15 +664,15 @@ def test_what_no_history_holds_is_measured_once_and_kept(tmp_path: Path, monkeyp
     for _ in range(2):
         found = recommend_command._in_history(path, get("resnet18"), "cpu", 4, None)
         assert found.setting == history.Setting("cpu", 4, processors())
-    (settings,) = asked
+    (settings,) = requests
     assert ([network.name for network in settings.networks], settings.batches) == (["resnet18"], (4,))
     assert len(settings.paths) == len(PATHS)
-    assert "nothing such was measured of resnet18 on this machine yet; measuring" in capsys.readouterr().err
+    assert "no measurements of resnet18 in this setting on this machine yet; measuring" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"--threads \(=4096\) is more than this machine's"):
         recommend_command._in_history(path, get("resnet18"), "cpu", 4, 4096)
 
 
-def test_an_interrupted_measurement_is_kept_and_said_to_be(tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_measurement_is_added_to_the_history(tmp_path: Path, monkeypatch) -> None:
     from common.deploy.bench import benchmark, machine
     from common.system import processors
 
@@ -674,7 +680,7 @@ def test_an_interrupted_measurement_is_kept_and_said_to_be(tmp_path: Path, monke
     monkeypatch.setattr(benchmark, "run", lambda *_: dataclasses.replace(a_run(one), interrupted=True))
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
     path = tmp_path / "bench.jsonl"
-    with pytest.raises(InterruptedRunError, match=r"what was measured was added to .*bench\.jsonl") as ended:
+    with pytest.raises(InterruptedRunError, match=r"the measurements so far were added to .*bench\.jsonl") as ended:
         recommend_command._in_history(path, get("resnet18"), "cpu", 1, None)
     assert ended.value.exit_status == 130
     assert [

@@ -1,33 +1,55 @@
-"""What is seen of a training run: a live line on a terminal, plain lines elsewhere."""
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-
-from common.training.checkpoints import Position
-from common.training.download import Progress
-from common.training.evaluation import Evaluation
-from common.training.experiment import Experiment
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from common.training.checkpoints import Position
+    from common.training.download import Progress
+    from common.training.evaluation import Evaluation
+    from common.training.experiment import Experiment
     from common.training.loop import Display
 
-__all__ = ["display", "download"]
+__all__ = ["download_progress", "training_progress", "with_progress"]
 
-_PLAIN_SECONDS = 10
-"""How often a line is written within an epoch, away from a terminal."""
+_LINE_INTERVAL = 10
+"""Seconds between lines within an epoch, where standard error is not a terminal."""
+
+
+def _print_quarters(name: str, done: int, total: int) -> None:
+    """Print a line after each quarter of a backend's work."""
+    if done == total or done * 4 // total > (done - 1) * 4 // total:
+        click.echo(f"{_label(name)}: {done} of {total}", err=True)
+
+
+def _label(backend: str) -> str:
+    return "reference" if backend == "numpy" else backend
+
+
+def with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
+    """Return `work(progress)`, and show the progress of each backend; `progress` takes a backend, done and total."""
+    if not sys.stderr.isatty():
+        return work(_print_quarters)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {name: bars.add_task(_label(name), total=None) for name in backends}
+        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))
 
 
 class _Lines:
-    """Plain lines on standard error: one an epoch, and one every few seconds within."""
+    """Training progress as plain lines: one per epoch, and one every few seconds within an epoch."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -37,27 +59,27 @@ class _Lines:
         self._start, self._began = start.step, time.monotonic()
         self._written = self._began
         experiment = self._experiment
-        verb = f"going on after step {start.step}" if start.step else "beginning"
+        action = f"resuming after step {start.step}" if start.step else "training"
         self.write(
-            f"{experiment.network} in {experiment.backend}, {experiment.dtype}, on {experiment.data}: {verb}, {epochs} "
-            f"epochs of {steps} steps of {experiment.batch_size} images"
+            f"{experiment.network} in {experiment.backend}, {experiment.dtype}, on {experiment.data}: {action}, "
+            f"{epochs} epochs of {steps} steps of {experiment.batch_size} images"
         )
 
     def write(self, line: str) -> None:
         click.echo(line, err=True)
 
     def left(self, position: Position) -> float:
-        """Return about how many seconds are left."""
+        """Return the estimated time left, in seconds."""
         done, total = position.step - self._start, self._epochs * self._steps
         return (time.monotonic() - self._began) / max(done, 1) * (total - position.step)
 
     def speed(self, position: Position) -> float:
-        """Return the images per second since the run began, or went on."""
+        """Return the images per second since the run started or resumed."""
         taken = (position.step - self._start) * self._experiment.batch_size
         return taken / max(time.monotonic() - self._began, 1e-9)
 
     def step(self, position: Position, loss: float) -> None:
-        if time.monotonic() - self._written >= _PLAIN_SECONDS:
+        if time.monotonic() - self._written >= _LINE_INTERVAL:
             self._written = time.monotonic()
             self.write(
                 f"epoch {position.epoch}/{self._epochs}, step {position.step}: loss {loss:.4f}, accuracy "
@@ -78,7 +100,7 @@ class _Lines:
 
 
 class _Live(_Lines):
-    """A line that moves, on a terminal, with the epochs' lines standing above it."""
+    """Training progress on a terminal: a live bar below one line per epoch."""
 
     def __init__(self, experiment: Experiment, bars: Bars) -> None:
         super().__init__(experiment)
@@ -102,8 +124,8 @@ class _Live(_Lines):
 
 
 @contextmanager
-def display(experiment: Experiment) -> Iterator[Display]:
-    """Show a run on standard error, for as long as the context lasts."""
+def training_progress(experiment: Experiment) -> Iterator[Display]:
+    """Show the progress of a training run on standard error while the context lasts."""
     if not sys.stderr.isatty():
         yield _Lines(experiment)
         return
@@ -122,8 +144,8 @@ def display(experiment: Experiment) -> Iterator[Display]:
 
 
 @contextmanager
-def download() -> Iterator[Progress | None]:
-    """Give what shows how a download goes: a bar on a terminal, a line for each file elsewhere."""
+def download_progress() -> Iterator[Progress | None]:
+    """Yield a callback that shows downloads: a bar on a terminal, one line per file elsewhere."""
     if not sys.stderr.isatty():
         seen: set[str] = set()
 
