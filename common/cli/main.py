@@ -29,7 +29,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         if command is None and not cmd_name.startswith("-"):
-            raise unknown("verb", cmd_name, self.commands)
+            raise unknown("command", cmd_name, self.commands)
         return command
 
 
@@ -76,16 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(error.format_message())
         return 2
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; no file is left half written")
+        _fail("interrupted; no partial files were left")
         return 130
     except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed in {sys.executable}; install rosetta there with all that it needs")
+        _fail(f"{error.name} is not installed in {sys.executable}; install rosetta there with its dependencies")
         status = 3
     except BrokenPipeError:
         sys.stderr.close()
         status = 1
     except (OSError, MemoryError) as error:
-        _fail(f"the machine gave out: {error or 'out of memory'}; no file is left half written")
+        _fail(f"system error: {error or 'out of memory'}; no partial files were left")
         status = 2
     return status
 

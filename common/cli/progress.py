@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
     from common.training.checkpoints import Position
     from common.training.download import Progress
@@ -161,11 +162,11 @@ def download_progress() -> Iterator[Progress | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def bar(name: str, done: int, size: int) -> None:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=size)
-            bars.update(tasks[name], completed=done)  # type: ignore[arg-type]
+            bars.update(tasks[name], completed=done)
 
         yield bar

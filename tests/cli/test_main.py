@@ -209,7 +209,7 @@ REFUSED = [
     (("parity", "lenet", "--batch", "0"), "Invalid value for '--batch'"),
     (("parity", "lenet", "--plot", "errors.pdf"), "a picture is written as .png or .svg"),
     (("parity", "lenet", "--plot", "absent/errors.svg"), "there is no folder absent"),
-    (("pariti",), "no verb 'pariti'; did you mean parity"),
+    (("pariti",), "no command 'pariti'; did you mean parity"),
     (("list", "--jsn"), "No such option"),
     (("diagnose", "lenet"), "Missing option '--backend'"),
     (("diagnose", "lenet", "--backend", "numpy"), "there is no backend to compare 'numpy'"),
