@@ -72,7 +72,7 @@ def to_svg(figure: Figure) -> str:
 def check_picture(path: Path) -> None:
     """Raise InputError unless the file name ends in .png or .svg."""
     if path.suffix.lower() not in _PICTURE_SUFFIXES:
-        raise InputError(f"{path}: a picture is written as {' or '.join(_PICTURE_SUFFIXES)}")
+        raise InputError(f"{path}: a picture is written as {' or '.join(_PICTURE_SUFFIXES)}; change the suffix")
 
 
 def save_plot(figure: Figure, path: Path) -> None:

@@ -71,8 +71,8 @@ class Batches:
             raise ConfigError(f"`batch_size` (={batch_size}) must be at least 1")
         if drop_last and batch_size > len(examples):
             raise ConfigError(
-                f"{len(examples)} training images do not fill a batch of {batch_size}; "
-                f"use --batch-size {len(examples)} or less"
+                f"{len(examples)} training images do not fill a batch of {batch_size}; use --batch-size "
+                f"{len(examples)} or less"
             )
         if crop < 0:
             raise ConfigError(f"`crop` (={crop}) must be a number of pixels, 0 or more")

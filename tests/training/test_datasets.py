@@ -814,7 +814,7 @@ def test_images_of_many_sizes_and_kinds_make_a_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "said"),
-    [(0, r"`batch_size` \(=0\) must be at least 1"), (11, r"`batch_size` \(=11\) must be at most .* \(=10\)")],
+    [(0, r"`batch_size` \(=0\) must be at least 1"), (11, "10 training images do not fill a batch of 11")],
 )
 def test_batch_sizes_that_cannot_be(size: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

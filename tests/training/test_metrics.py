@@ -423,7 +423,7 @@ class TestBadInputs:
 
     def test_a_run_that_has_not_begun(self, tmp_path: Path) -> None:
         run, begun = new_run(tmp_path / "run"), trained(tmp_path / "begun", [1.0])
-        with pytest.raises(InputError, match=r"has no metrics\.jsonl: it has not begun"):
+        with pytest.raises(InputError, match=r"has no metrics\.jsonl: training has not started"):
             read(run)
         (run / "metrics.jsonl").touch()
         for use in (lambda: plots.draw(run), lambda: plots.compare([begun, run], tmp_path / "picture.png")):
@@ -668,7 +668,7 @@ class TestCompare:
             plots.compare([], tmp_path / "picture.png")
         with pytest.raises(InputError, match="twice"):
             plots.compare([run, tmp_path / "x" / ".." / "run"], tmp_path / "picture.png")
-        with pytest.raises(InputError, match="no training run"):
+        with pytest.raises(InputError, match="not a training run"):
             plots.compare([run, tmp_path], tmp_path / "picture.png")
         assert not (tmp_path / "picture.png").exists()
 
