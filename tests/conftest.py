@@ -1,4 +1,4 @@
-"""Options and fixtures: the backend that `--backend` names, and the command."""
+"""Options and fixtures: the backend of `--backend`, and the command `rosetta`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from common.backends.protocol import Backend
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--backend", choices=list(registry.BACKENDS), default="numpy", help="whose port to test")
-    parser.addoption("--in-browser", action="store_true", help="run what needs chromium, and nothing else")
-    parser.addoption("--thorough", action="store_true", help="run the exhaustive tests too")
-    parser.addoption("--across", action="store_true", help="run what needs all frameworks, each in its environment")
+    parser.addoption("--backend", choices=list(registry.BACKENDS), default="numpy", help="the port to test")
+    parser.addoption("--in-browser", action="store_true", help="run only the tests that need Chromium")
+    parser.addoption("--thorough", action="store_true", help="also run the exhaustive tests")
+    parser.addoption(
+        "--across", action="store_true", help="also run the tests that need all frameworks, each in its environment"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if bool(item.get_closest_marker("browser")) != wanted]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
-    # Without a framework only the framework-free tests are asked for; with one, its absence is a failure.
+    # Without --backend, run only framework-free tests. With it, a missing framework is a failure.
     if config.getoption("--backend") == "numpy":
         ports = [item for item in items if item.get_closest_marker("port")]
         config.hook.pytest_deselected(items=ports)
@@ -56,19 +58,19 @@ def backend(backend_name: str) -> Backend:
 
 @pytest.fixture(scope="session")
 def port(backend_name: str, backend: Backend) -> ModuleType:
-    """The package of the port; its Backend is made first, since that turns on what float64 needs in JAX."""
+    """The package of the port. Its Backend is created first, which enables float64 in JAX."""
     return importlib.import_module(registry.get(backend_name).package)
 
 
 @pytest.fixture
 def rosetta(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command, run in a folder of its own."""
+    """Run the command in a temporary folder."""
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "common", *map(str, arguments)],
             cwd=tmp_path,
-            # A test runner may say how wide its own terminal is.
+            # The test runner may set COLUMNS for its own terminal.
             env={**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, "PYTHONPATH": str(ROOT), **environment},
             capture_output=True,
             text=True,

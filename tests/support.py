@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-# Where the tests run in the background of a shell, SIGINT is ignored, and would be in the command too. A function that
-# is run between fork and exec could put that right, but forking a process that has loaded JAX is asking for trouble.
+# A shell that runs the tests in the background makes them ignore SIGINT, which the command inherits. A `preexec_fn`
+# could restore it, but forking a process that has loaded JAX is unsafe.
 INTERRUPTIBLE = (
     "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "runpy.run_module('common', run_name='__main__')"
 )
-"""The command, as code for `python -c`, which heeds Ctrl-C."""
+"""Code for `python -c` that runs the command with Ctrl-C enabled."""
 
 FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "networks.json").read_text())
-"""What each network must reproduce: input, parameters, multiply-accumulates, summary, manifest (torch's terms)."""
+"""Expected values of each network: input, parameters, multiply-accumulates, summary, manifest (in PyTorch's terms)."""
 
 
 def interruptible(folder: Path, temporary: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the command in a folder, its temporary files in another, so that it can be interrupted."""
+    """Start an interruptible command in `folder`, with its temporary files in `temporary`."""
     temporary.mkdir()
     return subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, *arguments],

@@ -1,4 +1,4 @@
-"""Nothing is imported before it is needed, and no package brings another framework along."""
+"""Heavy modules are imported only when needed, and a port imports no other framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def modules_after(statement: str) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-def test_the_command_starts_without_anything_heavy() -> None:
+def test_the_command_starts_without_heavy_imports() -> None:
     heavy = {"numpy", "safetensors", "rich", "jinja2", "pygments", "markdown_it", "psutil", "junitparser"} | FRAMEWORKS
     assert not modules_after("import common.cli.main") & heavy
 

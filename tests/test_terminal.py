@@ -1,4 +1,4 @@
-"""Tables on a terminal of any width: nothing in them is shortened, and no number is broken."""
+"""Tables on terminals of any width: no text is cut, and no number is wrapped."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_each_part_begins_with_the_keys_and_has_as_many_columns_as_fit() -> None
     ]
 
 
-def test_room_goes_first_to_what_needs_little() -> None:
+def test_spare_room_goes_first_to_narrow_columns() -> None:
     table = Table("key", "short", "long", "longer", box=None, pad_edge=False)
     table.add_row("k", "two words", "many words that go on for longer than there is room", "as many words again " * 4)
     lines = printed(table, 50)
@@ -97,7 +97,7 @@ def test_room_goes_first_to_what_needs_little() -> None:
     assert all(40 < len(line) <= 50 for line in lines)
 
 
-def test_where_there_is_room_a_table_is_what_rich_makes_of_it() -> None:
+def test_a_table_that_fits_looks_as_rich_prints_it() -> None:
     plain = Console(file=io.StringIO(), width=200, color_system=None, markup=False)
     table = Table("key", "words", box=None, pad_edge=False)
     table.add_column("number", justify="right")

@@ -1,4 +1,4 @@
-"""The command: what it prints, what it refuses in one line, and that nothing is written then."""
+"""The command line: output of the commands, one-line errors, and no files after an error."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_summary_in_a_framework_has_the_rows_of_the_facts(rosetta, backend_name:
     assert lines[-1].startswith("61,706 parameters")
 
 
-def test_summary_says_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
+def test_summary_holds_the_same_values_in_every_format(rosetta, tmp_path: Path) -> None:
     asked = ("summary", "bn_lenet", "--batch", "3", "--dtype", "float64")
     found = json.loads(rosetta(*asked, "--format", "json").stdout)
     description = reference.describe(catalog.get("bn_lenet"))
@@ -98,7 +98,7 @@ def test_summary_says_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
     assert table[-1] == markdown[-1]
 
 
-def test_summary_says_which_pixels_are_seen_where_pooling_left_some_out(rosetta) -> None:
+def test_summary_shows_the_receptive_field_where_pooling_skips_pixels(rosetta) -> None:
     asked = ("summary", "lenet", "--config", '{"input_size": [28, 31]}')
     rows = json.loads(rosetta(*asked, "--format", "json").stdout)["rows"]
     seen = {row["path"]: row["receptive_field"] for row in rows}
@@ -230,7 +230,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_a_wrong_request_is_one_line_and_writes_nothing(
+def test_a_bad_option_gives_one_line_and_writes_nothing(
     rosetta, tmp_path: Path, arguments: tuple, message: str
 ) -> None:
     result = rosetta(*arguments)
@@ -265,7 +265,7 @@ NAN[0, 0, 3, 4] = np.nan
         (None, "no such file"),
     ],
 )
-def test_a_wrong_input_is_one_line_and_writes_nothing(rosetta, lenet: Path, given: object, message: str) -> None:
+def test_a_bad_input_array_gives_one_line_and_writes_nothing(rosetta, lenet: Path, given: object, message: str) -> None:
     path = lenet / "wrong.npy"
     if isinstance(given, bytes):
         path.write_bytes(given)
@@ -290,7 +290,7 @@ def test_weights_of_another_network_or_configuration_are_refused(rosetta, lenet:
     assert not (lenet / "y").exists()
 
 
-def test_a_backend_that_is_not_installed_is_said_with_the_mend(rosetta, lenet: Path, tmp_path: Path) -> None:
+def test_a_missing_backend_is_reported_with_how_to_install_it(rosetta, lenet: Path, tmp_path: Path) -> None:
     absent = next(name for name in ("mxnet", "torch") if not _installed(name))
     result = rosetta(
         *("run", "lenet", "--backend", absent, "--weights", "w", "--input", "x.npy", "-o", "y"),
@@ -304,7 +304,7 @@ def test_a_backend_that_is_not_installed_is_said_with_the_mend(rosetta, lenet: P
 
 
 @pytest.mark.parametrize("arguments", [("init", "lenet", "-o", "w"), ("parity", "lenet", "--backends", "torch")])
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_full_disk_gives_one_line_and_leaves_no_files(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     # A limit of 100 kB on files, where lenet's weights need 247 kB or twice that, fails in the same place.
     command = ["sh", "-c", 'ulimit -f 200 && exec "$@"', "sh", sys.executable, "-m", "common", *arguments]
     (tmp_path / "tmp").mkdir()
@@ -330,7 +330,7 @@ def _bare_python(folder: Path) -> str:
     return str(path)
 
 
-def test_reports_say_the_same_in_every_form(rosetta, tmp_path: Path) -> None:
+def test_reports_hold_the_same_results_in_every_format(rosetta, tmp_path: Path) -> None:
     # Every framework absent: the forms of a report need none.
     bare = {f"ROSETTA_PYTHON_{name}": "/bin/false" for name in ("TORCH", "JAX", "TF", "MXNET")}
     result = rosetta(
@@ -412,7 +412,7 @@ def test_doctor_away_from_a_checkout_names_the_extra(tmp_path: Path) -> None:
     assert f"install it as the extra [{absent}] of rosetta" in result.stdout
 
 
-def test_doctor_says_what_is_ready_and_how_to_mend_the_rest(rosetta) -> None:
+def test_doctor_shows_what_is_ready_and_how_to_install_the_rest(rosetta) -> None:
     result = rosetta("doctor", ROSETTA_PYTHON_TORCH="/bin/false")
     assert result.returncode == 3
     assert "numpy" in result.stdout

@@ -1,4 +1,4 @@
-"""The trainer's data: downloads, data sets, batches. Files are made here, byte by byte or by Pillow."""
+"""Downloads, data sets and batches. The tests write their own files, byte by byte or with Pillow."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def left(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.iterdir() if path.suffix != ".lock"}
 
 
-def test_a_download_is_whole_and_made_once(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_a_download_is_complete_and_happens_once(tmp_path: Path, serve: Callable[[], Server]) -> None:
     server = serve()
     seen: list[tuple[str, int, int]] = []
     path = fetch(tmp_path / "a" / "b", server.url, progress=lambda *report: seen.append(report))
@@ -131,7 +131,7 @@ def test_a_download_is_whole_and_made_once(tmp_path: Path, serve: Callable[[], S
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, serve: Callable[[], Server], length: bool) -> None:
+def test_a_cut_download_resumes_where_it_was_cut(tmp_path: Path, serve: Callable[[], Server], length: bool) -> None:
     server = serve()
     server.cuts, server.length = [1_000_000, 500_000], length
     assert fetch(tmp_path, server.url).read_bytes() == CONTENT
@@ -139,7 +139,7 @@ def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, serve: Callable
     assert server.sent == len(CONTENT)
 
 
-def test_a_download_goes_on_in_the_next_run(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_a_download_resumes_in_the_next_run(tmp_path: Path, serve: Callable[[], Server]) -> None:
     server = serve()
     server.cuts, server.statuses = [1_000_000], []
 
@@ -155,7 +155,7 @@ def test_a_download_goes_on_in_the_next_run(tmp_path: Path, serve: Callable[[], 
     assert left(tmp_path) == {"file": len(CONTENT)}
 
 
-def test_a_server_that_cannot_resume_sends_all_anew(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_a_server_without_range_requests_sends_the_whole_file(tmp_path: Path, serve: Callable[[], Server]) -> None:
     server = serve()
     server.ranges = False
     (tmp_path / "file.part").write_bytes(CONTENT[:1000])
@@ -165,7 +165,9 @@ def test_a_server_that_cannot_resume_sends_all_anew(tmp_path: Path, serve: Calla
 
 
 @pytest.mark.parametrize("part", [CONTENT[:-1] + b"?", b"wrong" * 1000, CONTENT + b"more", CONTENT + b"?" * 9999])
-def test_a_part_of_another_file_is_thrown_away(tmp_path: Path, serve: Callable[[], Server], part: bytes) -> None:
+def test_a_partial_download_of_another_file_is_discarded(
+    tmp_path: Path, serve: Callable[[], Server], part: bytes
+) -> None:
     server = serve()
     (tmp_path / "file.part").write_bytes(part)
     assert fetch(tmp_path, server.url).read_bytes() == CONTENT
@@ -173,7 +175,7 @@ def test_a_part_of_another_file_is_thrown_away(tmp_path: Path, serve: Callable[[
     assert left(tmp_path) == {"file": len(CONTENT)}
 
 
-def test_a_whole_part_is_taken_without_asking(tmp_path: Path) -> None:
+def test_a_complete_partial_file_needs_no_request(tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(CONTENT)
     assert fetch(tmp_path, "http://127.0.0.1:1/file").read_bytes() == CONTENT
 
@@ -218,7 +220,7 @@ def test_wrong_bytes_are_named_by_their_checksum(tmp_path: Path, serve: Callable
     assert left(tmp_path) == {}
 
 
-def test_no_more_is_received_than_the_size_and_a_piece(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_at_most_one_chunk_beyond_the_size_is_received(tmp_path: Path, serve: Callable[[], Server]) -> None:
     server = serve()
     server.content, server.length = CONTENT + bytes(9_000_000), False
     with pytest.raises(InputError) as error:
@@ -228,7 +230,7 @@ def test_no_more_is_received_than_the_size_and_a_piece(tmp_path: Path, serve: Ca
     assert len(CONTENT) < int(received[1]) < len(CONTENT) + 1_000_000
 
 
-def test_the_next_mirror_is_asked(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_the_next_mirror_is_tried(tmp_path: Path, serve: Callable[[], Server]) -> None:
     wrong, gone, right = serve(), serve(), serve()
     wrong.content = CONTENT[::-1]
     gone.statuses = [404]
@@ -237,7 +239,7 @@ def test_the_next_mirror_is_asked(tmp_path: Path, serve: Callable[[], Server]) -
     assert [len(server.requests) for server in (wrong, gone, right)] == [1, 1, 1]
 
 
-def test_a_busy_server_is_asked_again(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_a_busy_server_is_retried(tmp_path: Path, serve: Callable[[], Server]) -> None:
     server = serve()
     server.statuses = [503, 500]
     assert fetch(tmp_path, server.url).read_bytes() == CONTENT
@@ -249,7 +251,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, serve: Callable[[], Server])
     assert fetch(tmp_path, serve().url).read_bytes() == CONTENT
 
 
-def test_two_at_once_download_once(tmp_path: Path, serve: Callable[[], Server]) -> None:
+def test_two_concurrent_downloads_make_one_request(tmp_path: Path, serve: Callable[[], Server]) -> None:
     server = serve()
     threads = [threading.Thread(target=fetch, args=(tmp_path, server.url)) for _ in range(4)]
     for thread in threads:
@@ -314,7 +316,7 @@ def test_idx_files_are_mapped(mnist: Path, cache: Path, name: str) -> None:
     assert copies == {path.name: path.stat().st_mtime_ns for path in cache.rglob("*ubyte.*") if path.name in copies}
 
 
-def test_what_is_known_of_the_data_sets(mnist: Path) -> None:
+def test_statistics_and_classes_of_the_named_data_sets(mnist: Path) -> None:
     fashion, digits = (open_dataset(name, data_dir=mnist) for name in ("fashion_mnist", "mnist"))
     assert fashion.classes[0] == "T-shirt/top"
     assert fashion.classes[9] == "Ankle boot"
@@ -323,7 +325,7 @@ def test_what_is_known_of_the_data_sets(mnist: Path) -> None:
     assert (digits.mean, digits.std) == ((0.1307,), (0.3081,))
 
 
-def test_changed_files_are_unpacked_anew(tmp_path: Path) -> None:
+def test_changed_files_are_unpacked_again(tmp_path: Path) -> None:
     for name, array in zip(NAMES, ARRAYS, strict=True):
         write_idx(tmp_path / f"{name}.gz", array)
     open_dataset("mnist", data_dir=tmp_path)
@@ -333,7 +335,7 @@ def test_changed_files_are_unpacked_anew(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_copy_in_the_cache_is_made_anew(tmp_path: Path, cache: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_replaced(tmp_path: Path, cache: Path) -> None:
     for name, array in zip(NAMES, ARRAYS, strict=True):
         write_idx(tmp_path / f"{name}.gz", array)
     open_dataset("mnist", data_dir=tmp_path)
@@ -508,7 +510,7 @@ def test_a_folder_is_split_by_the_seed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("held", ["val", "validation", "test"])
-def test_a_folder_may_bring_its_split(folder: Path, tmp_path: Path, held: str) -> None:
+def test_a_folder_may_have_training_and_validation_subfolders(folder: Path, tmp_path: Path, held: str) -> None:
     root = tmp_path / "split"
     root.mkdir()
     folder.rename(root / "train")
@@ -538,7 +540,7 @@ def test_blank_images_have_a_deviation_to_divide_by(tmp_path: Path) -> None:
     assert (data.mean, data.std) == ((0.2,), (1.0,))
 
 
-def test_images_are_read_when_they_are_asked_for(folder: Path) -> None:
+def test_images_are_read_on_access(folder: Path) -> None:
     data = open_dataset(str(folder))
     assert isinstance(data.validation, datasets.FileExamples)
     Path(data.validation.paths[0]).unlink()
@@ -679,7 +681,7 @@ def test_the_last_batch_is_left_out_or_smaller(drop_last: bool, sizes: list[int]
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 17, 12)])
-def test_going_on_in_an_epoch_gives_the_rest_of_it(shape: tuple[int, int, int]) -> None:
+def test_an_epoch_resumed_in_the_middle_gives_the_remaining_batches(shape: tuple[int, int, int]) -> None:
     data = open_dataset("digits")
 
     def made() -> Batches:
@@ -696,7 +698,7 @@ def test_going_on_in_an_epoch_gives_the_rest_of_it(shape: tuple[int, int, int]) 
             used.epoch(2, start)
 
 
-def test_augmentation_mirrors_and_moves() -> None:
+def test_augmentation_flips_and_shifts() -> None:
     image = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
     examples = ArrayExamples(np.zeros(400, np.int64), np.broadcast_to(image, (400, 3, 4)))
 
@@ -738,14 +740,14 @@ def test_enlarging_is_bilinear_between_pixel_centers() -> None:
 
 @pytest.mark.parametrize("old", [(8, 8), (28, 28), (7, 40), (31, 9), (300, 200), (1, 1), (224, 96)])
 @pytest.mark.parametrize("new", [(28, 28), (57, 83), (1, 1), (12, 100)])
-def test_any_size_becomes_any_other(old: tuple[int, int], new: tuple[int, int]) -> None:
+def test_images_of_any_size_are_resized_to_any_other(old: tuple[int, int], new: tuple[int, int]) -> None:
     images = np.stack([gray(i, old) for i in range(2)])
     for image in images:
         out = prepare(image, (1, *new), (0.3,), (0.2,), np.float64)
         np.testing.assert_allclose(out[0], (enlarge(image / 255, new) - 0.3) / 0.2, rtol=1e-9, atol=1e-12)
 
 
-def test_values_are_those_of_every_version_of_numpy() -> None:
+def test_random_values_are_the_same_in_every_version_of_numpy() -> None:
     # Computed with NumPy 1.23.5 and 2.4.6; other sums of two products would differ in the last bit.
     data = open_dataset("digits")
     batches = Batches(
@@ -781,7 +783,7 @@ def test_channels_are_repeated_or_made_gray() -> None:
         prepare(image, (2, 6, 5), mean, std, np.float64)
 
 
-def test_what_is_prepared_may_be_an_image_of_pillows() -> None:
+def test_prepare_accepts_a_pillow_image() -> None:
     for array in (gray(0), color(0)):
         np.testing.assert_array_equal(
             prepare(Image.fromarray(array), (1, 8, 8), (0.5,), (0.5,), np.float32),
@@ -816,7 +818,7 @@ def test_images_of_many_sizes_and_kinds_make_a_batch(tmp_path: Path) -> None:
     ("size", "said"),
     [(0, r"`batch_size` \(=0\) must be at least 1"), (11, "10 training images do not fill a batch of 11")],
 )
-def test_batch_sizes_that_cannot_be(size: int, said: str) -> None:
+def test_invalid_batch_sizes_are_refused(size: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Batches(numbered(10), (1, 4, 4), size, **PLAIN)
     with pytest.raises(ConfigError, match=r"`crop` \(=-1\)"):
@@ -852,7 +854,7 @@ def watched() -> Iterator[Watched]:
     assert preparing() == []
 
 
-def test_batches_are_prepared_ahead_by_a_thread_that_ends(watched: Watched) -> None:
+def test_a_background_thread_prepares_batches_and_ends(watched: Watched) -> None:
     batches = Batches(watched, (1, 4, 4), 5, **PLAIN)
     epoch = batches.epoch(0)
     assert preparing() == []
@@ -887,7 +889,7 @@ def test_stopping_early_ends_the_thread(watched: Watched) -> None:
     assert Watched.asked <= 2, "what is not begun is not prepared any more"
 
 
-def test_an_error_comes_where_its_batch_would(watched: Watched) -> None:
+def test_an_error_is_raised_in_place_of_its_batch(watched: Watched) -> None:
     Watched.fails_in = 7
     taken = []
 

@@ -1,4 +1,4 @@
-"""Whole training runs: what a run leaves, that it goes on exactly, and what it refuses."""
+"""Whole training runs: the files of a run, exact resumption, and one-line errors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def whole(backend_name: str, backend, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.port
-def test_a_run_holds_what_it_should(whole: Path) -> None:
+def test_a_run_folder_holds_all_files(whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} >= {"config.json", "metrics.jsonl", "curves.png", "events"}
     assert [path.name for path in checkpoints.checkpoints(whole)] == ["step-00000022", "step-00000011"]
     history = metrics.read(whole)
@@ -101,7 +101,7 @@ def test_a_run_holds_what_it_should(whole: Path) -> None:
 
 
 @pytest.mark.port
-def test_every_framework_begins_with_the_same_weights_and_sees_the_same_batches(whole: Path) -> None:
+def test_every_framework_starts_with_the_same_weights_and_batches(whole: Path) -> None:
     asked = experiment("numpy")
     model = reference.build(asked.entry)
     reference.load(model, weights.initialize(asked.entry, "xavier", 0, "float32"))
@@ -116,7 +116,7 @@ def test_every_framework_begins_with_the_same_weights_and_sees_the_same_batches(
 
 
 @pytest.mark.port
-def test_validation_is_that_of_the_checkpoints_weights(whole: Path) -> None:
+def test_validation_metrics_belong_to_the_checkpoint_weights(whole: Path) -> None:
     checkpoint, _ = checkpoints.last(whole)
     model = reference.build(checkpoint.network)
     reference.load(model, checkpoint.weights)
@@ -145,7 +145,7 @@ def crash(run: Path, asked: Experiment, step: int, resume: bool = False) -> None
 
 @pytest.mark.port
 @pytest.mark.parametrize("step", [5, 11, 16])
-def test_a_run_that_goes_on_ends_in_the_same_bytes(backend_name: str, whole: Path, tmp_path: Path, step: int) -> None:
+def test_a_resumed_run_ends_with_identical_weights(backend_name: str, whole: Path, tmp_path: Path, step: int) -> None:
     asked = experiment(backend_name, checkpoint_every=4)
     crash(tmp_path / "run", asked, step)
     train(tmp_path / "run", asked, DIGITS, Silent(), resume=True)
@@ -183,7 +183,7 @@ DAMAGE = {
 
 @pytest.mark.port
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_used(whole: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped(whole: Path, tmp_path: Path, damage: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     DAMAGE[damage](checkpoints.checkpoints(run)[0])
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_used(whole: Pat
 
 
 @pytest.mark.port
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(backend_name: str, whole: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(backend_name: str, whole: Path, tmp_path: Path) -> None:
     run, display = tmp_path / "run", Silent()
     shutil.copytree(whole, run)
     flip(checkpoints.checkpoints(run)[0] / "weights.safetensors")
@@ -205,12 +205,14 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(backend_name: st
     for path in checkpoints.checkpoints(run):
         flip(path / "weights.safetensors")
     train(run, experiment(backend_name), DIGITS, display, resume=True)
-    assert display.warnings[-1].endswith("beginning anew")
+    assert display.warnings[-1].endswith("starting again")
     assert last_bytes(run) == last_bytes(whole)
 
 
 @pytest.mark.port
-def test_more_epochs_go_on_and_only_the_last_checkpoints_stay(backend_name: str, whole: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_extended_and_keeps_only_the_last_checkpoints(
+    backend_name: str, whole: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     train(run, experiment(backend_name, epochs=4, keep=2), DIGITS, Silent(), resume=True)
@@ -219,9 +221,7 @@ def test_more_epochs_go_on_and_only_the_last_checkpoints_stay(backend_name: str,
 
 
 @pytest.mark.port
-def test_a_learning_rate_that_diverges_is_said_and_the_last_good_checkpoint_stays(
-    backend_name: str, tmp_path: Path
-) -> None:
+def test_divergence_is_reported_and_the_last_good_checkpoint_is_kept(backend_name: str, tmp_path: Path) -> None:
     """Eleven layers without batch norm between a step too far and the next loss: no number holds what comes out."""
     entry = catalog.get("nin", input_size=[67, 67], dropout=0.0)
     asked = experiment(
@@ -270,7 +270,7 @@ def test_a_learning_rate_that_diverges_is_said_and_the_last_good_checkpoint_stay
         ),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_invalid_settings_give_one_line(
     backend_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, error: type, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -282,7 +282,7 @@ def test_what_cannot_be_is_one_line(
 
 
 @pytest.mark.port
-def test_a_folder_that_holds_a_run_or_anything_else_is_left_alone(backend_name: str, whole: Path, tmp_path) -> None:
+def test_a_new_run_does_not_overwrite_a_folder_in_use(backend_name: str, whole: Path, tmp_path) -> None:
     before = last_bytes(whole)
     with pytest.raises(InputError, match="already holds a run; resume it with --resume"):
         train(whole, experiment(backend_name), DIGITS, Silent())
@@ -319,7 +319,7 @@ def eight_of(examples: ArrayExamples) -> ArrayExamples:
 
 @pytest.mark.port
 @pytest.mark.parametrize("name", ["alexnet", "vgg11_small", "nin", "googlenet", "resnet18", "densenet", "regnetx32"])
-def test_each_kind_of_network_fits_one_batch_better_at_every_step(backend_name: str, tmp_path: Path, name: str) -> None:
+def test_each_kind_of_network_reduces_the_loss_of_one_batch(backend_name: str, tmp_path: Path, name: str) -> None:
     sizes = {"alexnet": [67, 67], "nin": [67, 67], "vgg11_small": [32, 32]}
     shallow = {"resnet18": [[1, 64], [2, 128]], "densenet": [2, 2], "regnetx32": [[2, 32, 16, 1], [2, 80, 16, 1]]}
     arch = {"arch": shallow[name]} if name in shallow else {}
@@ -382,7 +382,9 @@ LONG = (
 
 
 @pytest.mark.port
-def test_kill_9_at_any_moment_and_ctrl_c_end_in_the_same_bytes(backend_name: str, tmp_path: Path) -> None:
+def test_runs_killed_or_interrupted_at_any_moment_resume_to_identical_weights(
+    backend_name: str, tmp_path: Path
+) -> None:
     out, errors = start(tmp_path / "whole", backend_name, *LONG, "--backend", backend_name).communicate(timeout=300)
     assert "220 steps" in out, errors
     chance, run = random.Random(0), tmp_path / "run"
@@ -407,7 +409,7 @@ def test_kill_9_at_any_moment_and_ctrl_c_end_in_the_same_bytes(backend_name: str
 
 
 @pytest.mark.port
-def test_evaluate_and_predict_are_the_references(rosetta, backend_name: str, whole: Path, tmp_path: Path) -> None:
+def test_evaluate_and_predict_match_the_reference(rosetta, backend_name: str, whole: Path, tmp_path: Path) -> None:
     here = {f"ROSETTA_PYTHON_{backend_name.upper()}": sys.executable}
     checkpoint, _ = checkpoints.last(whole)
     model = reference.build(checkpoint.network)
@@ -444,7 +446,7 @@ def test_evaluate_and_predict_are_the_references(rosetta, backend_name: str, who
 
 
 @pytest.mark.port
-def test_a_full_disk_is_one_line_and_the_run_can_go_on(backend_name: str, whole: Path, tmp_path: Path) -> None:
+def test_a_full_disk_gives_one_line_and_the_run_can_be_resumed(backend_name: str, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     process = start(run, backend_name, "--resume", "--epochs", "4", code=ALMOST_FULL)
@@ -459,7 +461,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(backend_name: str, whole:
 
 
 @pytest.mark.port
-def test_compare_says_where_runs_part(rosetta, backend_name: str, whole: Path, tmp_path: Path) -> None:
+def test_compare_shows_where_runs_diverge(rosetta, backend_name: str, whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     asked = experiment(backend_name, epochs=1, dtype="float64")
     train(other, asked, DIGITS, Silent())
@@ -496,7 +498,7 @@ REFUSED = [
 
 @pytest.mark.port
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
-def test_a_request_that_cannot_be_is_one_line_and_leaves_nothing(
+def test_a_bad_option_gives_one_line_and_leaves_no_files(
     rosetta, backend_name: str, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -509,7 +511,7 @@ def test_a_request_that_cannot_be_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.port
-def test_a_run_that_goes_on_keeps_what_it_began_with(rosetta, backend_name: str, whole: Path) -> None:
+def test_a_resumed_run_keeps_its_settings(rosetta, backend_name: str, whole: Path) -> None:
     here = {f"ROSETTA_PYTHON_{backend_name.upper()}": sys.executable}
     result = rosetta("train", "-o", whole, "--resume", "--lr", "0.5", **here)
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""Metrics, curves and confusion: what is written is read, what was torn is left out, pictures show what they should."""
+"""Metrics files, training curves and confusion matrices."""
 
 import json
 import math
@@ -193,7 +193,7 @@ class TestMetrics:
 
 class TestResume:
     @pytest.mark.parametrize("torn", [b"", b'{"kind": "st', b'{"kind": "step"}', b"\0\0\0", b"\xff", b"{}"])
-    def test_a_torn_last_line_is_left_out(self, tmp_path: Path, torn: bytes) -> None:
+    def test_an_incomplete_last_line_is_ignored(self, tmp_path: Path, torn: bytes) -> None:
         run = trained(tmp_path / "run", [3.0, 2.0, 1.0])
         whole = (run / "metrics.jsonl").read_bytes()
         (run / "metrics.jsonl").write_bytes(whole + torn)
@@ -201,7 +201,7 @@ class TestResume:
         truncate(run, 3)
         assert (run / "metrics.jsonl").read_bytes() == whole
 
-    def test_a_last_line_without_its_newline_is_torn(self, tmp_path: Path) -> None:
+    def test_a_last_line_without_newline_is_ignored(self, tmp_path: Path) -> None:
         run = trained(tmp_path / "run", [3.0, 2.0])
         (run / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes()[:-1])
         assert read(run).steps.loss.tolist() == [3.0]
@@ -227,7 +227,7 @@ class TestResume:
         assert (run / "metrics.jsonl").read_bytes() == before
         assert sorted(path.name for path in run.iterdir()) == ["config.json", "events", "metrics.jsonl"]
 
-    def test_a_resumed_run_is_as_one_that_never_stopped(self, tmp_path: Path) -> None:
+    def test_metrics_of_a_resumed_run_equal_those_of_an_uninterrupted_one(self, tmp_path: Path) -> None:
         losses = [float(loss) for loss in range(20, 8, -1)]
         whole = trained(tmp_path / "whole", losses)
         run = trained(tmp_path / "run", [*losses[:6], 99.0, 98.0])
@@ -319,7 +319,7 @@ class TestBadInputs:
         ):
             write(w, [1.0])
 
-    def test_what_went_wrong_first_is_told(self, tmp_path: Path) -> None:
+    def test_the_first_error_is_reported(self, tmp_path: Path) -> None:
         run = new_run(tmp_path / "run")
         writer = Metrics(run)
         write(writer, [1.0])
@@ -340,7 +340,7 @@ class TestBadInputs:
             writer.__exit__(None, None, None)
 
     @pytest.mark.parametrize("name", ["metrics.jsonl", "events"])
-    def test_what_is_in_the_way_is_named(self, tmp_path: Path, name: str) -> None:
+    def test_an_error_names_the_path_that_cannot_be_written(self, tmp_path: Path, name: str) -> None:
         run = new_run(tmp_path / "run")
         if name == "events":
             (run / name).touch()
@@ -386,7 +386,7 @@ class TestBadInputs:
             ('{"kind": "step", "step": 2, "epoch": 1, "loss": 1' + "0" * 400 + "}", "): number out of range"),
         ],
     )
-    def test_rubbish_in_the_middle_is_refused_with_its_line(self, tmp_path: Path, line: str, message: str) -> None:
+    def test_an_invalid_line_is_refused_with_its_number(self, tmp_path: Path, line: str, message: str) -> None:
         run = trained(tmp_path / "run", [1.0])
         path = run / "metrics.jsonl"
         whole = path.read_bytes()
@@ -421,7 +421,7 @@ class TestBadInputs:
         with pytest.raises(InputError, match=message):
             read(tmp_path)
 
-    def test_a_run_that_has_not_begun(self, tmp_path: Path) -> None:
+    def test_a_run_without_steps(self, tmp_path: Path) -> None:
         run, begun = new_run(tmp_path / "run"), trained(tmp_path / "begun", [1.0])
         with pytest.raises(InputError, match=r"has no metrics\.jsonl: training has not started"):
             read(run)
@@ -461,13 +461,13 @@ class TestDraw:
         for half in ((0, 0.5), (0.5, 1)):
             assert list(colors(run / "curves.png", *half)) == list(plotting.PALETTE[:drawn])
 
-    def test_nothing_finite_is_a_picture_too(self, tmp_path: Path) -> None:
+    def test_losses_that_are_not_finite_are_drawn(self, tmp_path: Path) -> None:
         run = trained(tmp_path / "run", [math.nan] * 40)
         plots.draw(run, tmp_path / "elsewhere.png")
         assert len(colors(tmp_path / "elsewhere.png")) == 2
         assert not (run / "curves.png").exists()
 
-    def test_a_second_draw_replaces_the_first_at_once(self, tmp_path: Path) -> None:
+    def test_a_second_draw_replaces_the_first_atomically(self, tmp_path: Path) -> None:
         run = trained(tmp_path / "run", [1.0] * 4)
         plots.draw(run)
         first = (run / "curves.png").read_bytes()
@@ -535,7 +535,7 @@ class TestCompare:
             values.append((2 + math.sin(step)) * (1 - share))
         return values
 
-    def test_where_runs_part(self, tmp_path: Path) -> None:
+    def test_the_first_steps_at_which_runs_diverge(self, tmp_path: Path) -> None:
         runs = [
             trained(tmp_path / "a", self.losses(60)),
             trained(
@@ -565,7 +565,7 @@ class TestCompare:
             assert parting.largest == 0.75
             assert parting.first == {1e-6: 2, 1e-3: 2}
 
-    def test_runs_that_never_part(self, tmp_path: Path) -> None:
+    def test_runs_that_never_diverge(self, tmp_path: Path) -> None:
         runs = [trained(tmp_path / name, self.losses(100), backend=name) for name in ("torch", "jax", "tf", "mxnet")]
         found = plots.compare(runs, tmp_path / "picture.png")
         assert len(found) == 6
@@ -597,7 +597,7 @@ class TestCompare:
         assert a_c.first == {1e-6: None, 1e-3: None}
         assert math.isnan(a_c.largest)
 
-    def test_zero_does_not_part_from_zero(self, tmp_path: Path) -> None:
+    def test_zero_losses_are_equal(self, tmp_path: Path) -> None:
         runs = [trained(tmp_path / "a", [1.0, 0.0]), trained(tmp_path / "b", [1.0, 0.0])]
         (parting,) = plots.compare(runs, tmp_path / "picture.png")
         assert parting.largest == 0.0
@@ -635,7 +635,7 @@ class TestCompare:
         (parting,) = plots.divergences([read(run) for run in runs])
         assert (parting.runs, parting.differences) == (labels, differences)
 
-    def test_folders_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+    def test_runs_in_folders_of_one_name_get_different_labels(self, tmp_path: Path) -> None:
         (tmp_path / "x").mkdir()
         runs = [trained(tmp_path / "run", [1.0]), trained(tmp_path / "x" / "run", [1.0])]
         (parting,) = plots.divergences([read(run) for run in runs])
@@ -698,7 +698,7 @@ class TestConfusion:
             ClassScore("yak", None, 0.0, 0.0, 3),  # never predicted
         ]
 
-    def test_a_class_that_is_nowhere(self) -> None:
+    def test_a_class_that_never_occurs(self) -> None:
         assert per_class(np.diag([3, 0]), ["a", "b"]) == [
             ClassScore("a", 1.0, 1.0, 1.0, 3),
             ClassScore("b", None, None, None, 0),

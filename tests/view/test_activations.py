@@ -186,7 +186,7 @@ def test_the_command_writes_a_png(rosetta, lenet: Path) -> None:
         (("lenet", "seven.png", "--weights", "w", "-o", "absent/maps.png"), "there is no folder absent"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_writes_nothing(rosetta, lenet: Path, arguments: tuple, message: str) -> None:
+def test_a_bad_option_gives_one_line_and_writes_nothing(rosetta, lenet: Path, arguments: tuple, message: str) -> None:
     before = sorted(lenet.iterdir())
     output = () if "-o" in arguments else ("-o", "maps.png")
     result = rosetta("activations", *arguments, *output)
