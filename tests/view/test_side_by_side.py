@@ -198,6 +198,42 @@ def test_a_pattern_names_what_it_makes_and_no_more() -> None:
     assert stage.place("conv1") is None
 
 
+def test_elements_of_a_list_are_found_by_the_singular_of_its_name() -> None:
+    source = """
+class Net:
+    def __init__(self):
+        self.stages = nnx.List([First(), *(Stage(i) for i in range(3))])
+        self.transitions = []
+        for i in range(3):
+            self.transitions.append(Transition(i))
+        self.blocks = nn.Sequential(*[Block(i) for i in range(2)])
+        self.heads = make_heads()
+
+    def __call__(self, x):
+        for stage, transition in zip(self.stages, self.transitions):
+            x = transition(stage(x))
+        for i, block in enumerate(self.blocks):
+            x = nnx.relu(block(x))
+        return self.heads(self.blocks(self.stages[0](x)))
+"""
+    network = ast_source.Definition(ast_source.file("torch", "resnet"), "Net", tuple(ast.parse(source).body))
+    lines = source.splitlines()
+
+    def made_and_run(name: str) -> tuple[str, list[str]] | None:
+        place = network.place(name)
+        return place and (place.kind, [lines[run.statement.lineno - 1].strip() for run in place.runs])
+
+    loop, last = "x = transition(stage(x))", "return self.heads(self.blocks(self.stages[0](x)))"
+    assert made_and_run("stage1") == ("First", [loop, last])
+    assert made_and_run("stage2") == ("Stage", [loop])
+    assert made_and_run("transition3") == ("Transition", [loop])
+    assert made_and_run("block1") == ("Block", ["x = nnx.relu(block(x))", last])
+    assert made_and_run("heads") == ("make_heads", [last])
+    assert made_and_run("relu1") == ("nnx.relu", ["x = nnx.relu(block(x))"])
+    assert made_and_run("head1") is None
+    assert made_and_run("blocks") is None
+
+
 def test_a_function_stands_where_it_is_called() -> None:
     block = ast_source.root("jax", "resnext").place("stage1").definition.place("block1").definition
     lines = [

@@ -2,7 +2,8 @@
 
 A class makes its attributes in its constructor and runs them in its forward pass; both are found by the attribute's
 name, be it `self.conv1 = ...`, `setattr(self, "conv1", ...)`, `self.add_module("conv1", ...)` or a pattern such as
-`f"conv{j}"`, which matches conv1, conv2 and so on.
+`f"conv{j}"`, which matches conv1, conv2 and so on. A list of layers has a plural name: the elements of `self.convs` are
+conv1, conv2 and so on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,9 @@ reference's layers have a `forward` that checks what `compute` is then given."""
 _NAMING = ("setattr", "add_module", "register_buffer")
 """What makes an attribute whose name is an argument."""
 
+_CONTAINERS = ("List", "ModuleList", "Sequential", "HybridSequential")
+"""Classes, in any framework, of a list of layers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Making:
@@ -42,6 +46,7 @@ class Making:
 
     `value` is the call that does, `enclosing` the statement of the constructor's own level that holds it: the loop
     where there is one. `statements` are those that say what it is: a local name may have been given to it before.
+    `container` is the attribute that holds it as an element of a list, "" where it is an attribute itself.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Making:
     value: ast.expr
     enclosing: ast.stmt
     statements: tuple[ast.stmt, ...]
+    container: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +63,7 @@ class Run:
 
     `pattern` is None where it runs all attributes. `enclosing`: the statement of the pass's own level that holds it.
     `of_self`: whether it is an attribute; `looped`: whether the statement is repeated, each time for another one.
+    `function`: a function or method that is not of the file, as the code writes it.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Run:
     enclosing: ast.stmt
     of_self: bool
     looped: bool
+    function: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +160,8 @@ class Definition:
         if found is None:
             return ()
         owner, method = found
-        return tuple((owner, run) for statement in method.body for run in _runs(statement, statement))
+        lists = {making.container for _, making in self.makings if making.container}
+        return tuple((owner, run) for statement in method.body for run in _runs(statement, statement, lists, {}))
 
     def class_attribute(self, name: str) -> tuple[Definition, ast.expr] | None:
         """Return the value that the class, or the nearest of its bases, has for a name, and whose it is."""
@@ -180,12 +189,14 @@ class Definition:
         """Return the place of what is no attribute here but a function: relu2 is the second call of `relu`."""
         stem, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches any string
         runs = [run for _, run in self.runs if run.name == stem and not run.of_self]
-        what = self.file.lookup(stem)
         index = int(number or 1) - 1
-        if what is None or what.is_class or not runs:
+        run = runs[0] if runs and runs[0].looped else runs[index] if index < len(runs) else None
+        if run is None:
             return None
-        run = runs[0] if runs[0].looped else runs[index] if index < len(runs) else None
-        return Place(name, stem, self._runner(), None, self._runner(), (run,), what) if run else None
+        what = None if run.function else self.file.lookup(stem)
+        if not run.function and (what is None or what.is_class):
+            return None
+        return Place(name, run.function or stem, self._runner(), None, self._runner(), (run,), what)
 
     def _class_of(self, owner: Definition, value: ast.expr) -> tuple[str, Definition | None]:
         """Return what a value is an instance of, as the code writes it, and its class if the package has it.
@@ -388,7 +399,7 @@ def _makings(method: ast.FunctionDef) -> Iterator[Making]:
     for statement, enclosing in _simple(method.body):
         for name in _targets(statement):
             local[name] = (statement, statement.value)  # type: ignore[attr-defined]  # it is an assignment
-        for written, value in _assigned(statement):
+        for written, value, container in _assigned(statement):
             pattern = _pattern(written)
             if pattern is None:
                 continue
@@ -397,11 +408,48 @@ def _makings(method: ast.FunctionDef) -> Iterator[Making]:
             if isinstance(value, ast.Name) and value.id in local:
                 before, given = local[value.id]
                 statements.insert(0, before)
-            yield Making(_written(written), pattern, given, enclosing, tuple(statements))
+            yield Making(_written(written), pattern, given, enclosing, tuple(statements), container)
 
 
-def _assigned(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Iterate over the attributes of `self` that a statement sets: an expression of the name, and the value."""
+def _element_name(container: str, index: int | None) -> ast.expr:
+    """Return the name of a list's element: element 0 of `stages` is stage1; without an index, a pattern for any."""
+    stem = container.removesuffix("s")
+    return ast.JoinedStr([ast.Constant(stem), ast.Name("i")]) if index is None else ast.Constant(f"{stem}{index + 1}")
+
+
+def _elements(value: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
+    """Iterate over the expressions that make the elements of a list, each with whether it makes several."""
+    match value:
+        case ast.List(elements) | ast.Tuple(elements):
+            for element in elements:
+                yield from _elements(element)
+        case ast.ListComp(element) | ast.GeneratorExp(element):
+            yield element, True
+        case ast.Starred(starred):
+            yield from ((element, True) for element, _ in _elements(starred))
+        case _:
+            yield value, False
+
+
+def _list_elements(container: str, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr, str]]:
+    """Iterate over the elements of a list as `_assigned` does, if the attribute is plural and the value a list."""
+    given = [value]
+    if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in _CONTAINERS:
+        given = value.args
+    elif not isinstance(value, ast.List | ast.ListComp):
+        return
+    index: int | None = 0
+    for element, several in (each for one in given for each in _elements(one)) if container.endswith("s") else ():
+        index = None if several else index
+        yield _element_name(container, index), element, container
+        index = None if index is None else index + 1
+
+
+def _assigned(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr, str]]:
+    """Iterate over the attributes of `self` that a statement sets: an expression of the name, and the value.
+
+    The elements of a list count as attributes; the last of the three is the list's name, "" for an attribute.
+    """
     if isinstance(statement, ast.Assign):
         for target in statement.targets:
             pairs = [(target, statement.value)]
@@ -409,36 +457,77 @@ def _assigned(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
                 pairs = list(zip(target.elts, statement.value.elts, strict=True))
             for each, value in pairs:
                 if isinstance(each, ast.Attribute) and ast.unparse(each.value) == "self":
-                    yield ast.Constant(each.attr), value
+                    yield from list(_list_elements(each.attr, value)) or [(ast.Constant(each.attr), value, "")]
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         call = statement.value
         if ast.unparse(call.func).rpartition(".")[2] in _NAMING:
             name, value = call.args[-2:]
-            yield name, value
+            yield name, value, ""
+        match call:
+            case ast.Call(ast.Attribute(ast.Attribute(ast.Name("self"), container), "append"), [value]):
+                yield _element_name(container, None), value, container
 
 
-def _runs(statement: ast.stmt, enclosing: ast.stmt, looped: bool = False) -> Iterator[Run]:
-    """Iterate over what a statement, and those in it, call, in the order of evaluation."""
+def _loop_names(target: ast.expr, iterated: ast.expr) -> Iterator[tuple[str, str]]:
+    """Iterate over the names that a loop binds to elements of lists, each with the list's name."""
+    match target, iterated:
+        case ast.Name(name), ast.Attribute(ast.Name("self"), container):
+            yield name, container
+        case ast.Tuple([_, each]), ast.Call(ast.Name("enumerate"), [inner, *_]):
+            yield from _loop_names(each, inner)
+        case ast.Tuple(targets), ast.Call(ast.Name("zip"), arguments):
+            for each, inner in zip(targets, arguments, strict=True):
+                yield from _loop_names(each, inner)
+
+
+def _runs(
+    statement: ast.stmt, enclosing: ast.stmt, lists: Set[str], elements: Mapping[str, str], looped: bool = False
+) -> Iterator[Run]:
+    """Iterate over what a statement, and those in it, call, in the order of evaluation.
+
+    `lists` are the attributes that are lists; `elements` the names that loops bind to elements, with the list's name.
+    """
     inner = [*getattr(statement, "body", ()), *getattr(statement, "orelse", ())]
     loops = isinstance(statement, ast.For | ast.While)
     if isinstance(statement, ast.For) and ast.unparse(statement.iter) == "self.children()":
         yield Run("*", None, statement, enclosing, of_self=True, looped=True)
         return
+    if isinstance(statement, ast.For):
+        elements = {**elements, **dict(_loop_names(statement.target, statement.iter))}
     for each in inner:
-        yield from _runs(each, enclosing, looped or loops)
+        yield from _runs(each, enclosing, lists, elements, looped or loops)
     for call in () if inner else _evaluated(statement):
-        written, own = call.func, True
-        if isinstance(written, ast.Call) and ast.unparse(written.func) == "getattr":
-            name: ast.expr = written.args[1]
-        elif isinstance(written, ast.Attribute) and ast.unparse(written.value) == "self":
-            name = ast.Constant(written.attr)
-        elif isinstance(written, ast.Name):
-            name, own = ast.Constant(written.id), False
-        else:
-            continue
-        pattern = _pattern(name)
-        if pattern is not None:
-            yield Run(_written(name), pattern, statement, enclosing, own, looped)
+        attribute = _attribute(call.func, lists, elements)
+        name, function = (attribute, "") if attribute is not None else _function(call.func)
+        pattern = None if name is None else _pattern(name)
+        if name is not None and pattern is not None:
+            yield Run(_written(name), pattern, statement, enclosing, attribute is not None, looped, function)
+
+
+def _attribute(called: ast.expr, lists: Set[str], elements: Mapping[str, str]) -> ast.expr | None:
+    """Return the name of the attribute of `self` that is called; None where it is none."""
+    match called:
+        case ast.Call(ast.Name("getattr"), [_, written]):
+            return written
+        case ast.Attribute(ast.Name("self"), name):
+            return _element_name(name, None) if name in lists else ast.Constant(name)
+        case ast.Subscript(ast.Attribute(ast.Name("self"), name), index) if name in lists:
+            return _element_name(name, index.value if isinstance(index, ast.Constant) else None)  # type: ignore[arg-type]
+        case ast.Name(name) if name in elements:
+            return _element_name(elements[name], None)
+    return None
+
+
+def _function(called: ast.expr) -> tuple[ast.expr | None, str]:
+    """Return the name of a function or method, and `Run.function`; flattening goes by the name of its layer."""
+    match called:
+        case ast.Name(name):
+            return ast.Constant(name), ""
+        case ast.Attribute(_, "reshape"):
+            return ast.Constant("flatten"), "reshape"
+        case ast.Attribute(_, name):
+            return ast.Constant(name), ast.unparse(called)
+    return None, ""
 
 
 def _evaluated(node: ast.AST) -> Iterator[ast.Call]:
