@@ -48,9 +48,9 @@ def test_every_part_is_made_and_run_in_every_implementation(name: str) -> None:
             function = backend == "jax" and kind in FUNCTIONS
             assert bool(part.made.get(backend)) != function, f"{part.path} in {backend}"
             made = "".join(snippet.source for snippet in part.made[backend])
-            assert function or re.search(rf"\b(self\.)?{called}(\d|\{{\w}})?\b", made), f"{part.path}: {made}"
+            assert function or re.search(rf"\b(self\.)?{called}(s|\d|\{{\w}})?\b", made), f"{part.path}: {made}"
             for snippet in part.run[backend]:
-                ran = re.search(rf"\b{called}(\d|\{{\w}})?\b|self\.children", snippet.source)
+                ran = re.search(rf"\b{called}(s|\d|\{{\w}})?\b|self\.children", snippet.source)
                 assert ran, f"{part.path} in {backend}: {snippet.source}"
         # Only a container runs its parts without saying so.
         parent = next(s for s in view.sections if s.title == view.part(part.path.rpartition(".")[0]).section)
