@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -207,23 +208,13 @@ def _common(columns: Mapping[str, Sequence[_Piece]], role: str) -> set[str]:
 
 
 def _merge(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[int | None, int | None]]:
-    """Iterate over the places of two sequences, those of a longest common subsequence together."""
-    # length[i][j]: that of what left[i:] and right[j:] have in common.
-    length = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
-    for i, j in itertools.product(reversed(range(len(left))), reversed(range(len(right)))):
-        both = 1 + length[i + 1][j + 1] if left[i] == right[j] else 0
-        length[i][j] = max(both, length[i + 1][j], length[i][j + 1])
-    i = j = 0
-    while i < len(left) or j < len(right):
-        if i < len(left) and j < len(right) and left[i] == right[j]:
-            yield i, j
-            i, j = i + 1, j + 1
-        elif j == len(right) or (i < len(left) and length[i + 1][j] >= length[i][j + 1]):
-            yield i, None
-            i += 1
+    """Iterate over the indices of two sequences in order, with equal elements that `difflib` matches in one pair."""
+    for tag, i, i_end, j, j_end in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield from zip(range(i, i_end), range(j, j_end), strict=True)
         else:
-            yield None, j
-            j += 1
+            yield from ((index, None) for index in range(i, i_end))
+            yield from ((None, index) for index in range(j, j_end))
 
 
 def _is_docstring(statement: ast.stmt | None) -> bool:
