@@ -233,7 +233,7 @@ def site(output: Path, parity_path: Path | None, bench_paths: tuple[Path, ...], 
     A page for each network has its drawing, its source in every framework side by side, its costs and its results. An
     earlier site in the folder is replaced.
     """
-    from common.view.site import build
+    from common.view.site.build import build
 
     built = build(output, parity_path, force, bench_paths)
     click.echo(f"{built.index}: {built.pages} pages, {built.size / 1e6:.1f} MB")

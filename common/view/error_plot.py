@@ -1,4 +1,4 @@
-"""Error against depth: how far each framework is from the truth at each tap of a network, as a picture."""
+"""Plot of error against depth: the error of each framework at each tap of a network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["draw_errors", "labels"]
 
 Result = Mapping[str, Any]
-"""One of the `results` of a parity report's JSON."""
+"""An entry of `results` in the JSON of a parity report."""
 
 _ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}
-_MOST_LABELS = 30
-"""For how many upright words a panel has room."""
+_MAX_LABELS = 30
+"""Maximum number of vertical labels in a panel."""
 _UNKNOWN = "not comparable"
 
 
@@ -30,57 +30,61 @@ def _name(error: Mapping[str, Any]) -> str:
 
 
 def _worst(result: Result) -> dict[str, Mapping[str, Any]]:
-    """Return what was found at each tap in network order: of several inputs, the one farthest from the truth."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """Return the largest error over all inputs at each tap, in network order. None counts as the largest."""
+
+    def size(error: Mapping[str, Any]) -> float:
+        return math.inf if error["error"] is None else error["error"]
+
+    worst: dict[str, Mapping[str, Any]] = {}
     for error in result["errors"]:
-        before = found.get(_name(error))
-        worse = before is not None and before["error"] is not None
-        if before is None or (worse and (error["error"] is None or error["error"] > before["error"])):
-            found[_name(error)] = error
-    return found
+        worst[_name(error)] = max(worst.get(_name(error), error), error, key=size)
+    return worst
 
 
-def labels(taps: Sequence[str], most: int, gap: float) -> list[tuple[int, str]]:
-    """Return the places to label, `gap` apart: every tap, or where each block or stage begins, if `most` are fewer."""
-    found = list(enumerate(taps))
+def labels(taps: Sequence[str], limit: int, gap: float) -> list[tuple[int, str]]:
+    """Return the (index, name) of the labels of an axis of taps, at least `gap` taps apart.
+
+    Labels every tap, or, if there are more than `limit`, the first tap of each block or stage.
+    """
+    labeled = list(enumerate(taps))
     for depth in range(max(tap.count(".") for tap in taps) + 1, 0, -1):
-        if len(found) <= most:
+        if len(labeled) <= limit:
             break
         heads = [".".join(tap.split(".")[:depth]) for tap in taps]
-        # A stage's own tap comes behind those of its blocks, and begins nothing.
-        begins = [i for i in range(1, len(taps)) if not f"{heads[i - 1]}.".startswith(f"{heads[i]}.")]
-        found = [(i, heads[i]) for i in (0, *begins)]
-    kept = found[:1]
-    for place, head in found[1:]:
-        if place - kept[-1][0] >= gap:
-            kept.append((place, head))
+        # A stage's own tap follows those of its blocks, so it does not start a stage.
+        starts = [i for i in range(1, len(taps)) if not f"{heads[i - 1]}.".startswith(f"{heads[i]}.")]
+        labeled = [(i, heads[i]) for i in (0, *starts)]
+    kept = labeled[:1]
+    for index, head in labeled[1:]:
+        if index - kept[-1][0] >= gap:
+            kept.append((index, head))
     return kept
 
 
 def _sections(taps: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the taps in pieces that a line may join: what is of one kind."""
+    """Split the taps into runs of one kind (tap, gradient or derivative). Lines join only taps of one run."""
     kinds = itertools.groupby(taps, lambda tap: {"derivative", "gradient"} & {taps[tap]["input"]})
     return [list(section) for _, section in kinds]
 
 
 def _panel(axes: Axes, results: Sequence[Result]) -> None:
-    """Draw one network, check and dtype: a line for each backend over the taps, budget and tolerance."""
-    found = {result["backend"]: _worst(result) for result in results}
+    """Draw one network, check and dtype: a line per backend over the taps, with budget and tolerance."""
+    worst = {result["backend"]: _worst(result) for result in results}
     taps: dict[str, Mapping[str, Any]] = {}
-    for errors in found.values():
+    for errors in worst.values():
         for tap, error in errors.items():
             taps.setdefault(tap, error)
-    place = {tap: i for i, tap in enumerate(taps)}
+    index = {tap: i for i, tap in enumerate(taps)}
     gray: dict[str, Any] = {"color": "0.35", "linewidth": 1.1, "zorder": 1, "where": "mid"}
     for section in _sections(taps):
-        # Half a place wider on both sides, so that a limit of one tap alone is seen too.
-        x = [place[section[0]] - 0.5, *(place[tap] for tap in section), place[section[-1]] + 0.5]
+        # Half a tap wider on both sides, so that the limit of a single tap is visible.
+        x = [index[section[0]] - 0.5, *(index[tap] for tap in section), index[section[-1]] + 0.5]
         for limit, style in (("tolerance", "-"), ("budget", "--")):
-            y = [max(errors[tap][limit] for errors in found.values() if tap in errors) for tap in section]
+            y = [max(errors[tap][limit] for errors in worst.values() if tap in errors) for tap in section]
             axes.step(x, [y[0], *y, y[-1]], label=limit, linestyle=style, **gray)
-    # Zero lies below any error that two numbers of the dtype can have, and has a tick of its own there.
-    zero, none = _ROUNDING[results[0]["dtype"]] / 100, False
-    for backend, errors in found.items():
+    # Zero is drawn below the smallest possible error of the dtype, with its own tick.
+    zero, has_zero = _ROUNDING[results[0]["dtype"]] / 100, False
+    for backend, errors in worst.items():
         color, marker = LOOKS[backend]
         look: dict[str, Any] = {
             "color": color,
@@ -91,19 +95,19 @@ def _panel(axes: Axes, results: Sequence[Result]) -> None:
         }
         for section in _sections(errors):
             known = [tap for tap in section if errors[tap]["error"] is not None]
-            none |= any(errors[tap]["error"] == 0 for tap in known)
+            has_zero |= any(errors[tap]["error"] == 0 for tap in known)
             heights = [errors[tap]["error"] or zero for tap in known]
-            axes.plot([place[tap] for tap in known], heights, label=backend, zorder=3, **look)
+            axes.plot([index[tap] for tap in known], heights, label=backend, zorder=3, **look)
             for tap in section:
                 if errors[tap]["error"] is None:
-                    axes.axvline(place[tap], color=color, linewidth=1.2, linestyle=":", label=_UNKNOWN, zorder=2)
+                    axes.axvline(index[tap], color=color, linewidth=1.2, linestyle=":", label=_UNKNOWN, zorder=2)
     axes.set_yscale("log")
-    if none:
+    if has_zero:
         ticks = [tick for tick in axes.get_yticks() if tick > 5 * zero]
         axes.set_yticks([zero, *ticks], ["0", *(f"$10^{{{round(math.log10(tick))}}}$" for tick in ticks)])
         axes.set_ylim(bottom=zero / 2)
     axes.minorticks_off()
-    places, names = zip(*labels(list(taps), _MOST_LABELS, len(taps) / _MOST_LABELS), strict=True)
+    places, names = zip(*labels(list(taps), _MAX_LABELS, len(taps) / _MAX_LABELS), strict=True)
     axes.set_xticks(places, map(printable, names), rotation=90, fontsize=7, parse_math=False)
     axes.set_xlim(-0.5, len(taps) - 0.5)
     axes.grid(color="0.92", linewidth=0.6)
@@ -112,14 +116,15 @@ def _panel(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def draw_errors(results: Sequence[Result]) -> Figure:
-    """Return a picture of error against depth, from `results` of a parity report's JSON.
+    """Plot error against depth, from `results` in the JSON of a parity report.
 
-    A row of panels is a network and check, a column a dtype; a line is a backend, a point the worst input's error at a
-    tap, relative to the tap's largest value in the reference. Raises InputError where no result has an error to draw.
+    There is a row of panels per network and check, a column per dtype, and a line per backend. A point is the largest
+    error over all inputs at a tap, relative to the tap's largest value in the reference. Raises InputError if no result
+    has errors.
     """
     drawn = [result for result in results if result["errors"]]
     if not drawn:
-        raise InputError("there is nothing to draw: no backend gave anything that can be compared")
+        raise InputError("nothing to draw: no backend returned results to compare; see the report for the reasons")
     rows = list(dict.fromkeys((each["check"], each["network"], each["variant"]) for each in drawn))
     dtypes = list(dict.fromkeys(each["dtype"] for each in drawn))
     figure = new_figure(6.2 * len(dtypes), 0.6 + 3.4 * len(rows))
