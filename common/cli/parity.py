@@ -121,10 +121,10 @@ def parity(
             save(path, render(result))
             click.echo(f"report: {path}")
     if plot_path is not None:
-        found = [each for each in report.to_record(result)["results"] if each["errors"]]
-        if found:
-            save_plot(error_plot.draw_errors(found), plot_path)
-        click.echo(f"plot: {plot_path}" if found else "plot: no backend gave anything to draw", err=not found)
+        drawn = [cell for cell in result.cells if cell.errors]
+        if drawn:
+            save_plot(error_plot.draw_errors(drawn), plot_path)
+        click.echo(f"plot: {plot_path}" if drawn else "plot: no backend gave anything to draw", err=not drawn)
     status: int = result.exit_status()
     return status
 

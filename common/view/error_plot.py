@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.errors import InputError
+from common.parity.comparison import TapError
+from common.parity.results import Cell
 from common.plotting import LOOKS, new_figure, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_errors", "labels"]
-
-Result = Mapping[str, Any]
-"""An entry of `results` in the JSON of a parity report."""
+__all__ = ["all_taps", "draw_errors", "labels", "runs", "worst_errors"]
 
 _ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}
 _MAX_LABELS = 30
@@ -25,20 +24,30 @@ _MAX_LABELS = 30
 _UNKNOWN = "not comparable"
 
 
-def _name(error: Mapping[str, Any]) -> str:
-    return f"derivative {error['tap']}" if error["input"] == "derivative" else str(error["tap"])
-
-
-def _worst(result: Result) -> dict[str, Mapping[str, Any]]:
-    """Return the largest error over all inputs at each tap, in network order. None counts as the largest."""
-
-    def size(error: Mapping[str, Any]) -> float:
-        return math.inf if error["error"] is None else error["error"]
-
-    worst: dict[str, Mapping[str, Any]] = {}
-    for error in result["errors"]:
-        worst[_name(error)] = max(worst.get(_name(error), error), error, key=size)
+def worst_errors(errors: Sequence[TapError]) -> dict[str, TapError]:
+    """Return the largest error over all inputs at each tap, in network order. Derivatives are separate entries."""
+    worst: dict[str, TapError] = {}
+    for error in errors:
+        name = f"derivative {error.tap}" if error.input == "derivative" else error.tap
+        worst[name] = max(worst.get(name, error), error, key=lambda each: each.error)
     return worst
+
+
+def all_taps(errors: Iterable[Mapping[str, TapError]]) -> dict[str, TapError]:
+    """Return the taps of several backends, each with the error of the first backend that has it."""
+    taps: dict[str, TapError] = {}
+    for own in errors:
+        taps |= {tap: error for tap, error in own.items() if tap not in taps}
+    return taps
+
+
+def runs(errors: Mapping[str, TapError]) -> list[tuple[str, list[str]]]:
+    """Split taps into consecutive runs of one kind: (tap, gradient or derivative, names). Lines join only one run."""
+
+    def kind(name: str) -> str:
+        return errors[name].input if errors[name].input in ("derivative", "gradient") else "tap"
+
+    return [(found, list(names)) for found, names in itertools.groupby(errors, kind)]
 
 
 def labels(taps: Sequence[str], limit: int, gap: float) -> list[tuple[int, str]]:
@@ -61,29 +70,20 @@ def labels(taps: Sequence[str], limit: int, gap: float) -> list[tuple[int, str]]
     return kept
 
 
-def _sections(taps: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Split the taps into runs of one kind (tap, gradient or derivative). Lines join only taps of one run."""
-    kinds = itertools.groupby(taps, lambda tap: {"derivative", "gradient"} & {taps[tap]["input"]})
-    return [list(section) for _, section in kinds]
-
-
-def _panel(axes: Axes, results: Sequence[Result]) -> None:
+def _panel(axes: Axes, cells: Sequence[Cell]) -> None:
     """Draw one network, check and dtype: a line per backend over the taps, with budget and tolerance."""
-    worst = {result["backend"]: _worst(result) for result in results}
-    taps: dict[str, Mapping[str, Any]] = {}
-    for errors in worst.values():
-        for tap, error in errors.items():
-            taps.setdefault(tap, error)
+    worst = {cell.backend: worst_errors(cell.errors) for cell in cells}
+    taps = all_taps(worst.values())
     index = {tap: i for i, tap in enumerate(taps)}
     gray: dict[str, Any] = {"color": "0.35", "linewidth": 1.1, "zorder": 1, "where": "mid"}
-    for section in _sections(taps):
+    for _, run in runs(taps):
         # Half a tap wider on both sides, so that the limit of a single tap is visible.
-        x = [index[section[0]] - 0.5, *(index[tap] for tap in section), index[section[-1]] + 0.5]
+        x = [index[run[0]] - 0.5, *(index[tap] for tap in run), index[run[-1]] + 0.5]
         for limit, style in (("tolerance", "-"), ("budget", "--")):
-            y = [max(errors[tap][limit] for errors in worst.values() if tap in errors) for tap in section]
+            y = [max(getattr(errors[tap].limit, limit) for errors in worst.values() if tap in errors) for tap in run]
             axes.step(x, [y[0], *y, y[-1]], label=limit, linestyle=style, **gray)
     # Zero is drawn below the smallest possible error of the dtype, with its own tick.
-    zero, has_zero = _ROUNDING[results[0]["dtype"]] / 100, False
+    zero, has_zero = _ROUNDING[cells[0].dtype] / 100, False
     for backend, errors in worst.items():
         color, marker = LOOKS[backend]
         look: dict[str, Any] = {
@@ -93,13 +93,13 @@ def _panel(axes: Axes, results: Sequence[Result]) -> None:
             "markersize": 3.5,
             "markeredgewidth": 0,
         }
-        for section in _sections(errors):
-            known = [tap for tap in section if errors[tap]["error"] is not None]
-            has_zero |= any(errors[tap]["error"] == 0 for tap in known)
-            heights = [errors[tap]["error"] or zero for tap in known]
+        for _, run in runs(errors):
+            known = [tap for tap in run if math.isfinite(errors[tap].error)]
+            has_zero |= any(errors[tap].error == 0 for tap in known)
+            heights = [errors[tap].error or zero for tap in known]
             axes.plot([index[tap] for tap in known], heights, label=backend, zorder=3, **look)
-            for tap in section:
-                if errors[tap]["error"] is None:
+            for tap in run:
+                if tap not in known:
                     axes.axvline(index[tap], color=color, linewidth=1.2, linestyle=":", label=_UNKNOWN, zorder=2)
     axes.set_yscale("log")
     if has_zero:
@@ -115,26 +115,26 @@ def _panel(axes: Axes, results: Sequence[Result]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_errors(results: Sequence[Result]) -> Figure:
-    """Plot error against depth, from `results` in the JSON of a parity report.
+def draw_errors(cells: Sequence[Cell]) -> Figure:
+    """Plot error against depth, from the cells of a parity report.
 
     There is a row of panels per network and check, a column per dtype, and a line per backend. A point is the largest
-    error over all inputs at a tap, relative to the tap's largest value in the reference. Raises InputError if no result
+    error over all inputs at a tap, relative to the tap's largest value in the reference. Raises InputError if no cell
     has errors.
     """
-    drawn = [result for result in results if result["errors"]]
+    drawn = [cell for cell in cells if cell.errors]
     if not drawn:
         raise InputError("nothing to draw: no backend returned results to compare; see the report for the reasons")
-    rows = list(dict.fromkeys((each["check"], each["network"], each["variant"]) for each in drawn))
-    dtypes = list(dict.fromkeys(each["dtype"] for each in drawn))
+    rows = list(dict.fromkeys((cell.check, cell.network, cell.variant) for cell in drawn))
+    dtypes = list(dict.fromkeys(cell.dtype for cell in drawn))
     figure = new_figure(6.2 * len(dtypes), 0.6 + 3.4 * len(rows))
     panels = figure.subplots(len(rows), len(dtypes), squeeze=False)
     for line, (check, network, variant) in zip(panels, rows, strict=True):
         for axes, dtype in zip(line, dtypes, strict=True):
             here = [
-                each
-                for each in drawn
-                if (each["check"], each["network"], each["variant"], each["dtype"]) == (check, network, variant, dtype)
+                cell
+                for cell in drawn
+                if (cell.check, cell.network, cell.variant, cell.dtype) == (check, network, variant, dtype)
             ]
             if not here:
                 axes.set_visible(False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,32 +12,25 @@ import pytest
 
 from common import plotting
 from common.errors import InputError
+from common.parity.comparison import Limit, TapError
+from common.parity.results import Cell
 from common.view import error_plot
 
 TAPS = ("conv1", "pool1", "fc1", "logits")
 
 
-def result(backend: str, errors: list[float | None], dtype: str = "float64", network: str = "lenet") -> dict:
-    """Return a result as in the JSON of a report. Every tap has errors on two inputs; the second is larger."""
+def result(backend: str, errors: list[float], dtype: str = "float64", network: str = "lenet") -> Cell:
+    """Return a cell of a report. Every tap has errors on two inputs, of which the second is larger or equal."""
     entries = [
-        {
-            "tap": tap,
-            "input": name,
-            "error": error if name == "noise" or error is None else error / 2,
-            "budget": 1e-15 * (i + 1),
-            "tolerance": 1e-14 * (i + 1),
-        }
+        TapError(name, tap, error if name == "noise" else error / 2, Limit(1e-15 * (i + 1), 1e-14 * (i + 1)))
         for i, (tap, error) in enumerate(zip(TAPS, errors, strict=True))
         for name in ("digits", "noise")
     ]
-    return {
-        "network": network,
-        "check": "forward",
-        "variant": "",
-        "dtype": dtype,
-        "backend": backend,
-        "errors": entries,
-    }
+    return Cell(network, "forward", "", dtype, backend, "agree", errors=tuple(entries))
+
+
+def with_errors(cell: Cell, *errors: TapError) -> Cell:
+    return dataclasses.replace(cell, errors=errors)
 
 
 def lines(axes, label: str) -> list:
@@ -62,7 +57,7 @@ def test_a_line_shows_the_largest_errors_of_a_backend() -> None:
 
 
 def test_zero_has_its_own_tick_and_nan_is_a_vertical_line() -> None:
-    figure = error_plot.draw_errors([result("tf", [0.0, 1e-16, None, 1e-16])])
+    figure = error_plot.draw_errors([result("tf", [0.0, 1e-16, math.inf, 1e-16])])
     (axes,) = figure.get_axes()
     points = next(line for line in lines(axes, "tf") if line.get_marker() == "^")
     assert list(points.get_xdata()) == [0, 1, 3]
@@ -72,9 +67,9 @@ def test_zero_has_its_own_tick_and_nan_is_a_vertical_line() -> None:
     (mark,) = lines(axes, "not comparable")
     assert list(mark.get_xdata()) == [2, 2]
     # A tap that is not comparable on one input is not comparable.
-    entry = result("tf", [1e-16, 1e-16, 1e-16, 1e-16])
-    entry["errors"][0]["error"] = None
-    (axes,) = error_plot.draw_errors([entry]).get_axes()
+    first, *others = result("tf", [1e-16] * 4).errors
+    cell = with_errors(result("tf", [1e-16] * 4), dataclasses.replace(first, error=math.inf), *others)
+    (axes,) = error_plot.draw_errors([cell]).get_axes()
     assert list(lines(axes, "not comparable")[0].get_xdata()) == [0, 0]
 
 
@@ -91,9 +86,9 @@ def test_networks_are_rows_and_dtypes_are_columns() -> None:
 
 
 def test_derivatives_are_not_joined_to_taps() -> None:
-    entry = result("mxnet", [1e-16] * 4)
-    entry["errors"] += [{**entry["errors"][0], "input": "derivative", "error": 1e-7}]
-    (axes,) = error_plot.draw_errors([entry]).get_axes()
+    cell = result("mxnet", [1e-16] * 4)
+    derivative = dataclasses.replace(cell.errors[0], input="derivative", error=1e-7)
+    (axes,) = error_plot.draw_errors([with_errors(cell, *cell.errors, derivative)]).get_axes()
     assert [list(line.get_ydata()) for line in lines(axes, "mxnet")] == [[1e-16] * 4, [1e-7]]
     assert axes.get_xticklabels()[-1].get_text() == "derivative conv1"
 
@@ -103,10 +98,9 @@ def test_many_taps_are_labeled_at_the_start_of_blocks() -> None:
     for stage, block in itertools.product((1, 2), range(1, 6)):
         taps += [f"stage{stage}.block{block}.conv{i}" for i in range(1, 5)] + [f"stage{stage}.block{block}"]
         taps += [f"stage{stage}"] * (block == 5)
-    entry = result("torch", [1e-16] * 4)
-    first = entry["errors"][0]
-    entry["errors"] = [{**first, "tap": tap} for tap in taps]
-    (axes,) = error_plot.draw_errors([entry]).get_axes()
+    cell = result("torch", [1e-16] * 4)
+    cell = with_errors(cell, *(dataclasses.replace(cell.errors[0], tap=tap) for tap in taps))
+    (axes,) = error_plot.draw_errors([cell]).get_axes()
     found = [label.get_text() for label in axes.get_xticklabels()]
     assert found == ["stem.conv", *(f"stage{s}.block{b}" for s in (1, 2) for b in range(1, 6) if (s, b) != (1, 1))]
 
@@ -125,7 +119,7 @@ def test_svg_has_text_elements_and_is_reproducible(tmp_path: Path) -> None:
 
 def test_nothing_to_draw_and_an_unknown_suffix_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to draw"):
-        error_plot.draw_errors([{**result("torch", [1e-16] * 4), "errors": []}])
+        error_plot.draw_errors([with_errors(result("torch", [1e-16] * 4))])
     figure = error_plot.draw_errors([result("torch", [1e-16] * 4)])
     for name in ("errors.pdf", "errors"):
         with pytest.raises(InputError, match=r"is written as \.png or \.svg"):

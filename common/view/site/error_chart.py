@@ -6,7 +6,6 @@ matplotlib each takes 0.2 s and twice the bytes, and colors, ids and highlightin
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from xml.etree import ElementTree as ET
@@ -14,7 +13,7 @@ from xml.etree import ElementTree as ET
 from common.parity.comparison import TapError
 from common.parity.results import Cell
 from common.view import svg
-from common.view.error_plot import labels
+from common.view.error_plot import all_taps, labels, runs, worst_errors
 
 __all__ = ["MARKS", "draw", "part_of"]
 
@@ -39,7 +38,7 @@ def draw(cells: Sequence[Cell], paths: Collection[str], label: str) -> str:
 
     A point is the largest error over all inputs at a tap, relative to the tap's largest value in the reference.
     """
-    chart = _Chart({cell.backend: _worst(cell.errors) for cell in cells})
+    chart = _Chart({cell.backend: worst_errors(cell.errors) for cell in cells})
     root = svg.root("chart", math.ceil(chart.right + RIGHT), chart.foot + BOTTOM, label)
     chart.draw_axis(root)
     for name in ("tolerance", "budget"):
@@ -56,9 +55,7 @@ class _Chart:
 
     def __init__(self, errors: Mapping[str, Mapping[str, TapError]]) -> None:
         self.errors = errors
-        self.taps: dict[str, TapError] = {}
-        for own in errors.values():
-            self.taps |= {tap: error for tap, error in own.items() if tap not in self.taps}
+        self.taps = all_taps(errors.values())
         self.index = {tap: i for i, tap in enumerate(self.taps)}
         values = [error.error for own in errors.values() for error in own.values() if math.isfinite(error.error)]
         limits = [limit for error in self.taps.values() for limit in (error.limit.budget, error.limit.tolerance)]
@@ -110,7 +107,7 @@ class _Chart:
             for tap, error in errors.items()
             if math.isfinite(error.error)
         }
-        for _, run in itertools.groupby(points, lambda tap: _kind(errors[tap])):
+        for _, run in runs({tap: errors[tap] for tap in points}):
             svg.add(group, "path", "line", d="M" + "L".join(points[tap] for tap in run))
         mark = MARKS[backend].replace("M", "m", 1)
         svg.add(group, "path", "mark", d="".join(f"M{point}{mark}" for point in points.values()))
@@ -130,7 +127,7 @@ class _Chart:
     def draw_labels(self, root: ET.Element) -> None:
         """Write the kinds of taps at the top if there are several, and as many tap names as fit at the bottom."""
         begin = 0
-        kinds = [(kind, list(taps)) for kind, taps in itertools.groupby(self.taps, lambda tap: _kind(self.taps[tap]))]
+        kinds = runs(self.taps)
         for kind, taps in kinds:
             if begin:
                 edge = svg.number(self.x(begin) - self.step / 2)
@@ -145,22 +142,8 @@ class _Chart:
             begin += len(taps)
 
 
-def _kind(error: TapError) -> str:
-    return error.input if error.input in ("derivative", "gradient") else "tap"
-
-
 def _text(error: TapError) -> str:
     return f"{error.error:.1e}" if math.isfinite(error.error) else "not comparable"
-
-
-def _worst(errors: Sequence[TapError]) -> dict[str, TapError]:
-    """Return the largest error over all inputs at each tap, in network order."""
-    worst: dict[str, TapError] = {}
-    for error in errors:
-        name = f"derivative {error.tap}" if error.input == "derivative" else error.tap
-        if name not in worst or error.error > worst[name].error:
-            worst[name] = error
-    return worst
 
 
 def part_of(tap: str, paths: Collection[str]) -> str:
