@@ -1,6 +1,6 @@
 """Draw the picture of the README: what `rosetta show` prints, as an SVG.
 
-    python benchmarks/show_picture.py densenet.transition1 -o docs/show.svg
+python benchmarks/show_picture.py densenet.transition1 -o docs/show.svg
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import io
 import re
 import shlex
@@ -402,11 +403,13 @@ def test_the_examples_of_the_help_work(rosetta) -> None:
         assert result.stdout.startswith(shlex.split(example)[2].replace("training.step", "training.train_step"))
 
 
-def test_the_readme_shows_what_is_printed(rosetta) -> None:
-    command = ("show", "densenet.transition1", "--backends", "torch,jax")
-    block = next(each for each in (ROOT / "README.md").read_text().split("```") if "── Transition" in each)
-    assert f"rosetta {' '.join(command)}" in " ".join((ROOT / "README.md").read_text().split())
-    assert block.removeprefix("text\n") in rosetta(*command, COLUMNS="131").stdout
+def test_the_picture_of_the_readme_shows_what_is_printed() -> None:
+    assert "docs/show.svg" in (ROOT / "README.md").read_text()
+    picture = (ROOT / "docs" / "show.svg").read_text(encoding="utf-8")
+    shown = html.unescape("".join(re.findall(r"<text [^>]*>(.*?)</text>", picture)))
+    text = printed(find("densenet.transition1"), 130, ("torch", "jax"))
+    command = "python benchmarks/show_picture.py densenet.transition1 -o docs/show.svg"
+    assert "".join(text.split()) in "".join(shown.split()), f"docs/show.svg is out of date: run {command}"
 
 
 def test_show_imports_no_framework_and_no_plotting_library() -> None:

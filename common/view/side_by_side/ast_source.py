@@ -495,7 +495,7 @@ def _runs(
 ) -> Iterator[Run]:
     """Iterate over the calls in a statement and its inner statements, in order of evaluation.
 
-    `lists`: names of the attributes that are lists. `elements`: loop variables, with the list of which they are elements.
+    `lists`: names of the attributes that are lists. `elements`: loop variables, with the list that they iterate over.
     """
     inner = [*getattr(statement, "body", ()), *getattr(statement, "orelse", ())]
     loops = isinstance(statement, ast.For | ast.While)
