@@ -62,9 +62,9 @@ class Making:
 class Run:
     """A statement of a forward pass, and the attribute or function that it calls.
 
-    `pattern` is None if it calls all attributes. `enclosing`: the top-level statement of the forward pass that contains
-    it. `of_self`: whether it calls an attribute and not a function. `looped`: whether it is inside a loop. `function`: a
-    function or method from outside the file, as written in the code.
+    `pattern` is None if it calls all attributes. `enclosing`: the top-level statement of the forward pass around
+    it. `of_self`: whether it calls an attribute and not a function. `looped`: whether it is inside a loop.
+    `function`: a function or method from outside the file, as written in the code.
     """
 
     name: str
@@ -442,7 +442,7 @@ def _elements(value: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
 
 
 def _list_elements(container: str, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr, str]]:
-    """Iterate over the elements of a list as `_assigned` does, if the attribute's name is plural and the value a list."""
+    """Iterate over the elements of a list as `_assigned` does, if its name is plural and the value is a list."""
     given = [value]
     if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in _CONTAINERS:
         given = value.args
