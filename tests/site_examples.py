@@ -1,4 +1,4 @@
-"""A parity report and a benchmark, made by hand, for tests of the site."""
+"""Hand-made parity report and benchmark run for tests of the site."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from common.view.side_by_side import lookup
 
 
 def a_report() -> Report:
-    """A report of two networks in two backends, one tap of which disagrees."""
+    """Return a report of two networks in two backends, with one tap that disagrees."""
     entries = [get("lenet"), get("resnet18")]
     result = Report(
         Settings(entries, ["torch", "jax"]), seconds=3.0, versions={"torch": {"torch": "2.13.0"}, "jax": {}}
@@ -36,13 +36,13 @@ def a_report() -> Report:
 
 
 def a_benchmark(network: str, config: dict) -> Run:
-    """A run of two paths that are right, one that is wrong and one that is missing, on batches of 1 and 8."""
-    found = []
+    """Return a run of two correct paths, one wrong path and one missing path, with batches of 1 and 8."""
+    measurements = []
     for batch in (1, 8):
         for path, latency, memory in (("onnxruntime", 8.5, 150), ("torch-eager", 16.0, 400)):
             interval = Interval(batch * latency, batch * latency - 0.5, batch * latency + 0.5)
             rate = Interval(1000 / latency, 900 / latency, 1100 / latency)
-            found.append(
+            measurements.append(
                 Measurement(
                     *(network, config, path, "inference", "cpu", batch, 2, "measured", "", 1e-7, 1e-4, interval),
                     *(
@@ -57,11 +57,15 @@ def a_benchmark(network: str, config: dict) -> Run:
                     ),
                 )
             )
-        found.append(
+        measurements.append(
             Measurement(
                 network, config, "litert-int8", "inference", "cpu", batch, 2, "wrong", "off by <0.3>", 0.3, 1e-4
             )
         )
-        found.append(Measurement(network, config, "tf-xla", "inference", "cpu", batch, 2, "missing", "no tf here"))
+        measurements.append(
+            Measurement(network, config, "tf-xla", "inference", "cpu", batch, 2, "missing", "no tf here")
+        )
     machine = {"processor": "A & B", "processors": 2, "memory_bytes": 8 * 10**9, "system": "Linux x86_64", "gpu": None}
-    return Run(1, "2026-11-21T10:00:00+00:00", machine, {"runtimes": {"onnxruntime": "1.31.1"}}, {}, tuple(found))
+    return Run(
+        1, "2026-11-21T10:00:00+00:00", machine, {"runtimes": {"onnxruntime": "1.31.1"}}, {}, tuple(measurements)
+    )

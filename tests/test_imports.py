@@ -32,7 +32,7 @@ def test_the_command_starts_without_heavy_imports() -> None:
     "module",
     [
         *("common.weights", "common.images", "common.backends.numpy.backend", "common.parity.harness"),
-        *("common.parity.worker", "common.view.side_by_side.render", "common.view.site"),
+        *("common.parity.worker", "common.view.side_by_side.render", "common.view.site.build"),
     ],
 )
 def test_common_imports_no_framework(module: str) -> None:

@@ -146,10 +146,10 @@ def parity(
             save(path, render(result))
             click.echo(f"report: {path}")
     if plot_path is not None:
-        measured = [each for each in report.to_record(result)["results"] if each["errors"]]
-        if measured:
-            save_plot(error_plot.draw_errors(measured), plot_path)
-        click.echo(f"plot: {plot_path}" if measured else "plot: no results to draw", err=not measured)
+        drawn = [cell for cell in result.cells if cell.errors]
+        if drawn:
+            save_plot(error_plot.draw_errors(drawn), plot_path)
+        click.echo(f"plot: {plot_path}" if drawn else "plot: no results to draw", err=not drawn)
     status: int = result.exit_status()
     return status
 

@@ -259,7 +259,7 @@ def site(output: Path, parity_path: Path | None, bench_paths: tuple[Path, ...], 
     Open index.html in a browser; no server is needed. Each network has a page with its diagram, its source in every
     framework side by side, its costs and its results. A site that is already in the folder is replaced.
     """
-    from common.view.site import build
+    from common.view.site.build import build
 
     built = build(output, parity_path, force, bench_paths)
     click.echo(f"{built.index}: {built.pages} pages, {built.size / 1e6:.1f} MB")

@@ -1,1 +1,1 @@
-"""What there is to see of a network: its source in every framework, its architecture drawn, its summary."""
+"""Source comparison, diagrams and summaries of networks."""

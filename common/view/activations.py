@@ -1,4 +1,4 @@
-"""What a network makes of an image: its feature maps and first filters in each framework, as one picture."""
+"""Picture of a network's feature maps for one image, and of its first filters, in each framework."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "draw", "gather", "largest_difference", "layers_shown"]
 
-_MOST_TILES = 16
-"""How many channels of a layer, or filters, are shown."""
+_MAX_TILES = 16
+"""Maximum number of channels or filters shown per layer."""
 _PANEL, _GAP, _BAR, _MARGIN, _LINE = 2.4, 0.2, 0.6, 0.25, 0.25
-"""Inches: a panel's width, the space between two, that of the color bar, at the edges, and a line of text."""
+"""Width of a panel, gap between panels, width of the color bar, margin and height of a text line, in inches."""
 _MAGNITUDE, _SIGNED = "viridis", "RdBu_r"
-"""Color maps that the color-blind can read: from zero on, and about zero."""
+"""Color maps, safe for color blindness, for non-negative values and for values of both signs."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the picture: what each framework has, in the canonical layout, and the shape that it has it in.
+    """One row of the picture: an activation or the filters in each framework.
 
-    The arrays are activations (1, C, H, W) or (1, features), or filters (O, I, h, w); `compared` says whether each
-    framework has its own, so that they may differ.
+    `arrays` are in the canonical layout: activations (1, C, H, W) or (1, features), or filters (O, I, h, w). `shapes`
+    are those in the framework's own layout. `compared`: whether to show the largest difference between frameworks.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Row:
 
 
 def layers_shown(network: Network) -> list[str]:
-    """Return the taps that a picture shows where none are named: the first, and every part that makes an image."""
+    """Return the taps shown by default: the first one, and every direct part with a spatial output."""
     taps = reference.describe(network).taps
     first = next(iter(taps))
     return [tap for tap, shape in taps.items() if tap == first or ("." not in tap and math.prod(shape[2:]) > 1)]
@@ -58,9 +58,9 @@ def layers_shown(network: Network) -> list[str]:
 def gather(
     network: Network, names: Sequence[str], weights: Path, x: np.ndarray, layers: Sequence[str], dtype: DTypeName
 ) -> list[Row]:
-    """Run the network on one image, (C, H, W), in each backend, in a process of its own, and return all rows.
+    """Run the network on one image (C, H, W) in each backend, each in its own process, and return all rows.
 
-    Raises BackendError where one is missing, fails or dies.
+    Raises BackendError if a backend is missing, fails or dies.
     """
     manifest = reference.describe(network).manifest
     first = next(iter(manifest))
@@ -80,17 +80,17 @@ def gather(
             ],
             weights=str(weights.resolve()),
         )
-        found = {name: map_safetensors(path)[1] for name, path in taps.items()}
-        own = {name: np.array(map_safetensors(path)[1][first]) for name, path in filters.items()}
-        activations = {layer: {name: np.array(found[name][layer]) for name in names} for layer in layers}
+        traces = {name: map_safetensors(path)[1] for name, path in taps.items()}
+        kernels = {name: np.array(map_safetensors(path)[1][first]) for name, path in filters.items()}
+        activations = {layer: {name: np.array(traces[name][layer]) for name in names} for layer in layers}
     same = dict.fromkeys(names, image)
     native = {
         name: layout.to_channels_last(manifest[first], values) if _channels_last(name) else values
-        for name, values in own.items()
+        for name, values in kernels.items()
     }
     return [
         Row("input", same, _native_shapes(same), compared=False),
-        Row(first, own, {name: values.shape for name, values in native.items()}, filters=True),
+        Row(first, kernels, {name: values.shape for name, values in native.items()}, filters=True),
         *(Row(layer, arrays, _native_shapes(arrays)) for layer, arrays in activations.items()),
     ]
 
@@ -106,17 +106,17 @@ def _native_shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...
 
 
 def largest_difference(row: Row) -> float:
-    """Return the largest difference of any number between any two frameworks."""
+    """Return the largest elementwise difference between any two frameworks."""
     values = np.stack([np.asarray(array, np.float64) for array in row.arrays.values()])
     return float(np.max(values.max(axis=0) - values.min(axis=0)))
 
 
 def _tiles(row: Row, array: np.ndarray) -> np.ndarray:
-    """Return what is shown of an array: (tiles, H, W)."""
+    """Return the images shown for an array: (tiles, H, W)."""
     if row.filters:
-        return array.reshape(-1, *array.shape[2:])[:_MOST_TILES]
+        return array.reshape(-1, *array.shape[2:])[:_MAX_TILES]
     if array.ndim == 4:
-        return array[0, :_MOST_TILES]
+        return array[0, :_MAX_TILES]
     side = math.ceil(math.sqrt(array.size))
     square = np.full(side * math.ceil(array.size / side), np.nan)
     square[: array.size] = array.reshape(-1)
@@ -124,24 +124,24 @@ def _tiles(row: Row, array: np.ndarray) -> np.ndarray:
 
 
 def _caption(row: Row) -> str:
-    """Return what a row shows, in words."""
+    """Return the title of a row."""
     array = next(iter(row.arrays.values()))
     if row.filters:
         outputs, inputs = array.shape[:2]
         of = "" if inputs == 1 else f" for each of {inputs} channels"
         kind, count = f"filters{of}", outputs * inputs
-        return f"{row.name}: {outputs} {kind}{f', {_MOST_TILES} of {count} shown' if count > _MOST_TILES else ''}"
+        return f"{row.name}: {outputs} {kind}{f', {_MAX_TILES} of {count} shown' if count > _MAX_TILES else ''}"
     if array.ndim == 4:
         channels = array.shape[1]
-        shown = f"{_MOST_TILES} of {channels}" if channels > _MOST_TILES else str(channels)
+        shown = f"{_MAX_TILES} of {channels}" if channels > _MAX_TILES else str(channels)
         return f"{row.name}: {shown} channel{'s' * (channels > 1)}"
-    return f"{row.name}: {array.size} numbers, row by row"
+    return f"{row.name}: {array.size} values, row by row"
 
 
 def _montage(tiles: np.ndarray) -> np.ndarray:
-    """Lay tiles side by side, as near to a square as they go, with gaps that are no number."""
+    """Arrange tiles in a grid that is nearly square, with gaps of NaN. (tiles, H, W) -> (rows, columns)."""
     count, height, width = tiles.shape
-    # Small ones are magnified, so that a gap may be narrower than a pixel of theirs.
+    # Small tiles are magnified, so that a gap can be narrower than one of their pixels.
     factor = math.ceil(64 / max(height, width))
     tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = height * factor, width * factor
@@ -156,19 +156,19 @@ def _montage(tiles: np.ndarray) -> np.ndarray:
 
 
 def _scale(shown: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Return the colors of a row: one scale for all frameworks, about zero where there are signs."""
+    """Return one color scale for all frameworks. It is symmetric about zero if there are negative values."""
     lowest, highest = (float(reduce([reduce(tiles) for tiles in shown])) for reduce in (np.nanmin, np.nanmax))
-    most = max(abs(lowest), abs(highest)) or 1.0
-    return (
-        {"cmap": _SIGNED, "vmin": -most, "vmax": most} if lowest < 0 else {"cmap": _MAGNITUDE, "vmin": 0, "vmax": most}
-    )
+    limit = max(abs(lowest), abs(highest)) or 1.0
+    if lowest < 0:
+        return {"cmap": _SIGNED, "vmin": -limit, "vmax": limit}
+    return {"cmap": _MAGNITUDE, "vmin": 0, "vmax": limit}
 
 
 def draw(rows: Sequence[Row], title: str = "") -> Figure:
-    """Draw a row of panels for each layer, a column for each framework.
+    """Draw a row of panels per layer and a column per framework.
 
-    The colors of a row are on one scale. Above each panel stands the shape in the framework's layout, below each row
-    the largest difference between any two frameworks, over all channels, shown or not.
+    All panels of a row share one color scale. The title of a panel is the shape in the framework's layout. Below a row
+    is the largest difference between any two frameworks, over all channels, also those that are not shown.
     """
     sheets = [{name: _montage(_tiles(row, array)) for name, array in row.arrays.items()} for row in rows]
     columns = max(len(each) for each in sheets)
@@ -176,7 +176,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     width = 2 * _MARGIN + columns * (_PANEL + _GAP) + _BAR
     height = 2 * _MARGIN + 2 * _LINE + sum(heights) + len(rows) * (4 * _LINE)
     figure = new_figure(width, height)
-    # Everything has its place in inches, so that the columns of all rows stand below one another.
+    # Positions are set in inches to align the columns of all rows.
     figure.set_layout_engine("none")
 
     def axes(left: float, top: float, wide: float, high: float) -> Axes:
@@ -210,5 +210,5 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
 def _comparison(row: Row) -> str:
     difference = largest_difference(row)
     largest = max(float(np.max(np.abs(array))) for array in row.arrays.values())
-    found = f"{difference:.1e}" if difference else "none"
-    return f"largest difference between any two: {found}; largest value: {largest:.2g}"
+    shown = f"{difference:.1e}" if difference else "none"
+    return f"largest difference between any two: {shown}; largest value: {largest:.2g}"

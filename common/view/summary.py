@@ -1,4 +1,4 @@
-"""A network layer by layer: what each is, makes, costs and sees; as a table, Markdown, CSV or JSON."""
+"""Summary of a network's layers: output shapes, costs and receptive fields, as a table, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ __all__ = ["FORMATS", "Row", "Summary", "rows", "to_csv", "to_json", "to_markdow
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it ends, what it is in its framework's terms, and its output's shape in that layout.
+    """One row of a summary: a layer, a block or a stage, or several layers in sequence.
 
-    The costs are those of all layers in it, for one image; `activations` is how many numbers these hand on. `fields`
-    are the receptive fields of its output along height and width.
+    `path` is that of the last layer, `kind` the class in the framework, `shape` the output's in the framework's layout.
+    The costs are sums over all layers in the row, for one image. `activations` counts the elements of the layers'
+    outputs. `fields` are the receptive fields of the output along height and width.
     """
 
     path: str
@@ -42,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of a network, and what they are shown for: a backend's terms, a dtype and a batch."""
+    """The rows of a network for a backend, with the dtype and the batch size of the activations."""
 
     network: Network
     description: Description
@@ -52,15 +53,15 @@ class Summary:
     rows: Sequence[Row]
 
     def activation_bytes(self, activations: int) -> int:
-        """Return how much memory so many numbers for each image take."""
+        """Return the memory in bytes that a number of activations per image takes for the whole batch."""
         return self.batch * activations * np.dtype(self.dtype).itemsize
 
 
 def rows(calls: Iterable[Call], description: Description, container: str, everything: bool = False) -> list[Row]:
-    """Return the network's direct parts, in order of execution, from every layer's call.
+    """Return the rows of a network's direct parts, in order of execution, from the calls of all layers.
 
-    Where the description says so a part is shown by its own parts, and several together make one row, which is then a
-    `container`. With `everything` each block, stage and layer has a row, before those of its own parts.
+    The description says which parts are replaced by their own parts, and which are merged into one row of the class
+    `container`. With `everything`, each stage, block and layer has a row, before the rows of its own parts.
     """
     named = list(_named(calls, description))
     if everything:
@@ -80,11 +81,11 @@ def rows(calls: Iterable[Call], description: Description, container: str, everyt
         for path in _within(call.path):
             inside[path].append(call)
     fields = {call.path: call.fields for call in description.calls}
-    found = []
+    result = []
     for group in groups:
         last = group[-1]
         layers = [layer for call in group for layer in inside[call.path]]
-        found.append(
+        result.append(
             Row(
                 last.path,
                 last.kind if len(group) == 1 else container,
@@ -96,17 +97,17 @@ def rows(calls: Iterable[Call], description: Description, container: str, everyt
                 fields[last.path],
             )
         )
-    return found
+    return result
 
 
 def _named(calls: Iterable[Call], description: Description) -> Iterator[Call]:
-    """Iterate over the calls of what the reference has too, by its paths; what a port has besides computes nothing."""
+    """Iterate over the calls with the reference's paths, without modules that only a port has, such as Identity."""
     known = {call.path for call in description.calls if call.path}
     seen: Counter[str] = Counter()
     for call in calls:
         path = call.path
         if not call.own and path not in known:
-            # A function has no path of its own; the reference numbers the layers that it stands for.
+            # A function has its name as path; the reference numbers the layers of that name.
             seen[path] += 1
             path = f"{path}{seen[path]}"
         if path in known:
@@ -114,14 +115,14 @@ def _named(calls: Iterable[Call], description: Description) -> Iterator[Call]:
 
 
 def _within(path: str) -> Iterator[str]:
-    """Iterate over a path and those of the blocks and stages that it lies in."""
+    """Iterate over a path and the paths of the blocks and stages that contain it."""
     while path:
         yield path
         path = path.rpartition(".")[0]
 
 
 def _outermost_first(calls: Sequence[Call]) -> list[Call]:
-    """Return calls that are in the order of their ends in that of their beginnings: a block before its layers."""
+    """Sort calls, which are in order of their ends, by their starts: a block comes before its layers."""
     begins: dict[str, int] = {}
     for place, call in enumerate(calls):
         for path in _within(call.path):
@@ -129,10 +130,10 @@ def _outermost_first(calls: Sequence[Call]) -> list[Call]:
     return sorted(calls, key=lambda call: (begins[call.path], call.path.count(".")))
 
 
-def _sight(row: Row, image: Sequence[int]) -> dict[str, Any] | None:
-    """Return what of the image (height, width) a row's output sees.
+def _receptive_field(row: Row, image: Sequence[int]) -> dict[str, Any] | None:
+    """Return the receptive field of a row's output in an image of (height, width) pixels.
 
-    Behind a layer that reads all positions one is left, without a stride, and what it sees is cut to the image.
+    After a layer that reads all positions, the output has no stride, and its receptive field is clipped to the image.
     """
     if row.fields is None:
         return None
@@ -146,7 +147,7 @@ def _sight(row: Row, image: Sequence[int]) -> dict[str, Any] | None:
 
 
 def _records(summary: Summary) -> list[dict[str, Any]]:
-    """Return the rows as what they are shown as."""
+    """Return the rows as dictionaries, as written in JSON."""
     return [
         {
             "path": row.path,
@@ -156,7 +157,7 @@ def _records(summary: Summary) -> list[dict[str, Any]]:
             "statistics": row.statistics,
             "multiply_accumulates": row.multiply_accumulates,
             "activation_bytes": summary.activation_bytes(row.activations),
-            "receptive_field": _sight(row, summary.network.config.input_size),
+            "receptive_field": _receptive_field(row, summary.network.config.input_size),
         }
         for row in summary.rows
     ]
@@ -180,7 +181,7 @@ _NUMBERS = _HEADINGS[3:]
 
 
 def _pair(values: Sequence[int]) -> str:
-    """Return one number for height and width, or both where they differ."""
+    """Format the values for height and width, as one number if they are equal."""
     return str(values[0]) if values[0] == values[1] else " x ".join(map(str, values))
 
 
@@ -189,20 +190,20 @@ def _count(number: int) -> str:
 
 
 def _cells(record: Mapping[str, Any]) -> list[str]:
-    """Return a record as a table shows it: nothing where a layer has none."""
+    """Format a record as the cells of a table row. Zero and None are empty cells."""
     costs = [_count(record[key]) for key in ("parameters", "statistics", "multiply_accumulates", "activation_bytes")]
-    sight = record["receptive_field"]
-    if sight is None:
-        seen = ["", "", ""]
-    elif sight["stride"] is None:
-        seen = ["whole image" if sight["whole_image"] else " x ".join(map(str, sight["size"])), "", ""]
+    field = record["receptive_field"]
+    if field is None:
+        columns = ["", "", ""]
+    elif field["stride"] is None:
+        columns = ["whole image" if field["whole_image"] else " x ".join(map(str, field["size"])), "", ""]
     else:
-        seen = [" x ".join(map(str, sight["size"])), _pair(sight["stride"]), _pair(sight["offset"])]
-    return [record["path"], record["layer"], ", ".join(map(str, record["output_shape"])), *costs, *seen]
+        columns = [" x ".join(map(str, field["size"])), _pair(field["stride"]), _pair(field["offset"])]
+    return [record["path"], record["layer"], ", ".join(map(str, record["output_shape"])), *costs, *columns]
 
 
 def _sentence(summary: Summary) -> str:
-    """Return the totals in words."""
+    """Describe the totals in a sentence."""
     totals, images = _totals(summary), "1 image" if summary.batch == 1 else f"{summary.batch:,} images"
     return (
         f"{totals['parameters']:,} parameters, {totals['statistics']:,} statistics, "
@@ -212,7 +213,7 @@ def _sentence(summary: Summary) -> str:
 
 
 def to_table(summary: Summary) -> tuple[Table, str]:
-    """Return the rows as a table, and the totals in words."""
+    """Return a table of the rows, and a sentence with the totals."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -235,7 +236,7 @@ def to_text(summary: Summary) -> str:
 
 
 def to_markdown(summary: Summary) -> str:
-    """Return the rows as a table in Markdown, and the totals in words below it."""
+    """Return the rows as a Markdown table, followed by a sentence with the totals."""
     ruler = ["--:" if heading in _NUMBERS else "---" for heading in _HEADINGS]
     lines = [_HEADINGS, ruler, *map(_cells, _records(summary))]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -243,13 +244,13 @@ def to_markdown(summary: Summary) -> str:
 
 
 def to_csv(summary: Summary) -> str:
-    """Return the rows as CSV, each pair as two columns, and the totals as a last row."""
+    """Return the rows as CSV, with two columns for each (height, width) pair, and the totals as the last row."""
     lines: list[dict[str, Any]] = []
     for record in _records(summary):
-        sight = record.pop("receptive_field") or {}
+        field = record.pop("receptive_field") or {}
         record["output_shape"] = " ".join(map(str, record["output_shape"]))
         for key in ("size", "stride", "offset"):
-            height, width = sight.get(key) or ("", "")
+            height, width = field.get(key) or ("", "")
             name = "receptive_field" if key == "size" else key
             record |= {f"{name}_height": height, f"{name}_width": width}
         lines.append(record)
@@ -261,7 +262,7 @@ def to_csv(summary: Summary) -> str:
 
 
 def to_json(summary: Summary) -> str:
-    """Return rows and totals as JSON."""
+    """Return the rows and the totals as JSON."""
     record = {
         "network": summary.network.name,
         "config": summary.network.settings(),
@@ -280,4 +281,4 @@ FORMATS: Mapping[str, Callable[[Summary], str]] = {
     "csv": to_csv,
     "json": to_json,
 }
-"""How a summary may be written."""
+"""Writers of a summary by format."""

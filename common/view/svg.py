@@ -1,19 +1,35 @@
-"""Elements of an SVG, and how much room text takes in it."""
+"""Helpers to write SVG: elements, lines of text, arrows, and upper bounds of text widths."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-__all__ = ["ARROW", "SIZES", "Shapes", "add", "label_width", "line", "number", "sizes", "spoken", "text", "text_width"]
+__all__ = [
+    "ARROW",
+    "SIZES",
+    "Shapes",
+    "add",
+    "label_width",
+    "line",
+    "name_range",
+    "number",
+    "root",
+    "sizes",
+    "spoken",
+    "text",
+    "text_width",
+]
 
 SIZES = {"title": 17.0, "heading": 14.0, "label": 12.0, "note": 11.0}
-"""Font size of each style of text, in pixels. All but notes are semibold."""
+"""Font size in pixels of each text style. All styles but `note` are semibold."""
 ARROW = " → "
 
 Shapes = list[tuple[int, ...]]
-"""What an arrow carries, or one shape after another as blocks make them."""
+"""Shapes written on one line, with arrows between them."""
 
-# Advance widths in em, each the most that it is in any of the fonts that browsers take for system-ui or sans-serif.
+# Advance widths in em: the largest among the fonts that browsers use for system-ui and sans-serif.
 _WIDTHS = {
     **dict.fromkeys("fijlrt.,:;|'!()[] ", 0.42),
     **dict.fromkeys("mwMW%", 1.0),
@@ -24,33 +40,49 @@ _SEMIBOLD = 1.1
 
 
 def text_width(content: str, style: str = "note") -> float:
-    """Return the most that a line of text takes in any usual font, in pixels."""
+    """Return an upper bound of the width of a line of text in any common font, in pixels."""
     weight = 1.0 if style == "note" else _SEMIBOLD
     return SIZES[style] * weight * sum(_WIDTHS.get(letter, _OTHER_WIDTH) for letter in content)
 
 
 def sizes(shape: tuple[int, ...], layout: str = "nchw") -> str:
-    """Return a shape as it is written: `64×24×24`, or in NHWC `24×24×64`."""
+    """Format a shape (C, H, W) as `64×24×24`, or as `24×24×64` in the layout `nhwc`."""
     return "×".join(map(str, shape if layout == "nchw" else (*shape[1:], shape[0])))
 
 
 def spoken(shape: tuple[int, ...]) -> str:
-    """Return a shape as a screen reader can say it: `64 x 24 x 24`."""
+    """Format a shape for a screen reader: `64 x 24 x 24`."""
     return " x ".join(map(str, shape))
 
 
+def name_range(names: Sequence[str]) -> str:
+    """Join consecutive names: block1, block2, block3 and block4 become `block1–4`."""
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]}–{names[-1].removeprefix(re.sub(r'[0-9]+$', '', names[0]))}"
+
+
 def label_width(content: str | Shapes) -> float:
-    """Return the most that a note takes, be it text or shapes with arrows between."""
+    """Return an upper bound of the width of a note: text, or shapes with arrows between them."""
     return text_width(content if isinstance(content, str) else ARROW.join(map(sizes, content)))
 
 
 def number(value: float) -> str:
-    """Return a coordinate to a tenth of a pixel."""
+    """Format a coordinate to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 
+def root(style: str, width: float, height: float, label: str) -> ET.Element:
+    """Return the `svg` element of a picture for an HTML page. `label` is its description for screen readers."""
+    element = ET.Element("svg", {"class": style, "role": "img", "aria-label": label})
+    element.set("viewBox", f"0 0 {number(width)} {number(height)}")
+    element.set("width", number(width))
+    element.set("height", number(height))
+    return element
+
+
 def add(parent: ET.Element, tag: str, style: str = "", **attributes: float | str) -> ET.Element:
-    """Add an element of a class; an attribute's underscores stand for hyphens."""
+    """Add a child element with the class `style`. Underscores in attribute names become hyphens."""
     named = {"class": style} if style else {}
     for name, value in attributes.items():
         named[name.replace("_", "-")] = value if isinstance(value, str) else number(value)
@@ -60,9 +92,9 @@ def add(parent: ET.Element, tag: str, style: str = "", **attributes: float | str
 def text(
     parent: ET.Element, style: str, x: float, y: float, content: str | Shapes | dict[str, str], left: bool = False
 ) -> None:
-    """Write a line of text with its middle at `x`, or its beginning if `left`.
+    """Write a line of text, centered at `x`, or starting at `x` if `left`.
 
-    Shapes, with arrows between, and a text for each layout, `nchw` and `nhwc`, are written in both.
+    Shapes, and a dictionary with one text per layout (`nchw` and `nhwc`), are written in both layouts; CSS shows one.
     """
     element = add(parent, "text", f"{style} left" if left else style, x=x, y=y, font_size=SIZES[style])
     if isinstance(content, list):
@@ -77,10 +109,10 @@ def text(
 
 
 def line(parent: ET.Element, *points: tuple[float, float], arrow: bool = False) -> None:
-    """Draw a line through the points; an `arrow` ends in a head, and its last piece is level or upright."""
+    """Draw a line through the points. With `arrow`, add a head; the last segment must be horizontal or vertical."""
     path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
     if arrow:
-        # The head is part of the line: a marker has an id, and a page with the drawing twice would have it twice.
+        # The head is part of the path: an SVG marker needs an id, which would be repeated if a page has two drawings.
         before, end = (y for _, y in points[-2:])
         if before == end:
             path += "m-5-3.5l5 3.5l-5 3.5"

@@ -1,4 +1,4 @@
-"""Pictures of activations: what they show of each framework, on which scale, and what the command refuses."""
+"""Tests of activation pictures: panels, color scales, captions, and errors of the command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def words(figure) -> list[str]:
 MAPS = np.random.default_rng(0).random((1, 6, 5, 7))
 
 
-def test_a_row_is_on_one_scale_and_each_row_on_its_own() -> None:
+def test_all_panels_of_a_row_share_one_color_scale() -> None:
     signed = MAPS - 0.7
     figure = activations.draw([row(MAPS, 2 * MAPS), row(signed, 3 * signed)])
     found = [[panel.get_images()[0] for panel in panels(figure)[i : i + 2]] for i in (0, 2)]
@@ -42,7 +42,7 @@ def test_a_row_is_on_one_scale_and_each_row_on_its_own() -> None:
     assert [{image.get_cmap().name for image in pair} for pair in found] == [{"viridis"}, {"RdBu_r"}]
 
 
-def test_the_difference_below_a_row_is_of_all_channels_shown_or_not() -> None:
+def test_the_difference_below_a_row_covers_all_channels() -> None:
     first = np.random.default_rng(0).random((1, 20, 4, 4))
     second = first.copy()
     second[0, 19, 2, 3] -= 0.25
@@ -51,13 +51,13 @@ def test_the_difference_below_a_row_is_of_all_channels_shown_or_not() -> None:
         "largest difference between any two: 2.5e-01;" in text for text in words(activations.draw([row(first, second)]))
     )
     assert any("between any two: none;" in text for text in words(activations.draw([row(first, first)])))
-    # What was given to all, or is one framework's alone, has nothing to differ from.
+    # A common input, or a single framework, has no difference.
     alone = Row("conv1", {"tf": first}, {"tf": first.shape})
     for single in (row(first, second, compared=False), alone):
         assert not any("difference" in text for text in words(activations.draw([single])))
 
 
-def test_tiles_stand_in_order_and_panels_say_the_shape() -> None:
+def test_tiles_are_in_order_and_panels_have_the_shape_as_title() -> None:
     steps = np.arange(20.0)[None, :, None, None] * np.ones((1, 20, 3, 3))
     figure = activations.draw([row(steps, steps)], "lenet on digit:7")
     sheet = panels(figure)[0].get_images()[0].get_array()
@@ -74,11 +74,11 @@ def test_tiles_stand_in_order_and_panels_say_the_shape() -> None:
         (np.ones((6, 1, 5, 5)), True, "conv1: 6 filters"),
         (np.ones((64, 3, 7, 7)), True, "conv1: 64 filters for each of 3 channels, 16 of 192 shown"),
         (np.ones((1, 1, 5, 5)), False, "conv1: 1 channel"),
-        (np.arange(10.0)[None], False, "conv1: 10 numbers, row by row"),
-        (np.zeros((1, 4)), False, "conv1: 4 numbers, row by row"),
+        (np.arange(10.0)[None], False, "conv1: 10 values, row by row"),
+        (np.zeros((1, 4)), False, "conv1: 4 values, row by row"),
     ],
 )
-def test_what_is_no_map_is_shown_too(array: np.ndarray, filters: bool, caption: str) -> None:
+def test_filters_and_vectors_have_captions_and_a_color_range(array: np.ndarray, filters: bool, caption: str) -> None:
     figure = activations.draw([row(array, array, filters=filters)])
     assert caption in words(figure)
     lowest, highest = panels(figure)[0].get_images()[0].get_clim()
@@ -94,12 +94,12 @@ def test_what_is_no_map_is_shown_too(array: np.ndarray, filters: bool, caption: 
         ("nin", ["stage1.conv1", "stage1", "pool1", "stage2", "pool2", "stage3", "pool3", "stage4"]),
     ],
 )
-def test_the_first_convolution_and_the_parts_that_make_images_are_shown(name: str, layers: list[str]) -> None:
+def test_the_first_convolution_and_parts_with_spatial_output_are_shown_by_default(name: str, layers: list[str]) -> None:
     assert activations.layers_shown(catalog.get(name)) == layers
 
 
 @pytest.mark.port
-def test_rows_hold_what_each_framework_has_itself(backend_name: str, tmp_path: Path) -> None:
+def test_rows_hold_the_activations_of_each_framework_in_its_layout(backend_name: str, tmp_path: Path) -> None:
     network = catalog.get("bn_lenet", in_channels=3)
     path = tmp_path / "w"
     weights.write_initial(path, network, "probe", 0, "float64")
@@ -123,7 +123,7 @@ def test_rows_hold_what_each_framework_has_itself(backend_name: str, tmp_path: P
     assert [each.shapes["numpy"] for each in rows][:2] == [(1, 3, 28, 28), (6, 3, 5, 5)]
 
 
-def test_one_backend_that_fails_is_the_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_backend_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROSETTA_PYTHON_TF", "/bin/false")
     path = tmp_path / "w"
     weights.write_initial(path, catalog.get("lenet"))
@@ -135,27 +135,27 @@ def test_one_backend_that_fails_is_the_error_of_all(tmp_path: Path, monkeypatch:
 def test_requests_to_one_backend_are_answered_in_order(tmp_path: Path) -> None:
     network = catalog.get("lenet")
     weights.write_initial(tmp_path / "w", network)
-    asked = [
+    requests = [
         {"action": "weights", "names": [name], "outputs": {"result": str(tmp_path / name)}}
         for name in ("fc1.bias", "fc2.bias")
     ]
-    answers = harness.run_each(["numpy"], network, "float64", lambda _: asked, weights=str(tmp_path / "w"))
+    answers = harness.run_each(["numpy"], network, "float64", lambda _: requests, weights=str(tmp_path / "w"))
     assert [answer["id"] for answer in answers["numpy"]] == [1, 2]
     assert (tmp_path / "fc2.bias").exists()
 
 
 @pytest.fixture
 def lenet(rosetta, tmp_path: Path) -> Path:
-    """A folder with weights w of lenet and an image."""
+    """Return a folder with weights of lenet (w) and an image (seven.png)."""
     weights.write_initial(tmp_path / "w", catalog.get("lenet"))
     Image.fromarray(images.digits()[0][7]).resize((20, 30)).save(tmp_path / "seven.png")
     return tmp_path
 
 
 def test_the_command_writes_a_png(rosetta, lenet: Path) -> None:
-    asked = ("--weights", "w", "--backends", "numpy", "--layers", "fc2,conv1")
+    options = ("--weights", "w", "--backends", "numpy", "--layers", "fc2,conv1")
     for image in ("seven.png", "digit:7"):
-        result = rosetta("activations", "lenet", image, *asked, "-o", "maps.png")
+        result = rosetta("activations", "lenet", image, *options, "-o", "maps.png")
         assert (result.returncode, result.stderr) == (0, "")
         assert "input, conv1.weight, conv1, fc2 of lenet in numpy" in result.stdout
         with Image.open(lenet / "maps.png") as picture:
@@ -186,7 +186,9 @@ def test_the_command_writes_a_png(rosetta, lenet: Path) -> None:
         (("lenet", "seven.png", "--weights", "w", "-o", "absent/maps.png"), "there is no folder absent"),
     ],
 )
-def test_a_bad_option_gives_one_line_and_writes_nothing(rosetta, lenet: Path, arguments: tuple, message: str) -> None:
+def test_an_invalid_request_is_a_one_line_error_and_writes_nothing(
+    rosetta, lenet: Path, arguments: tuple, message: str
+) -> None:
     before = sorted(lenet.iterdir())
     output = () if "-o" in arguments else ("-o", "maps.png")
     result = rosetta("activations", *arguments, *output)
@@ -196,7 +198,7 @@ def test_a_bad_option_gives_one_line_and_writes_nothing(rosetta, lenet: Path, ar
     assert sorted(lenet.iterdir()) == before
 
 
-def test_a_missing_backend_is_status_3_and_writes_nothing(rosetta, lenet: Path) -> None:
+def test_a_missing_backend_has_exit_status_3_and_writes_nothing(rosetta, lenet: Path) -> None:
     bare = {f"ROSETTA_PYTHON_{name.upper()}": "/bin/false" for name in registry.BACKENDS}
     result = rosetta("activations", "lenet", "digit:7", "--weights", "w", "-o", "maps.png", **bare)
     assert result.returncode == 3

@@ -1,4 +1,4 @@
-"""The graph against what the papers say, and the drawing against the graph, as XML and as geometry."""
+"""Tests of the dataflow graph against the papers, and of the drawing against the graph, as XML and as geometry."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
 def relative(graph: Graph, path: str) -> set[tuple[str, str]]:
-    """The edges inside a composite, by the names of its parts."""
+    """Return the edges inside a composite, by the names of its parts."""
     return {(source.rpartition(".")[2], target.rpartition(".")[2]) for source, target in graph.inside(path)}
 
 
@@ -102,7 +102,7 @@ def test_a_residual_block_adds_its_input_or_a_projection_of_it() -> None:
     assert relative(found, "stage2.block1.shortcut") == chain("conv")
 
 
-def test_a_dense_layer_is_concatenated_behind_its_input() -> None:
+def test_a_dense_layer_concatenates_its_input_and_output() -> None:
     # Huang et al., equation 2.
     found = graph(catalog.get("densenet"))
     assert relative(found, "stage2.block3") == chain("bn", "relu", "conv", "||") | {(INPUT, "||")}
@@ -121,7 +121,7 @@ def test_anynet_is_a_stem_its_stages_and_a_head() -> None:
 
 
 @over_networks
-def test_every_call_is_a_node_of_its_shape_and_every_layer_reads_one(network: Network) -> None:
+def test_every_call_is_a_node_with_its_shape_and_every_layer_has_one_input(network: Network) -> None:
     found = graph(network)
     called = {call.path: call.shape[1:] for call in reference.describe(network).calls}
     joins = {node.path for node in found.nodes.values() if node.kind in JOINS}
@@ -137,7 +137,7 @@ def test_every_call_is_a_node_of_its_shape_and_every_layer_reads_one(network: Ne
 
 
 class Fire(Module):
-    """Squeeze, then two branches from one layer, joined; a shortcut around it all, and another one behind it."""
+    """Squeeze, two concatenated branches, a shortcut around both, relu, and a shortcut around relu."""
 
     def __init__(self, channels: int) -> None:
         self.squeeze = Conv2d(channels, 4, 1)
@@ -152,7 +152,7 @@ class Fire(Module):
 
 
 class FireNet(Sequential):
-    """A network that the catalog does not have; its first block changes nothing, and so hands on its input."""
+    """A network that is not in the catalog, with two blocks."""
 
     def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
         self.conv = Conv2d(in_channels, 8, 3, padding=1)
@@ -169,7 +169,7 @@ def firenet(monkeypatch: pytest.MonkeyPatch) -> Network:
     return Network("firenet", "firenet", Config(), "nobody, never", "", 0.1)
 
 
-def test_joins_belong_to_the_block_in_which_they_are_and_have_names_of_their_own(firenet: Network) -> None:
+def test_joins_belong_to_their_block_and_have_unique_names(firenet: Network) -> None:
     found = graph(firenet)
     assert relative(found, "") == chain("conv", "fire1", "fire2", "pool", "flatten", "fc")
     assert relative(found, "fire2") == {
@@ -187,7 +187,7 @@ def test_joins_belong_to_the_block_in_which_they_are_and_have_names_of_their_own
     }
 
 
-def test_what_cannot_be_drawn_says_why() -> None:
+def test_a_network_that_cannot_be_drawn_is_an_error() -> None:
     with pytest.raises(ConfigError, match="too small"):
         draw(catalog.get("vgg11", input_size=[8, 8]))
     with pytest.raises(ConfigError, match="nothing tells how its layers are connected"):
@@ -214,13 +214,13 @@ def test_every_path_is_drawn_once_with_its_shape(network: Network) -> None:
     assert reference.describe(network).taps.keys() <= drawn.keys()
     assert {node.path for node in found.nodes.values() if node.is_layer} <= drawn.keys()
     for part in parts(root):
-        # Of several in a stack it is the last one's, which the arrow behind it carries; in a detail the first block's.
+        # A stack has the shape of its last node, and a detail drawing the shapes of the first block.
         shapes = {svg.spoken(found.nodes[path].shape) for path in part.get("data-path", "").split()}
         assert part.get("aria-label", "").rpartition(", ")[2] in shapes
 
 
 @over_networks
-def test_what_arrows_carry_is_what_the_reference_makes(network: Network) -> None:
+def test_labels_of_arrows_are_shapes_of_the_reference(network: Network) -> None:
     root, found = parse(network), graph(network)
     shapes = {node.shape for node in found.nodes.values()} | {node.given for node in found.nodes.values()}
     written = {svg.sizes(shape) for shape in shapes}
@@ -240,7 +240,7 @@ def test_what_arrows_carry_is_what_the_reference_makes(network: Network) -> None
 
 
 @over_networks
-def test_parts_can_be_focused_and_are_named(network: Network) -> None:
+def test_parts_can_be_focused_and_have_labels(network: Network) -> None:
     root = parse(network)
     assert root[0].tag == f"{NAMESPACE}title"
     assert network.name in (root[0].text or "")
@@ -254,7 +254,7 @@ def test_parts_can_be_focused_and_are_named(network: Network) -> None:
     details = [element for element in root.iter() if "data-detail" in element.attrib]
     blocks = [path for detail in details for path in detail.get("data-detail", "").split()]
     assert len(blocks) == len(set(blocks))
-    # An id would be there twice on a page with two drawings.
+    # Ids would be repeated on a page with two drawings.
     assert not [element for element in root.iter() if "id" in element.attrib]
     assert not [element for element in root.iter() if element.tag.rpartition("}")[2] in ("script", "image", "use")]
 
@@ -270,7 +270,7 @@ def test_equal_blocks_are_drawn_once_and_counted() -> None:
     assert "stage3.block2 stage3.block3 stage3.block4 stage3.block5 stage3.block6" in stacked
 
 
-def test_layers_alike_are_stacked_in_a_deep_chain_alone() -> None:
+def test_equal_layers_are_stacked_only_in_deep_chains() -> None:
     deep = [part.get("data-path", "").split() for part in parts(parse(ODD[0]))]
     assert [f"stage1.conv{i}" for i in range(1, 17)] in deep
     assert ["stage3.conv2", "stage4.conv2", "stage5.conv2"] in [
@@ -278,26 +278,26 @@ def test_layers_alike_are_stacked_in_a_deep_chain_alone() -> None:
     ]
 
 
-def test_a_shortcut_says_whether_it_is_the_identity() -> None:
+def test_an_identity_shortcut_is_labeled() -> None:
     for detail in (element for element in parse(catalog.get("resnet18")).iter() if "data-detail" in element.attrib):
         words = [text.text for text in detail.iter(f"{NAMESPACE}text")]
         assert ("identity" in words) == ("Residual A × 5" in words)
         assert ("conv 1×1" in words) == ("Residual B × 3" in words)
 
 
-def test_blocks_of_one_kind_say_where_their_groups_differ() -> None:
-    def says(network: Network) -> list[str]:
+def test_blocks_of_one_kind_list_their_groups_if_they_differ() -> None:
+    def group_texts(network: Network) -> list[str]:
         return [text.text or "" for text in parse(network).iter(f"{NAMESPACE}text") if "groups" in (text.text or "")]
 
     # 32 and 80 channels in groups of 16; in ResNeXt-50 (32x4d) there are 32 groups throughout.
-    assert says(catalog.get("regnetx32")) == [
+    assert group_texts(catalog.get("regnetx32")) == [
         *("2 groups", "stage1.block1, 2 groups", "stage2.block1, 5 groups"),
         *("2 groups", "stage1.block2–4, 2 groups", "stage2.block2–6, 5 groups"),
     ]
-    assert set(says(catalog.get("resnext"))) == {"32 groups"}
+    assert set(group_texts(catalog.get("resnext"))) == {"32 groups"}
 
 
-def test_boxes_hint_at_resolution_and_channels() -> None:
+def test_box_sizes_follow_resolution_and_channels() -> None:
     def boxes(network: Network) -> dict[str, Area]:
         return {part.get("data-path", ""): box_area(part[0], "") for part in parts(parse(network))}
 
@@ -312,7 +312,7 @@ def test_boxes_hint_at_resolution_and_channels() -> None:
 
 
 @over_networks
-def test_the_drawing_is_small_and_quick(network: Network) -> None:
+def test_the_drawing_is_small_and_fast(network: Network) -> None:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -327,7 +327,7 @@ def test_the_drawing_is_small_and_quick(network: Network) -> None:
 
 @dataclass(frozen=True)
 class Area:
-    """A rectangle, and what it is of."""
+    """A rectangle and a description of its element."""
 
     left: float
     top: float
@@ -344,7 +344,7 @@ class Area:
         )
 
     def meets(self, other: Area, slack: float = 0.15) -> bool:
-        """Whether they overlap by more than rounding to a tenth of a pixel does."""
+        """Whether they overlap by more than the rounding of coordinates."""
         return (
             self.left < other.right - slack
             and other.left < self.right - slack
@@ -354,7 +354,7 @@ class Area:
 
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-# DejaVu Sans is as wide as any font that a browser takes for sans-serif; so large that whole pixels do not matter.
+# DejaVu Sans is as wide as any font that browsers use for sans-serif. At size 100, rounding to pixels does not matter.
 _REGULAR = ImageFont.truetype(_FONTS / "DejaVuSans.ttf", 100)
 _BOLD = ImageFont.truetype(_FONTS / "DejaVuSans-Bold.ttf", 100)
 
@@ -380,16 +380,16 @@ def box_area(element: ET.Element, what: str) -> Area:
 
 
 def line_areas(element: ET.Element) -> Iterator[Area]:
-    """The pieces of a line, without its head."""
+    """Iterate over the segments of a line, without its arrowhead."""
     points = [tuple(map(float, point.split())) for point in element.get("d", "").split("m")[0][1:].split("L")]
     for (x1, y1), (x2, y2) in itertools.pairwise(points):
-        assert x1 == x2 or y1 == y2, "a line is level or upright"
+        assert x1 == x2 or y1 == y2, "lines are horizontal or vertical"
         yield Area(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), element.get("d", ""))
 
 
 @dataclass
 class Picture:
-    """All areas of a drawing. `boxes` are without the sheets behind them; `held` are texts with the box around them."""
+    """All areas of a drawing. `sheets` are the ones behind boxes; `held` are texts with the box around them."""
 
     view: Area
     boxes: list[Area]
@@ -418,25 +418,25 @@ def picture(root: ET.Element) -> Picture:
 
 
 def check_geometry(root: ET.Element) -> None:
-    seen = picture(root)
-    for area in [*seen.boxes, *seen.sheets, *seen.frames, *seen.texts, *seen.lines]:
-        assert seen.view.holds(area), f"{area} is outside the drawing"
+    areas = picture(root)
+    for area in [*areas.boxes, *areas.sheets, *areas.frames, *areas.texts, *areas.lines]:
+        assert areas.view.holds(area), f"{area} is outside the drawing"
     for one, other in itertools.chain(
-        itertools.combinations(seen.boxes, 2),
-        itertools.combinations(seen.texts, 2),
-        itertools.combinations(seen.frames, 2),
+        itertools.combinations(areas.boxes, 2),
+        itertools.combinations(areas.texts, 2),
+        itertools.combinations(areas.frames, 2),
     ):
         assert not one.meets(other), f"{one} and {other} overlap"
-    for text, box in seen.held:
+    for text, box in areas.held:
         room = Area(box.left + 4, box.top + 1, box.right - 4, box.bottom - 1, box.what)
         assert room.holds(text), f"{text} is clipped by {box}"
-    inside = {text for text, _ in seen.held}
-    for text, box in itertools.product(seen.texts, [*seen.boxes, *seen.sheets]):
+    inside = {text for text, _ in areas.held}
+    for text, box in itertools.product(areas.texts, [*areas.boxes, *areas.sheets]):
         assert text in inside or not text.meets(box), f"{text} lies over {box}"
-    for frame, area in itertools.product(seen.frames, [*seen.boxes, *seen.sheets, *seen.texts]):
+    for frame, area in itertools.product(areas.frames, [*areas.boxes, *areas.sheets, *areas.texts]):
         assert frame.holds(area) or not frame.meets(area), f"{area} lies over the edge of {frame}"
-    for line in seen.lines:
-        for area in [*seen.boxes, *seen.texts]:
+    for line in areas.lines:
+        for area in [*areas.boxes, *areas.texts]:
             thick = Area(line.left - 0.5, line.top - 0.5, line.right + 0.5, line.bottom + 0.5, line.what)
             assert not thick.meets(area, slack=0.8), f"the line {line} runs through {area}"
 
@@ -446,7 +446,7 @@ def test_nothing_overlaps_is_clipped_or_lies_outside(network: Network) -> None:
     check_geometry(parse(network))
 
 
-def test_a_network_that_the_reference_has_anew_is_drawn(firenet: Network) -> None:
+def test_a_network_outside_the_catalog_is_drawn(firenet: Network) -> None:
     root = parse(firenet)
     check_geometry(root)
     (detail,) = [element for element in root.iter() if "data-detail" in element.attrib]
@@ -455,7 +455,7 @@ def test_a_network_that_the_reference_has_anew_is_drawn(firenet: Network) -> Non
     assert [text.text for text in detail.iter(f"{NAMESPACE}text")].count("identity") == 2
 
 
-def test_the_geometry_is_checked() -> None:
+def test_the_geometry_check_finds_misplaced_text() -> None:
     for attribute, value, message in [("x", "9999", "outside|clipped"), ("font-size", "30", "overlap|clipped|over")]:
         root = parse(catalog.get("resnet18"))
         text = next(element for element in root.iter(f"{NAMESPACE}text") if element.text == "conv1")
@@ -465,7 +465,7 @@ def test_the_geometry_is_checked() -> None:
 
 
 @over_networks
-def test_text_is_large_enough_and_takes_no_more_than_was_thought(network: Network) -> None:
+def test_text_is_large_enough_and_within_its_estimated_width(network: Network) -> None:
     for element in parse(network).iter(f"{NAMESPACE}text"):
         assert float(element.get("font-size", "")) >= 11
         area, style = text_area(element), element.get("class", "").removesuffix(" left")
@@ -476,7 +476,7 @@ def test_text_is_large_enough_and_takes_no_more_than_was_thought(network: Networ
 
 
 def linear(color: str) -> np.ndarray:
-    """Linear red, green and blue, from sRGB."""
+    """Convert sRGB to linear red, green and blue."""
     channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
@@ -492,14 +492,14 @@ SIGHT = {
 
 
 def lab(color: str, sight: str) -> np.ndarray:
-    """CIE L*a*b*, in which a distance of about 2 is just seen."""
+    """Convert to CIE L*a*b*, where a distance of about 2 is just noticeable."""
     xyz = TO_XYZ @ np.clip(np.asarray(SIGHT[sight]) @ linear(color), 0, 1) / TO_XYZ.sum(axis=1)
     x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def luminance(color: str) -> float:
-    """Of WCAG 2, 1.4.3."""
+    """Return the relative luminance of WCAG 2, 1.4.3."""
     return float(TO_XYZ[1] @ linear(color))
 
 
@@ -512,7 +512,7 @@ over_schemes = pytest.mark.parametrize("colors", [diagram.LIGHT, diagram.DARK], 
 
 
 @over_schemes
-def test_text_and_marks_stand_out_from_every_color(colors: dict[str, str]) -> None:
+def test_text_and_marks_have_enough_contrast(colors: dict[str, str]) -> None:
     for name, color in colors.items():
         if name not in ("ink", "mark"):
             assert contrast(colors["ink"], color) >= 4.5, name
@@ -521,12 +521,12 @@ def test_text_and_marks_stand_out_from_every_color(colors: dict[str, str]) -> No
 
 @over_schemes
 @pytest.mark.parametrize("sight", SIGHT)
-def test_kinds_of_layers_differ_in_color_to_every_eye(colors: dict[str, str], sight: str) -> None:
+def test_colors_of_layer_kinds_differ_with_color_blindness(colors: dict[str, str], sight: str) -> None:
     for one, other in itertools.combinations(["conv", "pool", "norm", "dense"], 2):
         assert np.linalg.norm(lab(colors[one], sight) - lab(colors[other], sight)) >= 15, (one, other)
 
 
-def test_a_page_can_set_every_color_and_the_layout() -> None:
+def test_css_variables_set_every_color_and_the_layout() -> None:
     for name, color in (*diagram.LIGHT.items(), *diagram.DARK.items()):
         assert f"var(--{name}, {color})" in diagram.STYLE
         assert f"var(--_{name})" in diagram.STYLE

@@ -1,8 +1,9 @@
-"""Where the code of each part is found, that it corresponds, and how `rosetta show` prints it."""
+"""Tests of the source comparison: every part is found and aligned, and `rosetta show` prints it."""
 
 from __future__ import annotations
 
 import ast
+import html
 import io
 import re
 import shlex
@@ -18,13 +19,15 @@ from common import catalog, reference, weights
 from common.backends.registry import BACKENDS
 from common.errors import ConfigError
 from common.view.side_by_side import ast_source
-from common.view.side_by_side.lookup import ABSENT, FILES, FRAMEWORKS_OWN, Section, View, find, of_file
+from common.view.side_by_side.lookup import FILES, find, of_file
+from common.view.side_by_side.model import Section, View
+from common.view.side_by_side.names import ABSENT, FRAMEWORKS_OWN
 from common.view.side_by_side.render import print_view
 from common.view.summary import rows
 
 NETWORKS = [*catalog.NETWORKS, *(name for name in catalog.FAMILIES if name not in catalog.NETWORKS)]
 FUNCTIONS = {"nnx.relu", "nnx.sigmoid", "reshape"}
-"""What JAX calls where the others have a layer; a model has no attribute for it."""
+"""Functions that JAX calls where the other frameworks have a layer. A model has no attribute for them."""
 
 
 def test_every_tap_can_be_shown_in_every_implementation() -> None:
@@ -36,7 +39,7 @@ def test_every_tap_can_be_shown_in_every_implementation() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_part_is_made_and_run_in_every_implementation(name: str) -> None:
+def test_every_part_is_created_and_called_in_every_implementation(name: str) -> None:
     view = find(name)
     assert {part.path for part in view.parts} == {call.path for call in reference.describe(catalog.get(name)).calls}
     for part in view.parts[1:]:
@@ -46,25 +49,25 @@ def test_every_part_is_made_and_run_in_every_implementation(name: str) -> None:
             kind = part.kinds.get(backend)
             assert kind, f"{part.path} is not found in {backend}"
             function = backend == "jax" and kind in FUNCTIONS
-            assert bool(part.made.get(backend)) != function, f"{part.path} in {backend}"
-            made = "".join(snippet.source for snippet in part.made[backend])
+            assert bool(part.created.get(backend)) != function, f"{part.path} in {backend}"
+            made = "".join(snippet.source for snippet in part.created[backend])
             assert function or re.search(rf"\b(self\.)?{called}(s|\d|\{{\w}})?\b", made), f"{part.path}: {made}"
-            for snippet in part.run[backend]:
+            for snippet in part.called[backend]:
                 written = "reshape" if kind == "reshape" else called
                 ran = re.search(rf"\b{written}(s|\d|\{{\w}})?\b|self\.children", snippet.source)
                 assert ran, f"{part.path} in {backend}: {snippet.source}"
-        # Only a container runs its parts without saying so.
+        # Only a sequential container calls its parts without a statement for each.
         parent = next(s for s in view.sections if s.title == view.part(part.path.rpartition(".")[0]).section)
         passes = {backend for row in parent.rows if row.key == "forward" for backend in row.cells}
         assert passes >= {"jax", "tf"}
-        assert {backend for backend in BACKENDS if part.run[backend]} == passes, part.path
+        assert {backend for backend in BACKENDS if part.called[backend]} == passes, part.path
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *FILES])
-def test_what_is_shown_stands_in_the_files(name: str) -> None:
+def test_snippets_are_lines_of_the_files(name: str) -> None:
     view = find(name)
     snippets = [s for section in view.sections for backend in BACKENDS for s in section.snippets(backend)]
-    snippets += [s for part in view.parts for of in (part.made, part.run) for own in of.values() for s in own]
+    snippets += [s for part in view.parts for of in (part.created, part.called) for own in of.values() for s in own]
     assert len(snippets) > 20
     for snippet in snippets:
         lines = (ROOT / snippet.path).read_text().splitlines()[snippet.first_line - 1 : snippet.last_line]
@@ -72,7 +75,7 @@ def test_what_is_shown_stands_in_the_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *FILES])
-def test_a_column_is_its_classes_and_functions_whole_and_in_order(name: str) -> None:
+def test_a_column_has_complete_classes_and_functions_in_order(name: str) -> None:
     for section in find(name).sections[0 if name in FILES else 1 :]:
         for backend in section.names:
             seen: dict[str, list[int]] = {}
@@ -89,7 +92,7 @@ def test_a_column_is_its_classes_and_functions_whole_and_in_order(name: str) -> 
 
 
 def lines_of(path: str, name: str) -> set[tuple[str, int]]:
-    """The lines of a class, a function or a constant, by its name alone."""
+    """Return the lines of a class, a function or a constant by its name."""
     for statement in ast.parse((ROOT / path).read_text()).body:
         targets = [*getattr(statement, "targets", ()), getattr(statement, "target", None)]
         names = {getattr(statement, "name", None), *(getattr(target, "id", None) for target in targets)}
@@ -107,7 +110,7 @@ def test_every_class_of_a_network_has_its_counterparts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_makes_an_attribute_stands_in_one_row(name: str) -> None:
+def test_statements_that_create_an_attribute_are_in_one_row(name: str) -> None:
     view = find(name)
     rows = [row for section in view.sections for row in section.rows if row.parts]
     for row in rows:
@@ -120,7 +123,7 @@ def test_what_makes_an_attribute_stands_in_one_row(name: str) -> None:
                     continue
                 stem = re.sub(r"\d", "", part.path.rpartition(".")[2])
                 assert re.search(rf"\b{stem}", snippet.source), f"{snippet.path}:{snippet.first_line}: {part.path}"
-    # Every part stands in a row, by itself or in a class that it shares with others.
+    # Every part is in a row, its own or that of another instance of the class.
     shown, there = (
         {re.sub(r"\d", "", path.rpartition(".")[2]) for path in paths}
         for paths in ([path for row in rows for path in row.parts], [part.path for part in view.parts[1:]])
@@ -128,7 +131,7 @@ def test_what_makes_an_attribute_stands_in_one_row(name: str) -> None:
     assert shown == there
 
 
-def test_steps_of_the_forward_pass_are_aligned_by_what_all_run() -> None:
+def test_steps_of_the_forward_pass_are_aligned_by_the_attributes_that_all_call() -> None:
     def steps(query: str) -> list[tuple[str, set[str]]]:
         rows = [row for section in find(query).sections[1:] for row in section.rows if row.key.startswith("forward: ")]
         return [(row.key.removeprefix("forward: "), set(row.cells)) for row in rows]
@@ -146,7 +149,7 @@ def test_steps_of_the_forward_pass_are_aligned_by_what_all_run() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_part_of_a_file_has_its_counterparts_or_a_reason(name: str) -> None:
+def test_a_part_of_a_file_is_in_every_implementation_or_has_a_reason(name: str) -> None:
     absent = set()
     for section in of_file(name).sections:
         assert set(section.absent) == set(BACKENDS) - set(section.names), f"{section.title}: {dict(section.names)}"
@@ -165,7 +168,7 @@ def test_every_public_name_of_a_file_is_shown() -> None:
                 assert public & defined <= shown, backend
 
 
-def test_the_frameworks_own_layers_are_those_that_the_models_use() -> None:
+def test_models_use_the_frameworks_own_layers_that_the_table_lists() -> None:
     used: dict[str, dict[str, set[str]]] = {}
     for name in NETWORKS:
         for part in find(name).parts:
@@ -178,7 +181,7 @@ def test_the_frameworks_own_layers_are_those_that_the_models_use() -> None:
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_shapes_are_those_of_the_facts_in_each_layout(name: str) -> None:
+def test_shapes_match_the_facts_in_each_layout(name: str) -> None:
     view, description = find(name), reference.describe(catalog.get(name))
     summary = rows(description.calls, description, "Sequential")
     assert len(summary) == len(FACTS[name]["summary"])
@@ -189,7 +192,7 @@ def test_shapes_are_those_of_the_facts_in_each_layout(name: str) -> None:
             assert list(part.shape_in(backend)) == (last if backend in ("jax", "tf") else shape), row.path
 
 
-def test_a_pattern_names_what_it_makes_and_no_more() -> None:
+def test_a_name_pattern_matches_only_its_own_attributes() -> None:
     network = ast_source.root("torch", "resnet")
     assert network.place("stage12").kind == "ResNetStage"
     assert network.place("stages1") is None
@@ -222,22 +225,22 @@ class Net:
     network = ast_source.Definition(ast_source.file("torch", "resnet"), "Net", tuple(ast.parse(source).body))
     lines = source.splitlines()
 
-    def made_and_run(name: str) -> tuple[str, list[str]] | None:
+    def created_and_called(name: str) -> tuple[str, list[str]] | None:
         place = network.place(name)
         return place and (place.kind, [lines[run.statement.lineno - 1].strip() for run in place.runs])
 
     loop, last = "x = transition(stage(x))", "return self.heads(self.blocks(self.stages[0](x)))"
-    assert made_and_run("stage1") == ("First", [loop, last])
-    assert made_and_run("stage2") == ("Stage", [loop])
-    assert made_and_run("transition3") == ("Transition", [loop])
-    assert made_and_run("block1") == ("Block", ["x = nnx.relu(block(x))", last])
-    assert made_and_run("heads") == ("make_heads", [last])
-    assert made_and_run("relu1") == ("nnx.relu", ["x = nnx.relu(block(x))"])
-    assert made_and_run("head1") is None
-    assert made_and_run("blocks") is None
+    assert created_and_called("stage1") == ("First", [loop, last])
+    assert created_and_called("stage2") == ("Stage", [loop])
+    assert created_and_called("transition3") == ("Transition", [loop])
+    assert created_and_called("block1") == ("Block", ["x = nnx.relu(block(x))", last])
+    assert created_and_called("heads") == ("make_heads", [last])
+    assert created_and_called("relu1") == ("nnx.relu", ["x = nnx.relu(block(x))"])
+    assert created_and_called("head1") is None
+    assert created_and_called("blocks") is None
 
 
-def test_a_function_stands_where_it_is_called() -> None:
+def test_a_function_is_found_where_it_is_called() -> None:
     block = ast_source.root("jax", "resnext").place("stage1").definition.place("block1").definition
     lines = [
         ast_source.file("jax", "resnext").lines[block.place(f"relu{i}").runs[0].statement.lineno - 1] for i in (1, 2, 3)
@@ -247,7 +250,7 @@ def test_a_function_stands_where_it_is_called() -> None:
     assert block.place("sigmoid1") is None
 
 
-def test_batch_normalization_from_scratch_is_that_of_its_file() -> None:
+def test_batch_normalization_from_scratch_is_shown_from_its_own_file() -> None:
     layer, scratch = find("bn_lenet").part("bn3"), find("bn_lenet_scratch").part("bn3")
     assert {b: layer.kinds[b].rpartition(".")[2] for b in BACKENDS} == {
         "numpy": "BatchNorm1d",
@@ -260,12 +263,12 @@ def test_batch_normalization_from_scratch_is_that_of_its_file() -> None:
     files = {backend: {Path(s.path).name for s in section.snippets(backend)} for backend in BACKENDS}
     assert files == {b: {"layers.py" if b == "numpy" else "batch_norm.py"} for b in BACKENDS}
     titles = [section.title for section in find("bn_lenet_scratch").sections]
-    # MXNet's operator is known by the string that it is registered under.
+    # MXNet's operator is found by the string that it is registered under.
     assert {"batch_norm", "_ChooseStatistics"} <= set(titles)
     assert "_ChooseStatistics" not in [section.title for section in find("bn_lenet").sections]
 
 
-def test_a_step_of_training_is_shown_with_what_it_calls() -> None:
+def test_a_training_step_is_shown_with_its_helpers() -> None:
     view = find("training.step")
     assert view == find("training.train_step")
     called = {s.title: set(s.names) for s in view.sections}
@@ -281,11 +284,11 @@ def test_a_step_of_training_is_shown_with_what_it_calls() -> None:
 
 
 @pytest.mark.parametrize("query", ["layers.batch_norm", "layers.BatchNorm2d", "layers.BatchNormalization"])
-def test_a_layer_goes_by_any_of_its_names(query: str) -> None:
+def test_a_layer_is_found_by_any_of_its_names(query: str) -> None:
     assert find(query).sections[0].names["tf"] == "BatchNormalization"
 
 
-def test_a_part_shows_what_it_is_made_of_and_nothing_else() -> None:
+def test_a_part_is_shown_with_its_own_classes_only() -> None:
     view = find("regnetx32.stage1")
     assert [section.title for section in view.sections] == [
         "regnetx32.stage1",
@@ -301,7 +304,7 @@ def test_a_part_shows_what_it_is_made_of_and_nothing_else() -> None:
     assert [section.title for section in find("lenet.conv1").sections[:2]] == ["lenet.conv1", "layers.conv"]
 
 
-def test_an_unknown_part_names_those_of_the_part_around_it() -> None:
+def test_an_unknown_part_is_an_error_with_the_known_names() -> None:
     with pytest.raises(
         ConfigError, match=r"no part of densenet\.stage1 'q'; choose from block1, block2, block3, block4$"
     ):
@@ -312,7 +315,7 @@ def test_an_unknown_part_names_those_of_the_part_around_it() -> None:
         find("lenet.conv1.weight")
 
 
-# --- what is printed --------------------------------------------------------------------------------------------------
+# --- terminal output --------------------------------------------------------------------------------------------------
 
 
 def printed(view: View, width: int | None, backends: tuple[str, ...] = tuple(BACKENDS), terminal: bool = False) -> str:
@@ -323,7 +326,7 @@ def printed(view: View, width: int | None, backends: tuple[str, ...] = tuple(BAC
 
 
 def heads(text: str) -> list[list[str]]:
-    """The implementations of each line that has the names of files over the code."""
+    """Return the implementations named in each heading line above the code."""
     found = []
     for line in text.splitlines():
         names = [cell.split()[0] for cell in line.split(" │ ") if re.match(r"\w+ +[\w/]+\.py\b", cell)]
@@ -332,7 +335,7 @@ def heads(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("width", "columns"), [(60, 1), (80, 1), (140, 2), (220, 3), (270, 4), (340, 5)])
-def test_as_many_columns_stand_side_by_side_as_fit(width: int, columns: int) -> None:
+def test_as_many_columns_as_fit_are_side_by_side(width: int, columns: int) -> None:
     for query in ("resnet18", "layers.batch_norm", "layers.linear", "training.step"):
         text = printed(find(query), width)
         assert max(map(len, text.splitlines())) <= width
@@ -340,17 +343,17 @@ def test_as_many_columns_stand_side_by_side_as_fit(width: int, columns: int) -> 
     assert [name for line in heads(printed(find("lenet"), width)) for name in line] == list(BACKENDS)
 
 
-def test_short_code_needs_little_room() -> None:
+def test_columns_of_short_code_are_narrow() -> None:
     assert heads(printed(find("lenet.fc2"), 140, ("tf", "torch", "mxnet")))[0] == ["tf", "torch", "mxnet"]
 
 
 def code(text: str, column: int = 0) -> str:
-    """The code in a column, without what folding adds."""
+    """Return the code in a column, without line numbers and whitespace."""
     cells = [line.split("│")[column] for line in text.splitlines() if not line.startswith("── ") and "│" in line]
     return "".join("".join(re.sub(r"→ \(.*$", "", re.sub(r"^ *\d+ ?", "", cell)).split()) for cell in cells)
 
 
-def test_a_folded_line_loses_nothing() -> None:
+def test_wrapped_lines_are_complete() -> None:
     section: Section = find("resnet18.stage2.block1").sections[1]
     text = printed(View("x", (section,), find("resnet18.stage2.block1").parts), 131, ("torch", "jax"))
     for i, backend in enumerate(("torch", "jax")):
@@ -358,7 +361,7 @@ def test_a_folded_line_loses_nothing() -> None:
         assert code(text, i).partition("(1,")[2].partition(")")[2] == expected
 
 
-def test_line_numbers_and_shapes_stand_at_the_lines(rosetta) -> None:
+def test_lines_have_their_number_and_shape(rosetta) -> None:
     lines = rosetta("show", "lenet", "--backends", "jax,torch").stdout.splitlines()
     made = [line for line in lines if "self.conv1 = " in line]
     files = {"jax": "(1, 28, 28, 6)", "torch": "(1, 6, 28, 28)"}
@@ -368,14 +371,14 @@ def test_line_numbers_and_shapes_stand_at_the_lines(rosetta) -> None:
         assert rest == f"{own}  → {shape}"
 
 
-def test_blocks_alike_have_one_line_of_shape(rosetta) -> None:
+def test_equal_blocks_share_one_line_of_shape(rosetta) -> None:
     config = '{"arch": [[4, 16], [2, 8]], "in_channels": 3}'
     text = rosetta("show", "resnet.stage1", "--backends", "tf", "--config", config).stdout
     assert "block2-block4 → (1, 24, 24, 16)" in text
     assert "stage2" not in text
 
 
-def test_a_file_is_shown_without_colors_and_a_terminal_with_them(rosetta) -> None:
+def test_only_a_terminal_gets_colors(rosetta) -> None:
     result = rosetta("show", "lenet")
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
@@ -387,7 +390,7 @@ def test_a_file_is_shown_without_colors_and_a_terminal_with_them(rosetta) -> Non
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_begins_with_the_list_of_its_parts(rosetta, name: str) -> None:
+def test_a_file_starts_with_a_list_of_its_parts(rosetta, name: str) -> None:
     lines = rosetta("show", name).stdout.splitlines()
     titles = [line.split()[0] for line in lines[2 : lines.index("")]]
     assert titles == [line.split()[1] for line in lines if line.startswith("── ")]
@@ -403,14 +406,16 @@ def test_the_examples_of_the_help_work(rosetta) -> None:
         assert result.stdout.startswith(shlex.split(example)[2].replace("training.step", "training.train_step"))
 
 
-def test_the_readme_shows_what_is_printed(rosetta) -> None:
-    command = ("show", "densenet.transition1", "--backends", "torch,jax")
-    block = next(each for each in (ROOT / "README.md").read_text().split("```") if "── Transition" in each)
-    assert f"rosetta {' '.join(command)}" in " ".join((ROOT / "README.md").read_text().split())
-    assert block.removeprefix("text\n") in rosetta(*command, COLUMNS="131").stdout
+def test_the_picture_of_the_readme_shows_what_is_printed() -> None:
+    assert "docs/show.svg" in (ROOT / "README.md").read_text()
+    picture = (ROOT / "docs" / "show.svg").read_text(encoding="utf-8")
+    shown = html.unescape("".join(re.findall(r"<text [^>]*>(.*?)</text>", picture)))
+    text = printed(find("densenet.transition1"), 130, ("torch", "jax"))
+    command = "python benchmarks/show_picture.py densenet.transition1 -o docs/show.svg"
+    assert "".join(text.split()) in "".join(shown.split()), f"docs/show.svg is out of date: run {command}"
 
 
-def test_showing_imports_nothing_that_it_does_not_need() -> None:
+def test_show_imports_no_framework_and_no_plotting_library() -> None:
     code = "import sys\nfrom common.cli.main import main\nmain(['show', 'lenet'])\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in result.stdout.splitlines()[-1].split()}
@@ -418,7 +423,7 @@ def test_showing_imports_nothing_that_it_does_not_need() -> None:
     assert not loaded & {"matplotlib", "jinja2", "requests", "PIL", "pygments"}
 
 
-# --- against the models themselves ------------------------------------------------------------------------------------
+# --- comparison with the models ---------------------------------------------------------------------------------------
 
 SMALL = {
     "lenet": {},
@@ -437,15 +442,15 @@ SMALL = {
 
 @pytest.mark.port
 @pytest.mark.parametrize("name", SMALL)
-def test_the_attributes_found_in_the_code_are_those_of_the_model(backend, backend_name: str, name: str) -> None:
+def test_attributes_found_in_the_source_match_the_model(backend, backend_name: str, name: str) -> None:
     network = catalog.get(name, **SMALL[name])
     model = backend.build(network, "float32")
     backend.load(model, weights.initialize(network))  # without weights a model of Gluon has no shapes
     calls = {call.path: call for call in backend.summary(model) if call.path and call.own}
     found = {part.path: part for part in find(name, **SMALL[name]).parts}
-    # A block without a projection has the identity for a shortcut, which the reference does without.
+    # A block without a projection may have an Identity shortcut, which the reference does not have.
     identities = {path for path, call in calls.items() if call.own == "Identity"}
-    made = {path for path, part in found.items() if path and part.made[backend_name]}
+    made = {path for path, part in found.items() if path and part.created[backend_name]}
     assert found[""].kinds[backend_name] == type(model).__name__
     assert made == set(calls) - identities
     for path in made:

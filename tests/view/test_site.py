@@ -1,4 +1,4 @@
-"""The site: what is on it, that its links lead somewhere, that it loads nothing, and what is refused."""
+"""Tests of the site: content, links, no external resources, colors, invalid input, and the output folder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from common.errors import InputError
 from common.parity import report
 from common.view.diagram import diagram
 from common.view.side_by_side import lookup
-from common.view.site import build, folder, idioms, markdown, networks, parity_report, pitfalls
+from common.view.site import folder, idioms, markdown, networks, parity_report, pitfalls
+from common.view.site.build import build
 
 PAGES = {"index.html", "idioms.html", "pitfalls.html", "initializers.html", "parity.html", "benchmarks.html"}
-LARGEST, LONGEST = 500_000, 20.0
-"""Bytes of a network's page, and seconds that the site may take."""
+MAX_BYTES, MAX_SECONDS = 500_000, 20.0
+"""Maximum size of a page, and maximum time to build the site."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def parity(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory) -> list[Path]:
-    """Two runs, the second of a network as the catalog does not have it."""
+    """Two benchmark runs. The second has another network configuration and was interrupted."""
     usual = dict(get("resnet18").settings())
     other = dataclasses.replace(a_benchmark("resnet18", {**usual, "num_classes": 1000}), interrupted=True)
     runs = [a_benchmark("resnet18", usual), other]
@@ -56,14 +57,14 @@ def site(tmp_path_factory, parity: Path, benches: list[Path]) -> Path:
     target = tmp_path_factory.mktemp("built") / "site"
     begin = time.perf_counter()
     built = build(target, parity, bench=benches)
-    assert time.perf_counter() - begin < LONGEST
+    assert time.perf_counter() - begin < MAX_SECONDS
     assert built.index == target / "index.html"
     assert built.pages == len(list(target.glob("*.html")))
     return target
 
 
 class Page(HTMLParser):
-    """What a page refers to, its ids, its headings, and what is said twice or left open."""
+    """Parses a page: its ids, links, resources, headings and tags, and the tags that are left open."""
 
     VOID = frozenset({"meta", "link", "input", "br", "path", "rect", "polygon", "circle", "line"})
 
@@ -108,13 +109,13 @@ def pages(site: Path) -> dict[str, Page]:
     return {path.name: Page(path) for path in site.glob("*.html")}
 
 
-def test_there_is_a_page_for_each_network_and_one_for_each_report_of_one(pages) -> None:
+def test_every_network_has_a_page_and_pages_for_its_results(pages) -> None:
     of_networks = {f"{name}.html" for name in catalog.NETWORKS}
     results = {"lenet-parity.html", "resnet18-parity.html", "resnet18-benchmarks.html"}
     assert of_networks | PAGES | results == set(pages)
 
 
-def test_every_page_is_well_formed_with_one_first_heading_and_no_id_twice(pages) -> None:
+def test_pages_are_well_formed_with_one_h1_and_unique_ids(pages) -> None:
     for name, page in pages.items():
         assert page.open == [], name
         assert page.headings[0] == 1, name
@@ -132,7 +133,7 @@ def links(pages: dict[str, Page]) -> Iterator[tuple[str, str, str]]:
             yield name, target or name, unquote(anchor)
 
 
-def test_links_lead_to_pages_and_places_of_the_site_or_to_the_papers(pages) -> None:
+def test_links_lead_to_existing_anchors_or_to_arxiv(pages) -> None:
     for name, target, anchor in links(pages):
         if target.startswith("https://"):
             assert target.startswith("https://arxiv.org/abs/"), (name, target)
@@ -141,7 +142,7 @@ def test_links_lead_to_pages_and_places_of_the_site_or_to_the_papers(pages) -> N
         assert not anchor or anchor in pages[target].ids, (name, target, anchor)
 
 
-def test_what_can_be_searched_for_is_there(site: Path, pages) -> None:
+def test_search_index_entries_exist_and_are_unique(site: Path, pages) -> None:
     found = re.fullmatch(r"rosettaIndex\((.*)\);\n", (site / "search.js").read_text(encoding="utf-8"), re.DOTALL)
     entries = json.loads(found[1])
     for _, _, where in entries:
@@ -153,7 +154,7 @@ def test_what_can_be_searched_for_is_there(site: Path, pages) -> None:
     assert len(names) == len(entries)
 
 
-def test_nothing_is_loaded_from_elsewhere(site: Path, pages) -> None:
+def test_no_external_resources_are_loaded(site: Path, pages) -> None:
     assert {load for page in pages.values() for load in page.loads} == {"site.css", "site.js"}
     assert "url(" not in (site / "site.css").read_text()
     assert "@import" not in (site / "site.css").read_text()
@@ -162,13 +163,13 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, pages) -> None:
         assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//|fetch\(|XMLHttpRequest""", text), path.name
 
 
-def test_a_page_is_no_larger_than_it_may_be(site: Path) -> None:
+def test_pages_are_smaller_than_the_limit(site: Path) -> None:
     sizes = {path.name: path.stat().st_size for path in site.glob("*.html")}
-    assert max(sizes.values()) <= LARGEST, max(sizes, key=sizes.__getitem__)
+    assert max(sizes.values()) <= MAX_BYTES, max(sizes, key=sizes.__getitem__)
 
 
 @pytest.mark.parametrize("name", catalog.NETWORKS)
-def test_a_network_has_its_drawing_every_part_and_all_of_its_source(pages, name: str) -> None:
+def test_a_network_page_has_its_drawing_every_part_and_all_source(pages, name: str) -> None:
     page, view = pages[f"{name}.html"], lookup.of_network(get(name))
     assert {part.path for part in view.parts if part.path} <= set(page.ids)
     assert diagram.draw(get(name)) in page.text
@@ -182,7 +183,7 @@ def test_a_network_has_its_drawing_every_part_and_all_of_its_source(pages, name:
     assert boxes & {part.path for part in view.parts}
 
 
-def test_pointing_at_a_part_has_lines_to_mark_in_every_column(pages) -> None:
+def test_every_role_has_source_lines_in_every_column(pages) -> None:
     page = pages["resnet18.html"]
     for role in ("Residual.conv1", "Residual.bn2", "ResNet.stem", "Residual.shortcut"):
         columns = {
@@ -196,7 +197,7 @@ def test_pointing_at_a_part_has_lines_to_mark_in_every_column(pages) -> None:
     assert rows["stage3.block2"]["data-of"] == "Residual"
 
 
-def test_the_networks_are_in_historical_order() -> None:
+def test_networks_are_in_historical_order() -> None:
     order = [network.name for network in networks.in_order()]
     assert set(order) == set(catalog.NETWORKS)
     assert order[:4] == ["lenet", "alexnet", "nin", "vgg11"]
@@ -205,7 +206,7 @@ def test_the_networks_are_in_historical_order() -> None:
     assert years == sorted(years)
 
 
-def test_costs_are_shares_of_the_whole() -> None:
+def test_cost_shares_of_all_layers_sum_to_one() -> None:
     network = get("resnet18")
     rows = networks.part_rows(network, lookup.of_network(network))
     layers = [row for row in rows if not any(other.path.startswith(f"{row.path}.") for other in rows)]
@@ -216,26 +217,28 @@ def test_costs_are_shares_of_the_whole() -> None:
 # --- idioms and pitfalls ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("act", idioms.ACTS, ids=lambda act: act.anchor)
-def test_an_act_is_found_in_every_implementation_or_has_a_reason_not_to_be(act) -> None:
-    assert set(act.places) | set(act.absent) == set(BACKENDS)
-    assert not set(act.places) & set(act.absent)
-    for backend, snippets in idioms.examples(act).items():
+@pytest.mark.parametrize("task", idioms.TASKS, ids=lambda task: task.anchor)
+def test_a_task_has_code_in_every_implementation_or_a_reason_for_its_absence(task) -> None:
+    assert set(task.places) | set(task.absent) == set(BACKENDS)
+    assert not set(task.places) & set(task.absent)
+    for backend, snippets in idioms.examples(task).items():
         assert snippets, backend
-        for snippet, place in zip(snippets, act.places[backend], strict=True):
+        for snippet, place in zip(snippets, task.places[backend], strict=True):
             assert place.rpartition(".")[2].rpartition(" ")[2] in snippet.source
             code = "\n".join(snippet.source.split("\n"))
             compile(f"if True:\n{code}" if code.startswith(" ") else code, snippet.path, "exec")
 
 
-def test_an_example_that_is_gone_is_an_error() -> None:
+def test_a_missing_example_is_an_error() -> None:
     with pytest.raises(KeyError, match="no_such"):
-        idioms.examples(idioms.Act("a", "A", "", {"torch": ["training: no_such"]}))
+        idioms.examples(idioms.Task("a", "A", "", {"torch": ["training: no_such"]}))
 
 
-def test_pitfalls_lie_where_their_layers_are() -> None:
+def test_pitfalls_name_the_layers_that_they_affect() -> None:
     page = (ROOT / "docs" / "pitfalls.md").read_text(encoding="utf-8")
-    found = {name: {m.number: m.paths for m in pitfalls.matters(get(name), page)} for name in catalog.NETWORKS}
+    found = {
+        name: {each.number: each.paths for each in pitfalls.affecting(get(name), page)} for name in catalog.NETWORKS
+    }
     assert found["alexnet"][4] == ("conv1",)
     assert found["resnet18"][1][0] == "stem.conv"
     assert "stage2.block1.conv1" in found["resnet18"][1]
@@ -244,11 +247,11 @@ def test_pitfalls_lie_where_their_layers_are() -> None:
     assert found["lenet"][10] == ("flatten",)
     assert found["densenet"][14] == ("transition1", "transition2", "transition3")
     assert 12 in found["regnetx32"]
-    assert {number for numbers in found.values() for number in numbers} == set(pitfalls._AT)
+    assert {number for numbers in found.values() for number in numbers} == set(pitfalls._CONDITIONS)
     assert sorted(pitfalls.headings(page)) == list(range(1, 29))
 
 
-def test_markdown_has_anchors_tables_that_scroll_and_highlighted_code(pages) -> None:
+def test_markdown_has_anchors_scrollable_tables_and_highlighted_code(pages) -> None:
     page = pages["pitfalls.html"]
     assert {f"pitfall-{number}" for number in range(1, 29)} <= set(page.ids)
     assert "<!--" not in page.text.partition("<main")[2]
@@ -275,7 +278,7 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_code_can_be_read_in_light_and_dark_also_where_it_is_marked(site: Path) -> None:
+def test_text_has_enough_contrast_in_light_and_dark_also_when_highlighted(site: Path) -> None:
     css = (site / "site.css").read_text()
     named = dict(re.findall(r"--([\w-]+): light-dark\((.*?)\);", css))
     tokens = dict(re.findall(r"^pre \.(\w).*?color: light-dark\((.*?)\)", css, re.MULTILINE))
@@ -294,15 +297,15 @@ def test_code_can_be_read_in_light_and_dark_also_where_it_is_marked(site: Path) 
 # --- the parity report ------------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_read_as_it_was_written(parity: Path) -> None:
+def test_reading_a_report_restores_what_was_written(parity: Path) -> None:
     found = parity_report.read(parity)
     assert json.loads(report.to_json(found)) == json.loads(parity.read_text())
     assert found.cells == a_report().cells
 
 
-def test_results_are_on_the_pages_the_failing_first(pages) -> None:
+def test_results_are_on_the_pages_with_failures_first(pages) -> None:
     page = pages["parity.html"]
-    assert page.text.index("What is wrong") < page.text.index('id="forward"')
+    assert page.text.index("Failures") < page.text.index('id="forward"')
     assert page.text.index('href="resnet18-parity.html') < page.text.index('href="lenet-parity.html')
     assert "behaves as with padding (2, 3)" in page.text
     numbers = pages["resnet18-parity.html"].text
@@ -311,10 +314,10 @@ def test_results_are_on_the_pages_the_failing_first(pages) -> None:
     charts = re.findall(r'<svg class="chart".*?</svg>', pages["resnet18.html"].text, re.DOTALL)
     assert len(charts) == 2
     assert 'data-path="stem.conv"' in charts[0]
-    assert "No results of this network" in pages["vgg11.html"].text
+    assert "no parity results for this network" in pages["vgg11.html"].text
 
 
-def test_without_results_the_site_says_how_to_get_them(tmp_path: Path) -> None:
+def test_a_site_without_results_gives_the_commands_to_get_them(tmp_path: Path) -> None:
     build(tmp_path / "site")
     for name in ("index.html", "parity.html", "lenet.html"):
         assert "rosetta site --parity parity.json" in (tmp_path / "site" / name).read_text()
@@ -325,7 +328,7 @@ def test_without_results_the_site_says_how_to_get_them(tmp_path: Path) -> None:
 # --- benchmarks -------------------------------------------------------------------------------------------------------
 
 
-def test_benchmarks_are_on_pages_of_their_own_and_linked(pages) -> None:
+def test_benchmarks_have_their_own_pages_and_are_linked(pages) -> None:
     for page in pages.values():
         assert "benchmarks.html" in page.links
     overview, own = pages["benchmarks.html"], pages["resnet18-benchmarks.html"]
@@ -336,13 +339,13 @@ def test_benchmarks_are_on_pages_of_their_own_and_linked(pages) -> None:
     assert {"resnet18-benchmarks.html#run-1-1", "resnet18-benchmarks.html#run-2-1"} <= set(pages["resnet18.html"].links)
     assert "num_classes 1000" in own.text
     assert "A &amp; B" in own.text
-    assert own.text.count("interrupted before its end") == 1
+    assert own.text.count("interrupted: results are incomplete") == 1
     assert "onnxruntime<small>8.50 ms</small>" in overview.text
     assert "onnxruntime 1.31.1" in overview.text
-    assert "No measurements of this network" in pages["lenet.html"].text
+    assert "no benchmarks of this network" in pages["lenet.html"].text
 
 
-def test_a_benchmarks_table_has_every_path_and_what_is_wrong_with_it(pages) -> None:
+def test_a_benchmark_table_has_every_path_with_values_or_an_error(pages) -> None:
     tables = re.findall(r'<table class="costs">.*?</table>', pages["resnet18-benchmarks.html"].text, re.DOTALL)
     assert len(tables) == 4
     rows = re.findall(r"<tr>(.*?)</tr>", tables[1], re.DOTALL)[1:]
@@ -353,32 +356,32 @@ def test_a_benchmarks_table_has_every_path_and_what_is_wrong_with_it(pages) -> N
         "tf-xla",
     ]
     assert "68.0<small>67.5 to 68.5</small>" in rows[0]
-    assert "110</td>" in rows[0]  # MB: what is installed, and the artifact
+    assert "110</td>" in rows[0]  # MB of packages and artifact
     assert "<td>yes</td>" in rows[0]
     assert "<td>yes</td>" not in rows[1]
     assert '<td class="wrong" colspan="7">wrong: off by &lt;0.3&gt;</td>' in rows[2]
     assert '<td class="missing" colspan="7">missing: no tf here</td>' in rows[3]
 
 
-def test_charts_of_a_benchmark_show_each_path_that_is_right(pages) -> None:
+def test_benchmark_charts_show_each_measured_path(pages) -> None:
     charts = re.findall(r'<svg class="chart".*?</svg>', pages["resnet18-benchmarks.html"].text, re.DOTALL)
-    assert len(charts) == 2 * (1 + 2)  # of each run one of throughput, and for each batch one of latency and memory
-    throughput, *trades = charts[:3]
+    assert len(charts) == 2 * (1 + 2)  # per run: throughput, and latency against memory for two batch sizes
+    throughput, *by_batch = charts[:3]
     assert re.findall("<title>(.*?)</title>", throughput) == [
         "onnxruntime, batch 1: 118 images/s",
         "onnxruntime, batch 8: 118 images/s",
         "torch-eager, batch 1: 62.5 images/s",
         "torch-eager, batch 8: 62.5 images/s",
     ]
-    for trade, batch in zip(trades, (1, 8), strict=True):
-        marks = dict(re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*><title>([\w-]+)', trade))
+    for chart, batch in zip(by_batch, (1, 8), strict=True):
+        marks = dict(re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*><title>([\w-]+)', chart))
         assert set(marks.values()) == {"onnxruntime", "torch-eager"}
-        assert ">onnxruntime</text>" in trade
-        assert ">torch-eager</text>" not in trade  # it is beaten in all
-        assert f"batch {batch}" in trade
+        assert ">onnxruntime</text>" in chart
+        assert ">torch-eager</text>" not in chart  # it is not on the Pareto front
+        assert f"batch {batch}" in chart
 
 
-def test_facts_stand_with_their_sources(pages) -> None:
+def test_runtime_facts_have_their_sources(pages) -> None:
     page = html.unescape(pages["benchmarks.html"].text)
     for known in facts.table().values():
         for fact in (known.status, known.license, known.platforms, *known.elsewhere.values()):
@@ -387,7 +390,7 @@ def test_facts_stand_with_their_sources(pages) -> None:
     assert "MXNet, retired" in page
 
 
-def test_a_benchmark_that_is_none_is_refused_and_nothing_is_written(rosetta, tmp_path: Path) -> None:
+def test_an_invalid_benchmark_is_an_error_and_writes_nothing(rosetta, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"schema": 1}')
     result = rosetta("site", "-o", "site", "--bench", "bad.json")
     assert (result.returncode, result.stdout) == (2, "")
@@ -403,7 +406,7 @@ BAD = {
     "not JSON": (lambda _: "{", "not JSON"),
     "no object": (lambda _: "[1]", "not a parity report: it has no `schema`"),
     "another schema": (lambda path: changed(path, schema=2), "a parity report of schema 2; expected 1"),
-    "no results": (lambda _: '{"schema": 1}', "not a whole parity report: it has no `backends`"),
+    "no results": (lambda _: '{"schema": 1}', "not a complete parity report: it has no `backends`"),
     "results without errors": (
         lambda path: changed(
             path, results=[{k: v for k, v in json.loads(path.read_text())["results"][0].items() if k != "errors"}]
@@ -419,7 +422,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_file_that_is_no_report_is_refused_in_one_line_and_nothing_is_written(
+def test_an_invalid_report_is_a_one_line_error_and_writes_nothing(
     rosetta, tmp_path: Path, parity: Path, kind: str
 ) -> None:
     make, message = BAD[kind]
@@ -441,7 +444,7 @@ def names(target: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in target.iterdir() if path.name != folder.MANIFEST}
 
 
-def test_a_site_takes_the_place_of_an_earlier_one_and_of_an_empty_folder(tmp_path: Path) -> None:
+def test_a_site_replaces_an_earlier_one_or_an_empty_folder(tmp_path: Path) -> None:
     target = tmp_path / "site"
     target.mkdir()
     folder.write(target, {**FILES, "gone.html": "old"}, {})
@@ -450,32 +453,32 @@ def test_a_site_takes_the_place_of_an_earlier_one_and_of_an_empty_folder(tmp_pat
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_with_other_files_is_refused_and_with_force_they_stay(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_an_error_and_force_keeps_them(tmp_path: Path) -> None:
     target = tmp_path / "site"
     target.mkdir()
     (target / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"files in it that are no site \(notes.txt\).*--force"):
+    with pytest.raises(InputError, match=r"has other files \(notes.txt\).*--force"):
         folder.write(target, FILES, {})
     folder.write(target, {**FILES, "gone.html": "old"}, {}, force=True)
     folder.write(target, FILES, {}, force=True)
     assert names(target) == {**FILES, "notes.txt": "mine"}
     (target / "other.html").write_text("mine too")
-    with pytest.raises(InputError, match=r"other.html is of no earlier site"):
+    with pytest.raises(InputError, match=r"other.html is not part of an earlier site"):
         folder.write(target, {**FILES, "other.html": "theirs"}, {}, force=True)
     assert names(target) == {**FILES, "notes.txt": "mine", "other.html": "mine too"}
     assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"files": 3}', '{"files": ["../../etc/passwd", 3]}'])
-def test_a_list_of_files_that_is_none_makes_no_site(tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_not_a_site(tmp_path: Path, text: str) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / folder.MANIFEST).write_text(text)
     (tmp_path / "site" / "index.html").write_text("mine")
-    with pytest.raises(InputError, match="that are no site"):
+    with pytest.raises(InputError, match="has other files"):
         folder.check(tmp_path / "site")
 
 
-def test_a_file_and_a_folder_in_no_folder_are_refused(tmp_path: Path) -> None:
+def test_a_file_or_a_missing_parent_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="it is a file"):
         folder.check(tmp_path / "file")
@@ -483,7 +486,7 @@ def test_a_file_and_a_folder_in_no_folder_are_refused(tmp_path: Path) -> None:
         folder.check(tmp_path / "absent" / "site")
 
 
-def test_the_command_says_where_the_site_is(rosetta, tmp_path: Path) -> None:
+def test_the_command_prints_the_path_of_the_site(rosetta, tmp_path: Path) -> None:
     result = rosetta("site", "-o", "site")
     assert (result.returncode, result.stderr) == (0, "")
     assert re.fullmatch(r"site/index.html: 17 pages, \d\.\d MB\n", result.stdout)

@@ -1,4 +1,4 @@
-"""The site as a reader uses it: in Debian's chromium, by pointer, keyboard and on a phone, in light and dark."""
+"""Tests of the site in Debian's chromium: pointer, keyboard, small screens, light and dark, accessibility."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.backends.registry import BACKENDS
 from common.catalog import get
 from common.deploy.bench import history
 from common.parity import report
-from common.view.site import build
+from common.view.site.build import build
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 WIDTHS = (360, 900, 1500)
-INTERACTIVE = 1000
-"""Milliseconds until a page can be used."""
+MAX_LOAD = 1000
+"""Milliseconds until a page is interactive."""
 KINDS = ("index", "resnet18", "idioms", "pitfalls", "parity", "resnet18-parity", "benchmarks", "resnet18-benchmarks")
-"""A page of each kind."""
+"""One page of each kind."""
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +51,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, site: Path) -> Iterator[Callable[..., Page]]:
-    """Open a page of the site; what it says on the console or loads from elsewhere is an error."""
-    contexts, complaints = [], []
+    """Open a page of the site. Console errors and external requests fail the test."""
+    contexts, problems = [], []
 
     def open_page(name: str, width: int = 1500, **options: object) -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("console", lambda line: problems.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
 
-        def asked(request: object) -> None:
+        def check_request(request: object) -> None:
             if not request.url.startswith((site.as_uri(), "data:")):
-                complaints.append(f"from elsewhere: {request.url}")
+                problems.append(f"external: {request.url}")
 
-        page.on("request", asked)
+        page.on("request", check_request)
         file, _, part = name.partition("#")
         page.goto(f"{(site / file).as_uri()}.html" + (f"#{part}" if part else ""))
         return page
@@ -74,11 +74,11 @@ def opened(browser: Browser, site: Path) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert problems == []
 
 
 def shown(page: Page) -> list[str]:
-    """Return the columns that are to be seen in the first table of source."""
+    """Return the visible columns of the first table of source."""
     return [name for name in BACKENDS if page.locator(f"table.code td.{name}").first.is_visible()]
 
 
@@ -86,13 +86,13 @@ def marked(page: Page, selector: str) -> list[str]:
     return page.eval_on_selector_all(f"{selector}.marked", "found => found.map(each => each.textContent.trim())")
 
 
-def test_every_page_opens_and_can_be_used_within_a_second(opened, site: Path) -> None:
+def test_every_page_is_interactive_within_a_second(opened, site: Path) -> None:
     page = opened("index")
     for path in sorted(site.glob("*.html")):
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-ready]")
         took = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-        assert took < INTERACTIVE, path.name
+        assert took < MAX_LOAD, path.name
         assert page.locator("h1").count() == 1
 
 
@@ -104,7 +104,7 @@ def test_no_page_is_wider_than_the_screen(opened, site: Path, width: int) -> Non
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
-def test_columns_are_switched_on_and_off_and_remembered(opened) -> None:
+def test_column_switches_are_remembered(opened) -> None:
     page = opened("lenet")
     assert shown(page) == ["torch", "jax", "tf"]
     button = page.get_by_role("button", name="MXNet")
@@ -122,7 +122,7 @@ def test_columns_are_switched_on_and_off_and_remembered(opened) -> None:
     assert shown(page) == ["mxnet"]  # one always stays
 
 
-def test_pointing_at_a_box_marks_the_part_in_every_column_and_among_the_costs(opened) -> None:
+def test_pointing_at_a_box_highlights_the_part_in_every_column_and_in_the_table(opened) -> None:
     page = opened("resnet18")
     for name in ("NumPy", "MXNet"):
         page.get_by_role("button", name=name).click()
@@ -135,15 +135,15 @@ def test_pointing_at_a_box_marks_the_part_in_every_column_and_among_the_costs(op
     assert page.locator(".marked").count() == 0
 
 
-def test_pointing_at_a_line_marks_its_boxes_and_its_taps(opened) -> None:
+def test_pointing_at_a_line_highlights_its_boxes_and_taps(opened) -> None:
     page = opened("resnet18")
     page.locator('td.torch[data-role~="Stem.conv"]').first.hover()
     assert page.locator('.drawing .part.marked[data-path~="stem.conv"]').count() == 1
     assert page.locator('.chart .tap.marked[data-path="stem.conv"]').count() == 2
-    assert len(marked(page, "td.jax")) == 2  # where it is made, and where it is run
+    assert len(marked(page, "td.jax")) == 2  # where it is created, and where it is called
 
 
-def test_a_part_is_reached_by_keyboard_and_left(opened) -> None:
+def test_a_part_is_selected_and_deselected_by_keyboard(opened) -> None:
     page = opened("resnet18")
     first = page.locator(".drawing .part").first
     first.focus()
@@ -160,7 +160,7 @@ def test_a_part_is_reached_by_keyboard_and_left(opened) -> None:
     assert page.locator("#here").text_content() == ""
 
 
-def test_the_first_key_leads_past_the_head_of_a_page(opened) -> None:
+def test_the_first_tab_stop_skips_to_the_content(opened) -> None:
     page = opened("pitfalls")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -168,7 +168,7 @@ def test_the_first_key_leads_past_the_head_of_a_page(opened) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_link_to_a_part_shows_where_it_is_made(opened, width: int) -> None:
+def test_a_link_to_a_part_shows_where_it_is_created(opened, width: int) -> None:
     page = opened("resnet18#stage2.block1", width)
     page.wait_for_function("document.querySelector('#here').textContent")
     title = page.locator("#code-Residual h3")
@@ -177,16 +177,16 @@ def test_a_link_to_a_part_shows_where_it_is_made(opened, width: int) -> None:
         title.bounding_box()["y"] + 1
     )
     assert title.bounding_box()["y"] < 500
-    # Its lines stand for this block now, whose first convolution halves the image.
-    assert page.locator("#code-Residual .made", has_text="conv1").inner_text() == "conv1 128×12×12"
+    # The shapes beside its lines are those of this block, whose first convolution halves the image.
+    assert page.locator("#code-Residual .created", has_text="conv1").inner_text() == "conv1 128×12×12"
     page.goto(page.url.replace("stage2.block1", "stage3.block2.conv1"))
     page.wait_for_function("document.querySelector('#here').textContent.startsWith('stage3.block2.conv1')")
-    assert page.locator("#code-Residual .made", has_text="conv1").inner_text() == "conv1 256×6×6"
+    assert page.locator("#code-Residual .created", has_text="conv1").inner_text() == "conv1 256×6×6"
     row = page.locator('#code-Residual td.torch[data-role~="Residual.conv1"]').first
     assert 0 < row.bounding_box()["y"] < 900
 
 
-def test_shapes_are_in_either_order(opened) -> None:
+def test_shapes_are_shown_in_nchw_or_nhwc(opened) -> None:
     page = opened("lenet")
     shape = page.locator("tr[id='conv1'] .shape:visible")
     assert shape.inner_text() == "6×28×28"
@@ -220,40 +220,40 @@ def test_search_finds_networks_parts_idioms_and_pitfalls(opened, words: str, fir
     page.wait_for_url(f"**/{page_and_part}")
 
 
-def test_search_says_where_nothing_is_found_and_closes(opened) -> None:
+def test_search_without_results_says_so_and_closes(opened) -> None:
     page = opened("lenet")
     page.locator("#search").fill("transformer")
-    page.wait_for_selector("text=Nothing is called so.")
+    page.wait_for_selector("text=No results")
     page.keyboard.press("Escape")
     assert not page.locator("#found").is_visible()
     assert page.locator("#search").input_value() == ""
 
 
-def test_a_phone_shows_one_column_and_switches_between_them(opened) -> None:
+def test_a_narrow_screen_shows_one_column_at_a_time(opened) -> None:
     page = opened("resnet18", 360)
     assert shown(page) == ["torch"]
     page.get_by_role("button", name="JAX").click()
     assert shown(page) == ["jax"]
-    # A line of code that is too long runs over, and is not cut off.
+    # Long lines of code wrap and are not cut off.
     assert page.evaluate("Math.max(...[...document.querySelectorAll('td.jax')].map(each => each.scrollWidth))") <= 360
 
 
-def test_the_theme_is_the_systems_or_the_one_that_is_chosen(opened) -> None:
-    def ground(page: Page) -> str:
+def test_the_theme_follows_the_system_or_the_switch(opened) -> None:
+    def background(page: Page) -> str:
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     page = opened("index", color_scheme="dark")
-    assert ground(page) == "rgb(13, 17, 23)"
+    assert background(page) == "rgb(13, 17, 23)"
     button = page.get_by_role("button", name="Theme")
     button.click()
-    assert (button.inner_text(), ground(page)) == ("Theme: light", "rgb(255, 255, 255)")
+    assert (button.inner_text(), background(page)) == ("Theme: light", "rgb(255, 255, 255)")
     page.goto(page.url.replace("index", "lenet"))
-    assert ground(page) == "rgb(255, 255, 255)"
+    assert background(page) == "rgb(255, 255, 255)"
     drawn = page.evaluate("getComputedStyle(document.querySelector('.drawing')).backgroundColor")
     assert drawn == "rgb(255, 255, 255)"
 
 
-def test_print_is_light_and_without_switches(opened) -> None:
+def test_print_is_light_and_without_controls(opened) -> None:
     page = opened("resnet18", color_scheme="dark")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
@@ -262,14 +262,14 @@ def test_print_is_light_and_without_switches(opened) -> None:
     assert page.locator("#code-Residual td.torch").first.is_visible()
 
 
-def test_without_scripts_every_column_can_be_read(opened) -> None:
+def test_without_scripts_every_column_is_visible(opened) -> None:
     page = opened("resnet18", java_script_enabled=False)
     assert shown(page) == list(BACKENDS)
     assert page.locator("tr[id='stage2.block1.conv1']").is_visible()
     assert not page.locator(".tools").is_visible()
 
 
-def test_all_layers_are_shown_when_asked_for(opened) -> None:
+def test_the_checkbox_shows_every_layer(opened) -> None:
     page = opened("resnet18")
     layer = page.locator("tr[id='stage2.block1.conv1']")
     assert not layer.is_visible()
@@ -284,7 +284,7 @@ def test_the_command_of_a_result_is_copied(opened) -> None:
     assert page.evaluate("navigator.clipboard.readText()").startswith("rosetta parity resnet18 --checks forward")
 
 
-def test_a_click_in_the_matrix_opens_the_taps(opened) -> None:
+def test_a_click_in_the_matrix_opens_the_page_of_taps(opened) -> None:
     page = opened("parity")
     page.locator("table.matrix").get_by_role("link", name="resnet18").click()
     page.wait_for_url("**/resnet18-parity.html#forward-resnet18")
@@ -292,10 +292,10 @@ def test_a_click_in_the_matrix_opens_the_taps(opened) -> None:
 
 
 def violations(page: Page, **options: object) -> dict[str, list[str]]:
-    """Return what axe finds, by rule, and the first places."""
+    """Return the accessibility violations that axe finds, by rule, with the first elements."""
     from axe_playwright_python.sync_playwright import Axe
 
-    # It would ask for the style sheet once more, which a page from the file system may not.
+    # With `preload`, axe requests the style sheet, which a page from the file system must not.
     found = Axe().run(page, options={"preload": False, **options}).response["violations"]
     return {each["id"]: [node["html"][:200] for node in each["nodes"][:3]] for each in found}
 
@@ -306,7 +306,7 @@ def test_axe_finds_nothing(opened, name: str, scheme: str) -> None:
     page = opened(name, color_scheme=scheme)
     if name == "resnet18":
         page.locator('td.torch[data-role~="Residual.conv1"]').first.hover()
-    # In the dark only the colors are others.
+    # Only colors differ in the dark theme.
     assert violations(page, **({"runOnly": ["color-contrast"]} if scheme == "dark" else {})) == {}
 
 
@@ -317,7 +317,7 @@ def test_axe_finds_nothing_on_a_phone_with_a_search_open(opened) -> None:
     assert violations(page) == {}
 
 
-def test_a_click_in_the_reports_matrix_opens_the_taps(browser: Browser, tmp_path: Path) -> None:
+def test_a_click_in_the_matrix_of_the_html_report_opens_the_taps(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "parity.html").write_text(report.to_html(a_report()))
     page = browser.new_page()
     page.goto((tmp_path / "parity.html").as_uri())

@@ -1,4 +1,4 @@
-"""Summaries: what layers cost as their own framework counts it, and what of the image they see, by experiment."""
+"""Tests of summaries: costs against each framework's own counts, receptive fields by experiment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NETWORKS = [
         ("anynet", {"input_size": [57, 83], "arch": [[2, 24, 8, 1], [1, 32, 8, 0.5]], "stem_channels": 10}),
     )
 ]
-"""Every family, at sizes that are odd and not square where it allows them."""
+"""Every family, with odd and non-square inputs where possible."""
 
 
 def summarized(name: str, everything: bool = True, **config: object) -> dict[str, summary.Row]:
@@ -38,7 +38,7 @@ def summarized(name: str, everything: bool = True, **config: object) -> dict[str
     return {row.path: row for row in summary.rows(description.calls, description, "Sequential", everything)}
 
 
-# What a layer sees of the image.
+# Receptive fields
 
 SEEN = [
     ("lenet", {"input_size": [33, 41]}),
@@ -49,17 +49,17 @@ SEEN = [
     ("resnet", {"input_size": [97, 71], "arch": [[1, 8], [1, 8]]}),
     ("resnext", {"input_size": [97, 71], "arch": [[1, 8, 4, 1], [1, 8, 4, 1]]}),
     ("densenet", {"input_size": [97, 71], "arch": [2, 1], "growth_rate": 3, "num_channels": 4}),
-    # A 1x1 convolution of stride 2 passes pixels over; these sizes have none of them in the middle.
+    # A 1x1 convolution of stride 2 skips pixels; at these sizes it does not skip the middle ones.
     ("anynet", {"input_size": [43, 59], "arch": [[1, 8, 4, 1], [1, 8, 4, 1]], "stem_channels": 4}),
 ]
 _TOO_WIDE = {"googlenet": "stage1.block2", "nin": "pool3"}
-"""From where on every position sees the whole of a small image, so that there nothing can be told."""
+"""From these parts on, every position sees the whole of a small image, so that any field would pass."""
 
 
 def spread_of_pixels(network: catalog.Network, pixels: list[tuple[int, int]]) -> dict[str, np.ndarray]:
-    """Return for each module which outputs depend on each pixel alone: (pixels, H, W), or (pixels,) for any.
+    """Return for each module which outputs depend on each of the pixels: (pixels, H, W), or (pixels,) for a vector.
 
-    A pixel that is not a number makes all that depends on it not a number, and nothing else.
+    A NaN pixel makes exactly those outputs NaN that depend on it.
     """
     model = reference.build(network)
     reference.load(model, weights.initialize(network, "probe", 0, "float64"))
@@ -79,11 +79,11 @@ def spread_of_pixels(network: catalog.Network, pixels: list[tuple[int, int]]) ->
 
 
 @pytest.mark.parametrize(("name", "config"), SEEN, ids=[name for name, _ in SEEN])
-def test_a_receptive_field_is_what_changes_the_output(name: str, config: dict) -> None:
+def test_a_receptive_field_covers_exactly_the_pixels_that_change_the_output(name: str, config: dict) -> None:
     network = catalog.get(name, **config)
     height, width = network.config.input_size
     fields = {row.path: row.fields for row in summarized(name, **config).values()}
-    told = set()
+    verified = set()
     for axis, length in enumerate((height, width)):
         middle = (width // 2, height // 2)[axis]
         line = [(i, middle) if axis == 0 else (middle, i) for i in range(length)]
@@ -104,10 +104,10 @@ def test_a_receptive_field_is_what_changes_the_output(name: str, config: dict) -
                 expected = [pixel for pixel in range(length) if first <= pixel < first + size]
                 assert np.flatnonzero(pixels).tolist() == expected, f"{path}, position {position} of axis {axis}"
                 if 0 < len(expected) < length:
-                    told.add(path)
+                    verified.add(path)
     spatial = [path for path, pair in fields.items() if pair[0].stride]
     wide = spatial.index(_TOO_WIDE[name]) if name in _TOO_WIDE else len(spatial)
-    assert told >= set(spatial[:wide])  # elsewhere everything sees everything, and a wrong field would pass
+    assert verified >= set(spatial[:wide])  # behind these, every position sees the whole image
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_receptive_field_is_what_changes_the_output(name: str, config: dict) -
         ("resnet18", {}, "stage4", 435, 32, -217),
     ],
 )
-def test_receptive_fields_are_those_of_the_literature(
+def test_receptive_fields_match_the_literature(
     name: str, config: dict, path: str, size: int, stride: int, offset: int | None
 ) -> None:
     for field in summarized(name, **config)[path].fields:
@@ -127,14 +127,14 @@ def test_receptive_fields_are_those_of_the_literature(
         assert offset in (None, field.start)
 
 
-def test_paths_that_are_added_or_joined_see_what_any_of_them_sees() -> None:
+def test_the_receptive_field_of_a_join_is_the_union_of_its_inputs() -> None:
     one, other = layers.Shape((1, 2, 5, 5)), layers.Shape((1, 2, 5, 5))
     one.fields, other.fields = (layers.Field(3, 2, -1),) * 2, (layers.Field(5, 2, 0),) * 2
     for made in (layers.add(one, other), layers.concatenate([one, other])):
         assert made.fields == ((6, 2, -1),) * 2
 
 
-# What a layer costs.
+# Costs
 
 
 def test_costs_of_lenet_counted_by_hand() -> None:
@@ -149,7 +149,7 @@ def test_costs_of_lenet_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", catalog.NETWORKS)
-def test_rows_add_up_to_the_totals_and_parts_to_their_whole(name: str) -> None:
+def test_costs_of_rows_and_parts_add_up(name: str) -> None:
     description = reference.describe(catalog.get(name))
     for cost in ("parameters", "statistics", "multiply_accumulates", "activations"):
         total = getattr(description, cost)
@@ -162,7 +162,7 @@ def test_rows_add_up_to_the_totals_and_parts_to_their_whole(name: str) -> None:
                 assert getattr(row, cost) == sum(getattr(part, cost) for part in parts), path
 
 
-def test_every_part_comes_before_its_own_parts_in_order_of_execution() -> None:
+def test_parts_are_in_order_of_execution_before_their_own_parts() -> None:
     found = list(summarized("resnet", arch=[[1, 8]]))
     assert found[:7] == ["stem", "stem.conv", "stem.bn", "stem.relu", "stem.pool", "stage1", "stage1.block1"]
     assert found[7:] == [
@@ -172,18 +172,18 @@ def test_every_part_comes_before_its_own_parts_in_order_of_execution() -> None:
     ]
 
 
-# What frameworks say.
+# Counts of the frameworks
 
 
-class Means:
-    """How one framework counts."""
+class Counter:
+    """Counts parameters and operations with a framework's own tools."""
 
     def build(self, backend, network: catalog.Network):
         return backend.build(network, "float32")
 
 
-class Torch(Means):
-    """By PyTorch's own means."""
+class Torch(Counter):
+    """Counts with PyTorch's module tree and FlopCounterMode."""
 
     def parameters(self, model) -> Iterator[tuple[str, int, int]]:
         for path, module in model.named_modules():
@@ -200,8 +200,8 @@ class Torch(Means):
         return lambda path, _: counts.get(f"{type(model).__name__}.{path}", 0) / 2
 
 
-class Jax(Means):
-    """By Flax NNX's own means, and XLA's."""
+class Jax(Counter):
+    """Counts with Flax NNX's module tree and XLA's cost analysis."""
 
     def parameters(self, model) -> Iterator[tuple[str, int, int]]:
         import jax
@@ -225,7 +225,7 @@ class Jax(Means):
         def count(path: str, given: np.ndarray) -> float:
             graphdef, state = nnx.split(modules[path])
             x = jax.ShapeDtypeStruct(layout.nchw_to_nhwc(given).shape, np.float32)
-            # Groups that are convolved together multiply the zeros between them too, which nobody asked for.
+            # A dense convolution in place of groups would also count multiplications by the zeros between groups.
             with mock.patch.object(layers, "_DENSE_CHANNELS", 1):
                 lowered = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x)).lower(state, x)
             additions_of_the_bias = math.prod(lowered.out_info.shape)
@@ -234,8 +234,8 @@ class Jax(Means):
         return count
 
 
-class Tf(Means):
-    """By Keras's own means, and TensorFlow's profiler."""
+class Tf(Counter):
+    """Counts with Keras's layers and TensorFlow's profiler."""
 
     def parameters(self, model) -> Iterator[tuple[str, int, int]]:
         from tf_impl.weights import named_layers
@@ -263,11 +263,11 @@ class Tf(Means):
         return count
 
 
-class Mxnet(Means):
-    """By Gluon's own means; MXNet counts no operations."""
+class Mxnet(Counter):
+    """Counts with Gluon's parameters. MXNet does not count operations."""
 
     def build(self, backend, network: catalog.Network):
-        # The Backend switches off gradients, by which Gluon tells parameters from statistics.
+        # The Backend switches gradients off, but Gluon distinguishes parameters from statistics by them.
         import mxnet_impl
 
         return mxnet_impl.build(network.name, **network.settings())
@@ -283,26 +283,24 @@ class Mxnet(Means):
 
 
 @pytest.fixture(scope="session")
-def means(backend_name: str, backend):
+def counter(backend_name: str, backend):
     return {"torch": Torch, "jax": Jax, "tf": Tf, "mxnet": Mxnet}[backend_name]()
 
 
 @pytest.mark.port
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.family)
-def test_parameters_and_statistics_are_those_that_the_framework_counts(
-    means, backend, network: catalog.Network
-) -> None:
+def test_parameters_and_statistics_match_the_framework(counter, backend, network: catalog.Network) -> None:
     rows = summarized(network.name, **network.settings())
-    counted = {path: sizes for path, *sizes in means.parameters(means.build(backend, network))}
+    counted = {path: sizes for path, *sizes in counter.parameters(counter.build(backend, network))}
     for path, row in rows.items():
-        # An activation that is a function has nothing, and nothing to ask.
+        # An activation that is a function is not in the module tree.
         assert [row.parameters, row.statistics] == counted.get(path, [0, 0]), path
     assert {path for path, sizes in counted.items() if any(sizes)} <= {"", *rows}
 
 
 @pytest.mark.port
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.family)
-def test_every_layer_makes_in_the_framework_what_it_makes_in_the_reference(
+def test_output_shapes_in_the_framework_match_the_reference(
     backend, backend_name: str, network: catalog.Network
 ) -> None:
     description = reference.describe(network)
@@ -318,11 +316,11 @@ def test_every_layer_makes_in_the_framework_what_it_makes_in_the_reference(
             shape = (shape[0], *shape[2:], shape[1])
         assert row.shape == shape, row.path
     left_out = {call.kind for call in calls} - {row.kind for row in found}
-    assert left_out <= {"Identity"}  # which computes nothing
+    assert left_out <= {"Identity"}
 
 
-def of_which_padding(row: summary.Row, given: np.ndarray, layer: layers.Conv2d) -> float:
-    """Return the share of a convolution's multiplications that are by padding; XLA leaves them out."""
+def padding_share(row: summary.Row, given: np.ndarray, layer: layers.Conv2d) -> float:
+    """Return the fraction of a convolution's multiplications with padding, which XLA does not count."""
     inside = [
         sum(
             0 <= i * layer.stride + u - layer.padding < pixels
@@ -336,12 +334,12 @@ def of_which_padding(row: summary.Row, given: np.ndarray, layer: layers.Conv2d) 
 
 @pytest.mark.port
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.family)
-def test_multiply_accumulates_are_those_that_the_framework_counts(
-    means, backend_name: str, backend, network: catalog.Network
+def test_multiply_accumulates_match_the_framework(
+    counter, backend_name: str, backend, network: catalog.Network
 ) -> None:
-    if not hasattr(means, "multiply_accumulates"):
-        pytest.skip("the framework counts no operations")
-    count = means.multiply_accumulates(means.build(backend, network), network)
+    if not hasattr(counter, "multiply_accumulates"):
+        pytest.skip("the framework does not count operations")
+    count = counter.multiply_accumulates(counter.build(backend, network), network)
     truth = reference.build(network)
     reference.load(truth, weights.initialize(network))
     given = {path: x for path, (x, _) in reference.calls(truth, np.zeros((1, *network.input_shape))).items()}
@@ -350,7 +348,7 @@ def test_multiply_accumulates_are_those_that_the_framework_counts(
     for layer in truth.modules():
         if isinstance(layer, layers.Conv2d | layers.Linear):
             row, x = rows[layer.path], given[layer.path]
-            padding = of_which_padding(row, x, layer) if backend_name == "jax" and x.ndim == 4 else 0
+            padding = padding_share(row, x, layer) if backend_name == "jax" and x.ndim == 4 else 0
             expected = row.multiply_accumulates * (1 - padding)
             assert count(layer.path, x) == pytest.approx(expected, rel=1e-9), layer.path
             counted += 1

@@ -1,1 +1,1 @@
-"""Architecture diagrams."""
+"""Architecture diagrams as SVG."""

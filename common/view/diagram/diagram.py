@@ -1,18 +1,22 @@
-"""The architecture of a network as one SVG: the whole as a row of its parts, then each kind of block in detail.
+"""Draws the architecture of a network as SVG: an overview of its parts, then each kind of block in detail.
 
-All of it is found from the reference by `common.reference.graph`: a network that the reference builds is drawn
-without a line more. A page does the rest by CSS. The colors are custom properties (`--ink`, `--paper`, `--conv`,
-`--pool`, `--norm`, `--dense`, `--join`, `--block`, `--mark`), by default `LIGHT`, or `DARK` where the reader prefers
-that; a page with a switch of its own sets all of them. `data-layout="nhwc"` on the drawing or around it writes shapes
-as height, width, channels; the class `marked` on a part marks it, as focus does. Each part has in `data-path` the
-paths that it stands for, separated by spaces; the detail of a kind of block has those of its blocks in `data-detail`.
+The drawing is computed from the dataflow graph of the reference (`common.reference.graph`), so it works for every
+network of the catalog. Boxes that repeat are drawn once, as a stack.
+
+A page controls the drawing by CSS:
+
+- Colors are custom properties: `--ink`, `--paper`, `--conv`, `--pool`, `--norm`, `--dense`, `--join`, `--block` and
+  `--mark`. The defaults are `LIGHT` or, if the reader prefers a dark color scheme, `DARK`.
+- `data-layout="nhwc"` on the drawing or an ancestor shows shapes as height, width, channels.
+- The class `marked` highlights a part, as keyboard focus does.
+- `data-path` of a part holds the paths that it represents, separated by spaces. `data-detail` of a detail drawing holds
+  the paths of its blocks.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -40,8 +44,8 @@ from common.view.svg import Shapes, label_width, text_width
 __all__ = ["DARK", "LIGHT", "draw"]
 
 MARGIN = 20.0
-WIDEST = 1500.0
-"""A network that is wider than this is drawn in several rows, as far as its parts allow."""
+MAX_WIDTH = 1500.0
+"""A wider overview is split into several rows, if it is a chain of parts."""
 
 LIGHT = {
     "ink": "#1b1f24",
@@ -67,16 +71,16 @@ DARK = {
 }
 
 
-def _variables(colors: dict[str, str], given: bool = True) -> str:
-    """Return the declaration of every color, a page's own first if it is to be asked."""
-    named = ((name, f"var(--{name}, {color})" if given else color) for name, color in colors.items())
+def _variables(colors: dict[str, str], overridable: bool = True) -> str:
+    """Return the CSS declaration of every color. If `overridable`, the page's own colors come first."""
+    named = ((name, f"var(--{name}, {color})" if overridable else color) for name, color in colors.items())
     return ".drawing { " + " ".join(f"--_{name}: {color};" for name, color in named) + " }"
 
 
 STYLE = f"""
 {_variables(LIGHT)}
 @media (prefers-color-scheme: dark) {{ {_variables(DARK)} }}
-@media print {{ {_variables(LIGHT, given=False)} }}
+@media print {{ {_variables(LIGHT, overridable=False)} }}
 .drawing {{ background: var(--_paper); fill: var(--_ink); font-family: system-ui, Helvetica, Arial, sans-serif; }}
 .drawing text {{ text-anchor: middle; font-variant-numeric: tabular-nums; }}
 .drawing .left {{ text-anchor: start; }}
@@ -94,12 +98,12 @@ STYLE = f"""
 LEGEND = {"conv": "convolution", "dense": "dense", "pool": "pooling", "norm": "normalization", "plain": "other layer"}
 MEANINGS = {"add": "added", "concatenate": "concatenated"}
 Height = Callable[[Node, int], float]
-"""How high the box of a node with a number of lines is."""
+"""Computes the height of a node's box from the node and its number of text lines."""
 
 
 @dataclass
 class Kind:
-    """Blocks that are the same but for the numbers of channels and pixels: drawn in detail once."""
+    """Blocks that differ only in numbers of channels and pixels. They share one detail drawing."""
 
     title: str
     paths: list[str]
@@ -108,7 +112,7 @@ class Kind:
 def draw(network: Network) -> str:
     """Return the architecture of `network` as an SVG document.
 
-    Raises ConfigError where the input is too small, or for a network that is not of the catalog.
+    Raises ConfigError if the input is too small, or for a network that is not in the catalog.
     """
     drawing = _Drawing(network)
     rows = drawing.overview()
@@ -124,7 +128,7 @@ def draw(network: Network) -> str:
     for row in rows:
         row.draw(root, MARGIN, y)
         y += row.height + 2 * LANES
-    for shelf in _shelves(panels, max(WIDEST, *widths)):
+    for shelf in _shelves(panels, max(MAX_WIDTH, *widths)):
         x = 0.0
         for panel in shelf:
             panel.draw(root, MARGIN + x, y)
@@ -140,7 +144,7 @@ def draw(network: Network) -> str:
 
 
 def _shelves(panels: Sequence[Panel], width: float) -> list[list[Panel]]:
-    """Return the panels in order, as many beside one another as fit."""
+    """Arrange the panels in rows, in order, with as many in a row as fit."""
     shelves: list[list[Panel]] = []
     free = 0.0
     for panel in panels:
@@ -152,20 +156,13 @@ def _shelves(panels: Sequence[Panel], width: float) -> list[list[Panel]]:
     return shelves
 
 
-def _range(names: Sequence[str]) -> str:
-    """Return `block1–4` for block1, block2, block3 and block4."""
-    if len(names) == 1:
-        return names[0]
-    return f"{names[0]}–{names[-1].removeprefix(re.sub(r'[0-9]+$', '', names[0]))}"
-
-
 def _letters(index: int) -> str:
-    """Return A to Z, then AA and on."""
+    """Return A, B, ..., Z, AA, AB, ..."""
     return (_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)
 
 
 class _Drawing:
-    """What is drawn of a network, and how it is divided."""
+    """Divides a network into an overview and detail drawings."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -175,13 +172,13 @@ class _Drawing:
         self.kinds = self._find_kinds()
 
     def _is_stage(self, path: str) -> bool:
-        """Whether a composite is a chain that has composites in it: a frame around them is drawn for it."""
+        """Whether a composite is a chain that contains composites. A stage is drawn as a frame around them."""
         parts = self.graph.parts(path)
         is_chain = len(self.graph.inside(path)) == len(parts) + 1
         return is_chain and any(self.graph.parts(part.path) for part in parts)
 
     def _find_kinds(self) -> list[Kind]:
-        """Return the kinds of blocks in order; where a class has several, they have letters."""
+        """Return the kinds of blocks in network order. If a class has several kinds, letters distinguish them."""
         kinds: dict[object, Kind] = {}
 
         def visit(path: str) -> None:
@@ -203,7 +200,7 @@ class _Drawing:
         return list(kinds.values())
 
     def _structure(self, block: Node) -> object:
-        """Return all that the detail of a block shows but for the numbers of channels and pixels."""
+        """Return everything that the detail drawing of a block shows, except numbers of channels and pixels."""
         edges = [
             (source.removeprefix(block.path), target.removeprefix(block.path))
             for source, target in self.graph.flat(block.path)
@@ -219,7 +216,7 @@ class _Drawing:
         return [self.nodes[path] for path in paths if path not in (INPUT, OUTPUT)]
 
     def _lines(self, node: Node, name: str) -> list[tuple[str, str]]:
-        """Return what is written in the box of a layer or block called `name`: lines and their styles."""
+        """Return the text in the box of a layer or block called `name`: (line, style)."""
         kind = self.kind_of.get(node.path)
         lines = [(line, "label") for line in textwrap.wrap(kind.title if kind else node.label, 14)]
         lines += [(setting, "note") for setting in node.detail.split(", ") if setting]
@@ -230,7 +227,7 @@ class _Drawing:
         return lines
 
     def _stacks(self, chain: list[Node]) -> list[list[list[Node]]]:
-        """Cut a chain into clusters of nodes whose boxes touch, and put clusters that look the same into a stack."""
+        """Split a chain into clusters of nodes whose boxes touch, and put consecutive equal clusters into a stack."""
         clusters: list[list[Node]] = []
         for node in chain:
             if clusters and is_elementwise(node) and clusters[-1][-1].is_layer:
@@ -240,23 +237,24 @@ class _Drawing:
         stacks: list[list[list[Node]]] = []
         for _, equal in itertools.groupby(clusters, self._look):
             stack = list(equal)
-            # Two layers are seen to be alike, while two blocks say more as one.
-            fewest = 3 if stack[0][0].is_layer else 2
-            stacks += [stack] if len(stack) >= fewest else [[cluster] for cluster in stack]
+            # Two equal layers are clearer side by side; two equal blocks are clearer as a stack.
+            minimum = 3 if stack[0][0].is_layer else 2
+            stacks += [stack] if len(stack) >= minimum else [[cluster] for cluster in stack]
         return stacks
 
     def _look(self, cluster: list[Node]) -> object:
-        """Return what two clusters have in common that are drawn as one."""
+        """Return a key that is equal for clusters that may be stacked."""
         first = cluster[0]
         if first.is_layer:
             return [(node.label, node.detail, node.groups, node.shape) for node in cluster]
         if first.path not in self.kind_of:
             return first.path
-        # Within a stage the blocks of a kind are one stack, as in the papers; the network itself is drawn part by part.
+        # Blocks of one kind within a stage are stacked, as in the papers. Direct parts of the network must also have
+        # the same shape.
         return id(self.kind_of[first.path]), first.shape if first.name == first.path else None
 
     def _units(self, chain: list[Node], height: Height, blocks: Sequence[str] = ("",)) -> list[Unit]:
-        """Return what is drawn for a chain of nodes, in the first of `blocks`, for all of which it stands."""
+        """Return the drawing units of a chain of nodes in the first of `blocks`. They represent all of `blocks`."""
         units: list[Unit] = []
         for stack in self._stacks(chain):
             first = stack[0][0]
@@ -264,15 +262,15 @@ class _Drawing:
                 units.append(self._frame(first, height))
                 continue
             plates = []
-            for alike in zip(*stack, strict=True):
-                node = alike[-1]
-                lines = self._lines(node, _range([each.name for each in alike]))
+            for equal in zip(*stack, strict=True):
+                node = equal[-1]
+                lines = self._lines(node, svg.name_range([each.name for each in equal]))
                 if len(stack) > 1 and not node.is_layer:
                     lines.append((f"× {len(stack)}", "label"))
-                paths = [block + each.path.removeprefix(blocks[0]) for block in blocks for each in alike]
-                # The more channels, the wider; what only passes them on need not show it again.
-                spare = 0.0 if is_elementwise(node) else 2 * math.log2(node.shape[0])
-                plates.append(Plate(node, lines, paths, height(node, len(lines)), spare))
+                paths = [block + each.path.removeprefix(blocks[0]) for block in blocks for each in equal]
+                # More channels make a box wider, except for elementwise layers, which keep their number.
+                extra = 0.0 if is_elementwise(node) else 2 * math.log2(node.shape[0])
+                plates.append(Plate(node, lines, paths, height(node, len(lines)), extra))
             tallest = max(plate.height for plate in plates)
             for plate in plates:
                 plate.height = tallest
@@ -284,7 +282,7 @@ class _Drawing:
         return Frame(stage, Flow(edges, self.nodes, stage.given, lambda chain: self._units(chain, height), terse=True))
 
     def overview(self) -> list[Flow]:
-        """Return the whole network in a row, or in several; a box is the higher the more pixels its output has."""
+        """Return the overview of the network in one or more rows. More output pixels make a box higher."""
         largest = max(self.network.config.input_size)
 
         def height(node: Node, lines: int) -> float:
@@ -295,11 +293,11 @@ class _Drawing:
             def units(chain: list[Node]) -> list[Unit]:
                 return self._units(chain, height)
 
-            # Input and output have boxes here, so it begins before the one and ends behind the other.
+            # Input and output have boxes here, so the flow starts before the input and ends after the output.
             return Flow(edges, self.nodes, given, units, "<", ">", lead_in=lead_in, lead_out=lead_out, terse=True)
 
         whole = flow((("<", INPUT), *self.graph.inside(), (OUTPUT, ">")))
-        count = math.ceil(whole.width / WIDEST)
+        count = math.ceil(whole.width / MAX_WIDTH)
         if count == 1 or len(whole.segments) > 1:
             return [whole]
         rows = _cut(whole, count)
@@ -314,14 +312,14 @@ class _Drawing:
         ]
 
     def panel(self, kind: Kind) -> Panel:
-        """Return a kind of block in detail, with the shapes of the first one."""
+        """Return the detail drawing of a kind of block, with the shapes of its first block."""
         first = self.nodes[kind.paths[0]]
-        most = max(len(self._lines(node, node.name)) for node in self._inner(first.path))
+        lines = max(len(self._lines(node, node.name)) for node in self._inner(first.path))
         flow = Flow(
             self.graph.flat(first.path),
             self.nodes,
             first.given,
-            lambda chain: self._units(chain, lambda *_: most * LINE + 2 * PADDING, kind.paths),
+            lambda chain: self._units(chain, lambda *_: lines * LINE + 2 * PADDING, kind.paths),
             lead_in=True,
             lead_out=True,
         )
@@ -330,13 +328,13 @@ class _Drawing:
         return Panel(kind, flow, blocks, groups if len(set(groups)) > 1 else None)
 
     def summary(self) -> str:
-        """Return in a sentence or two what there is to see."""
+        """Describe the drawing in a sentence or two."""
         parts = ", ".join(part.path for part in self.graph.parts())
         kinds = ", ".join(f"{kind.title} ({len(kind.paths)})" for kind in self.kinds)
         return f"From left to right: {parts}." + (f" In detail: {kinds}." if kinds else "")
 
     def legend(self, root: ET.Element, y: float) -> tuple[float, float]:
-        """Draw what the boxes and signs mean; return how wide it is and where it ends."""
+        """Draw the legend at `y` and return its width and the y coordinate of its last line."""
         roles = {role(node) for node in self.nodes.values()}
         kinds = {node.kind for node in self.nodes.values()}
         x = MARGIN
@@ -354,9 +352,9 @@ class _Drawing:
         width = x - MARGIN
         y += LANES + LINE
         order = {"nchw": "channels × height × width", "nhwc": "height × width × channels"}
-        notes = ["Higher: more pixels. Wider: more channels. Boxes that touch pass the same shape on."]
+        notes = ["Height: pixels. Width: channels. Boxes that touch have the same output shape."]
         if any(len(kind.paths) > 1 for kind in self.kinds):
-            notes.append("A detail has the shapes of the first block in its list.")
+            notes.append("Shapes in a detail drawing are those of the first block in its list.")
         svg.text(root, "note", MARGIN, y, {layout: f"Shapes: {axes}." for layout, axes in order.items()}, left=True)
         for note in notes:
             y += LINE
@@ -365,7 +363,7 @@ class _Drawing:
 
 
 def _cut(flow: Flow, count: int) -> list[list[str]]:
-    """Cut a chain into `count` rows of about the same width; return the paths of the parts in each."""
+    """Split a chain into `count` rows of about the same width. Return the paths of the parts in each row."""
     (segment,) = flow.segments
     rows: list[list[str]] = [[]]
     x = 0.0
@@ -378,13 +376,13 @@ def _cut(flow: Flow, count: int) -> list[list[str]]:
 
 
 class Panel:
-    """A kind of block in detail, and below it where it occurs, with the shapes that go in and come out.
+    """Detail drawing of a kind of block, above a list of its blocks with their input and output shapes.
 
-    `groups` are those of each block, where they are not the same in all.
+    `groups`: the number of convolution groups of each block, if it differs between them.
     """
 
     ROWS = 6
-    """How many places stand below one another before the next column."""
+    """Number of list entries in one column."""
 
     def __init__(self, kind: Kind, flow: Flow, blocks: list[Node], groups: list[int] | None) -> None:
         self.kind, self.flow = kind, flow
@@ -392,7 +390,7 @@ class Panel:
         self.places = _places(blocks, groups)
         self.place = ""
         if len(self.places) == 1:
-            # What goes in and comes out stands in the drawing.
+            # A list of one block would only repeat the shapes of the drawing.
             ((name, _),) = self.places
             self.places, self.place = [], name if name.lower() != kind.title.lower() else ""
         self.indent = 12 + max((text_width(name) for name, _ in self.places), default=0)
@@ -405,7 +403,7 @@ class Panel:
             self.height += LANES + LINE * (min(len(self.places), self.ROWS) - 1) + 4
 
     def draw(self, parent: ET.Element, x: float, y: float) -> None:
-        """Draw it with its upper left corner there."""
+        """Draw the panel with its upper left corner at (x, y)."""
         label = f"{self.heading}, in detail"
         group = svg.add(parent, "g", "detail", data_detail=" ".join(self.kind.paths), role="group", aria_label=label)
         svg.text(group, "heading", x, y + LINE, self.heading, left=True)
@@ -421,13 +419,13 @@ class Panel:
 
 
 def _places(blocks: list[Node], groups: list[int] | None) -> list[tuple[str, Shapes]]:
-    """Return where blocks are and what they are given and give, those in a row that are the same as one."""
+    """Return the names and [input, output] shapes of blocks. Consecutive equal blocks are one entry."""
     places: list[tuple[str, Shapes]] = []
     several = zip(blocks, groups or [0] * len(blocks), strict=True)
     for (stage, count, *shapes), run in itertools.groupby(
         several, lambda each: (each[0].path.rpartition(".")[0], each[1], each[0].given, each[0].shape)
     ):
-        name = _range([block.name for block, _ in run])
+        name = svg.name_range([block.name for block, _ in run])
         name = f"{stage}.{name}" if stage else name
         places.append((f"{name}, {count} groups" if groups else name, shapes))
     return places

@@ -1,4 +1,4 @@
-"""A graph laid out from left to right: boxes in rows, forks into branches, joins."""
+"""Left-to-right layout of a dataflow graph: boxes in rows, branches above one another, joins."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = [
 ]
 
 PADDING = 7.0
-"""Between a box and its text."""
+"""Space between a box and its text, in pixels, as all sizes here."""
 LINE = 15.0
-"""From one line of text to the next."""
+"""Height of a line of text."""
 STUB = 20.0
-"""The length of an arrow that carries no shape, and what one is longer than its shape."""
+"""Length of an arrow without a label, and the extra length of an arrow with one."""
 RADIUS = 9.0
-"""Of the circle of a join."""
+"""Radius of the circle of a join."""
 SHEET = 3.0
-"""How far each of the sheets behind a box that stands for several sticks out."""
+"""Offset of each of the sheets behind a box that represents several layers."""
 LANES = 20.0
-"""Between two branches, one above the other."""
+"""Vertical space between two branches."""
 
 _ROLES = {
     "Conv2d": "conv",
@@ -54,38 +54,37 @@ _CORNERS = {"end": 12.0, "block": 6.0, "plain": 6.0}
 
 
 def role(node: Node) -> str:
-    """Return what colors the node's box, and shapes it."""
+    """Return the style of a node's box: conv, dense, pool, norm, end, plain or block."""
     return _ROLES.get(node.kind, "plain" if node.is_layer else "block")
 
 
 def is_elementwise(node: Node) -> bool:
-    """Whether a layer hands on the shape that it is given, as every one of its class does."""
+    """Whether a layer is of a class that always keeps the input's shape."""
     return node.is_layer and node.given == node.shape and role(node) in ("norm", "plain")
 
 
-# What stands in a row: each has a width, reaches above and below the axis of its row, and is drawn from its left end.
+# The units of a row. Each has a width, and a height above and below the axis of the row.
 
 
 @dataclass
 class Plate:
-    """One box with lines of text and their styles: a layer, a block, the input or the output.
+    """One box with lines of text (content, style): a layer, a block, the input or the output.
 
-    `paths` are those that it stands for, `spare` is what it is wider than its text needs.
+    `paths` are the paths that it represents. `extra` is added to the width that its text needs.
     """
 
     node: Node
     lines: list[tuple[str, str]]
     paths: list[str]
     height: float
-    spare: float = 0
+    extra: float = 0
 
     @property
     def width(self) -> float:
-        """Room for the longest line."""
-        return max(text_width(*line) for line in self.lines) + 2 * PADDING + self.spare
+        return max(text_width(*line) for line in self.lines) + 2 * PADDING + self.extra
 
     def draw(self, parent: ET.Element, x: float, y: float, sheets: int = 0) -> None:
-        """Draw it, in front of as many sheets."""
+        """Draw the box with its left end at `x` and its middle at `y`, in front of some sheets."""
         node, look = self.node, role(self.node)
         others = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         what = f"{node.label} {node.detail}".strip()
@@ -101,7 +100,7 @@ class Plate:
         for sheet in reversed(range(sheets + 1)):
             left, top = x + sheet * SHEET, y - self.height / 2 - sheet * SHEET
             if look == "pool":
-                # A pool narrows what it is given, and so does its box.
+                # Pooling reduces its input, so its box narrows to the right.
                 slope, right, bottom = 6, left + self.width, top + self.height
                 corners = [(left, top), (right, top + slope), (right, bottom - slope), (left, bottom)]
                 points = " ".join(f"{svg.number(x)},{svg.number(y)}" for x, y in corners)
@@ -116,19 +115,19 @@ class Plate:
 
 @dataclass
 class Cluster:
-    """One box, or plates that touch, of layers that all give one shape; `count` of them, one after another."""
+    """Boxes that touch, of layers with the same output shape. It represents `count` of them in sequence."""
 
     plates: list[Plate]
     count: int = 1
 
     @property
     def node(self) -> Node:
-        """The last of what it shows, which gives its shape."""
+        """The last node, which determines the output shape."""
         return self.plates[-1].node
 
     @property
     def parts(self) -> list[str]:
-        """The paths of all that it stands for, in order."""
+        """The paths of all nodes that it represents, in order."""
         return [path for paths in zip(*(plate.paths for plate in self.plates), strict=True) for path in paths]
 
     @property
@@ -137,26 +136,23 @@ class Cluster:
 
     @property
     def _caption(self) -> str:
-        """Several layers have their number above them; a block says it itself."""
+        """The count above several layers. A block has it in its box."""
         return f"× {self.count}" if self.count > 1 and self.node.is_layer else ""
 
     @property
     def width(self) -> float:
-        """From the left end of the first plate to the right end of the last sheet."""
         return sum(plate.width for plate in self.plates) + self._sheets * SHEET
 
     @property
     def above(self) -> float:
-        """Half a plate, the sheets behind it and the caption."""
         return self.below + self._sheets * SHEET + (LINE if self._caption else 0)
 
     @property
     def below(self) -> float:
-        """Half a plate."""
         return max(plate.height for plate in self.plates) / 2
 
     def draw(self, parent: ET.Element, x: float, y: float) -> None:
-        """Draw the plates and what is above them."""
+        """Draw the boxes, the sheets behind them, and the caption."""
         if self._caption:
             middle = x + sum(plate.width for plate in self.plates) / 2
             svg.text(parent, "label", middle, y - self.below - self._sheets * SHEET - 4, self._caption)
@@ -167,33 +163,30 @@ class Cluster:
 
 @dataclass
 class Frame:
-    """A stage: its blocks in a row, with its name above them."""
+    """A stage: a frame around its blocks, with its name at the top."""
 
     node: Node
     flow: Flow
 
     @property
     def parts(self) -> list[str]:
-        """Its path."""
+        """The paths of all nodes that it represents: the stage's own."""
         return [self.node.path]
 
     @property
     def width(self) -> float:
-        """Room for the blocks, or for the name."""
         return max(self.flow.width, text_width(self.node.name, "label")) + 2 * PADDING
 
     @property
     def above(self) -> float:
-        """From its upper edge."""
         return self.flow.axis + LINE + PADDING
 
     @property
     def below(self) -> float:
-        """To its lower edge."""
         return self.flow.height - self.flow.axis + PADDING
 
     def draw(self, parent: ET.Element, x: float, y: float) -> None:
-        """Draw the frame and what is in it."""
+        """Draw the frame and its blocks."""
         label = f"{self.node.path}: {self.node.label}, {svg.spoken(self.node.shape)}"
         part = svg.add(
             parent, "g", "part stage", data_path=self.node.path, tabindex="0", role="group", aria_label=label
@@ -206,17 +199,17 @@ class Frame:
 
 Unit = Cluster | Frame
 Units = Callable[[list[Node]], list[Unit]]
-"""Makes of a chain of nodes what is drawn for them."""
+"""Creates the drawing units of a chain of nodes."""
 
 
-# How the rows hang together
+# Rows and branches
 
 
 @dataclass
 class Segment:
-    """What lies between two points where the flow forks or joins: units in a row, or nothing, as on a shortcut.
+    """The units between two points where the flow forks or joins. An identity shortcut has none.
 
-    `arrows` are those before each unit and behind the last: how long each is, and what it carries.
+    `arrows` holds (length, label) of the arrow before each unit and of the one after the last.
     """
 
     start: str
@@ -228,29 +221,28 @@ class Segment:
 
     @property
     def width(self) -> float:
-        """From one point to the other."""
         return sum(unit.width for unit in self.units) + sum(length for length, _ in self.arrows)
 
     def is_beside(self, other: Segment) -> bool:
-        """Whether one of the two would run into the other in one lane."""
+        """Whether the two segments overlap horizontally, so that they need different lanes."""
         return self.x < other.x + other.width and other.x < self.x + self.width
 
     @property
     def above(self) -> float:
-        """How far it reaches above its axis, where the writing on its arrows is too."""
+        """Height above the axis, including the labels of the arrows."""
         return max((unit.above for unit in self.units), default=LINE)
 
     @property
     def below(self) -> float:
-        """How far it reaches below its axis."""
         return max((unit.below for unit in self.units), default=RADIUS)
 
 
 class Flow:
-    """Segments between points, laid out from left to right, branches above one another.
+    """A layout of segments from left to right, with branches above one another.
 
-    `begin` and `end` are the points where it begins, with the shape `given`, and ends; arrows lead there as `lead_in`
-    and `lead_out` say. With `terse`, an arrow carries no shape where what it leads to gives the same one.
+    It starts at the point `begin` with the shape `given` and ends at the point `end`. `lead_in` and `lead_out`: whether
+    labeled arrows lead to the first and from the last unit. With `terse`, an arrow has no label if the unit that it
+    leads to has the same output shape.
     """
 
     def __init__(
@@ -294,14 +286,14 @@ class Flow:
         return label_width([self._shape(point)]) + STUB if len(self.leaving[point]) > 1 else 0
 
     def _arrows(self, segment: Segment) -> Iterator[tuple[float, str | Shapes]]:
-        """Yield how long each arrow of a segment is, unless what it carries needs more, and what that is."""
+        """Iterate over (minimum length, label) of the arrows of a segment."""
         shape = self._shape(segment.start)
         for i, unit in enumerate(segment.units):
             forked = i == 0 and len(self.leaving[segment.start]) > 1
             if i == 0 and segment.start == self.begin and not forked:
                 yield 0, [shape] if self.lead_in else ""
             else:
-                # The trunk of a fork says what it carries, and so does the arrow behind a unit that keeps the shape.
+                # The shape is already at the trunk of a fork, or follows behind a unit that keeps it.
                 yield STUB, "" if forked or self._keeps(unit, shape) else [shape]
             shape = unit.node.shape
         if segment.end == self.end:
@@ -320,7 +312,7 @@ class Flow:
         return (self.terse or is_elementwise(unit.plates[0].node)) and unit.node.shape == shape
 
     def _columns(self) -> dict[str, float]:
-        """Return where each point is from left to right, and make the last arrows as long as that needs."""
+        """Return the x coordinate of each point, and lengthen the last arrow of each segment to reach its end."""
         x = {self.begin: 0.0}
         waiting = {point: len(segments) for point, segments in self.arriving.items()}
         ready = [self.begin]
@@ -338,9 +330,9 @@ class Flow:
         return x
 
     def _rows(self) -> tuple[dict[str, float], float]:
-        """Return where each point is from top to bottom, and how high it all is."""
+        """Return the y coordinate of each point, and the total height."""
         lanes: list[list[Segment]] = []
-        # Each segment is in the first lane that is free there; bare shortcuts come last, and so below what they pass.
+        # Each segment takes the first free lane. Identity shortcuts come last, so that they run below other branches.
         bare = [segment for segment in self.segments if not segment.units]
         others = [segment for segment in self.segments if segment.units]
         for segment in [*sorted(others, key=lambda each: each.x), *sorted(bare, key=lambda each: each.width)]:
@@ -357,7 +349,7 @@ class Flow:
                 segment.y = axis
         y: dict[str, float] = {}
         for point in sorted(self.x, key=lambda point: self.x[point]):
-            # Where many branches meet is the middle of them; of two, the lower one passes by the upper.
+            # Three or more branches meet at their middle. Of two, the lower one bends up to the upper one.
             axes = [segment.y for segment in self.arriving[point] or self.leaving[point]]
             y[point] = (min(axes) + max(axes)) / 2 if len(axes) > 2 else min(axes)
             if len(self.leaving[point]) == 1:
@@ -365,7 +357,7 @@ class Flow:
         return y, bottom
 
     def draw(self, parent: ET.Element, left: float, top: float) -> None:
-        """Draw everything, with the upper left corner there."""
+        """Draw all segments and joins, with the upper left corner at (left, top)."""
         for segment in self.segments:
             self._draw_segment(parent, segment, left, top)
         for point, y in self.y.items():
@@ -411,7 +403,7 @@ def _segments(edges: Edges, nodes: Mapping[str, Node], units: Units, begin: str,
             while path not in points:
                 between.append(nodes[path])
                 (path,) = following[path]
-            # A layer that several read is the last of its segment, and where the next ones begin.
+            # A layer with several readers ends its segment, and the next ones start there.
             if path in forks:
                 between.append(nodes[path])
             yield Segment(start, units(between), path)
@@ -419,8 +411,8 @@ def _segments(edges: Edges, nodes: Mapping[str, Node], units: Units, begin: str,
 
 def draw_join(parent: ET.Element, kind: str, x: float, y: float, shape: tuple[int, ...] = ()) -> None:
     """Draw a circled + or || around a point."""
-    said = {"add": "added", "concatenate": "concatenated"}[kind]
-    label = f"{said}: {svg.spoken(shape)}" if shape else said
+    meaning = {"add": "added", "concatenate": "concatenated"}[kind]
+    label = f"{meaning}: {svg.spoken(shape)}" if shape else meaning
     join = svg.add(parent, "g", "join", role="img", aria_label=label)
     svg.add(join, "circle", "box", cx=x, cy=y, r=RADIUS)
     reach = RADIUS / 2

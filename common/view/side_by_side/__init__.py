@@ -1,1 +1,1 @@
-"""Source code of the implementations, side by side."""
+"""Source of the same layers and networks in every framework, aligned side by side."""

@@ -1,15 +1,16 @@
-"""Classes and functions that correspond, cut into pieces and put side by side in rows."""
+"""Aligns corresponding classes and functions: splits them into pieces and puts the pieces into rows."""
 
 from __future__ import annotations
 
 import ast
+import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.backends.registry import BACKENDS
-from common.view.side_by_side.ast_source import METHODS, Definition, File, Making, Run, end
+from common.view.side_by_side.ast_source import METHODS, Definition, File, Making, Run, end, start
 from common.view.side_by_side.model import Row, Section, Snippet
 from common.view.side_by_side.names import ABSENT, LEAVES
 
@@ -19,15 +20,15 @@ __all__ = ["order_note", "sections_of"]
 def sections_of(
     title: str,
     definitions: Mapping[str, Sequence[Definition]],
-    alone: set[Definition],
+    separate: set[Definition],
     paths: Sequence[str] = (),
     all_paths: Iterable[str] = (),
 ) -> Iterator[Section]:
-    """Iterate over the section of classes or functions that correspond, and those of what they use in their files.
+    """Iterate over the section of corresponding classes or functions, and sections of the helpers that they use.
 
-    `alone`: what has a section of its own, and is no part of this one.
+    `separate`: definitions that have their own sections and are not repeated here.
     """
-    own = {name: [each for one in given for each in _lineage(one, alone)] for name, given in definitions.items()}
+    own = {name: [each for one in given for each in _with_bases(one, separate)] for name, given in definitions.items()}
     yield _section(title, own, definitions, paths, all_paths)
     done = {each for given in own.values() for each in given}
     queue = {name: list(dict.fromkeys(given)) for name, given in own.items()}
@@ -35,7 +36,7 @@ def sections_of(
     for name, waiting in queue.items():
         for definition in waiting:
             for used in definition.uses:
-                if used not in done and used not in alone:
+                if used not in done and used not in separate:
                     done.add(used)
                     waiting.append(used)
                     helpers.setdefault(used.name, {each: [] for each in BACKENDS})[name].append(used)
@@ -43,13 +44,13 @@ def sections_of(
         yield _section(name, given, given)
 
 
-def _lineage(definition: Definition, alone: set[Definition]) -> list[Definition]:
-    """Return a definition behind those of its bases that stand in the same file and have no section of their own."""
+def _with_bases(definition: Definition, separate: set[Definition]) -> list[Definition]:
+    """Return the base classes of a definition that are shown with it, and the definition itself."""
     inherited = [
         base
         for base in reversed(definition.bases)
         if base.file is definition.file
-        and base not in alone
+        and base not in separate
         and (base.name.startswith("_") or base.file.name != "layers")
     ]
     return [*inherited, definition]
@@ -74,7 +75,7 @@ def _section(
             Row(
                 key,
                 {name: piece.snippet for name, piece in aligned.items()},
-                _made_by(aligned.values(), paths, all_paths),
+                _created_by(aligned.values(), paths, all_paths),
                 {name: note for name, note in in_order.items() if key == "forward" and name not in aligned},
             )
         )
@@ -87,26 +88,27 @@ def _section(
     )
 
 
-def _made_by(pieces: Iterable[_Piece], owners: Iterable[str], paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths of what pieces make, in the first of the owners in which they make anything."""
+def _created_by(pieces: Iterable[_Piece], owners: Iterable[str], paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of the parts that pieces create, in the first owner where they create any."""
     for owner in owners:
         inside = [path for path in paths if path and path.rpartition(".")[0] == owner]
-        made = tuple(path for path in inside if any(piece.makes(path.rpartition(".")[2]) for piece in pieces))
-        if made:
-            return made
+        created = tuple(path for path in inside if any(piece.creates(path.rpartition(".")[2]) for piece in pieces))
+        if created:
+            return created
     return ()
 
 
 def _in_file_order(definitions: Iterable[Definition]) -> list[Definition]:
-    """Return definitions of one implementation, each once, as a reader of its files comes by them."""
+    """Return definitions of one implementation without repetition, sorted by file and line."""
     return sorted(dict.fromkeys(definitions), key=lambda each: (each.file.name, each.node.lineno))
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Lines that have one purpose: `role`, and of a statement what it makes or runs, the last of `names` foremost.
+    """Lines with one purpose.
 
-    `others`: the attributes that are made elsewhere, and so not by a pattern here.
+    `role`: the method that they belong to. `names`: what they create or call, the most important one last. `patterns`
+    match the attributes that they create. `others`: attributes that other lines create, even if a pattern matches them.
     """
 
     role: str
@@ -115,18 +117,18 @@ class _Piece:
     patterns: tuple[re.Pattern[str], ...] = ()
     others: frozenset[str] = frozenset()
 
-    def makes(self, name: str) -> bool:
-        """Whether these lines make the attribute `name`."""
+    def creates(self, name: str) -> bool:
+        """Whether these lines create the attribute `name`."""
         return name not in self.others and any(pattern.fullmatch(name) for pattern in self.patterns)
 
     def key(self, common: set[str]) -> str:
-        """Return what tells these lines from others: the last name that is among the common ones, or else the last."""
+        """Return the key for alignment: the role and the last name, preferably one of the `common` names."""
         names = [name for name in self.names if name in common] or self.names
         return f"{self.role}: {names[-1]}" if names else self.role
 
 
 def _pieces(definition: Definition) -> Iterator[_Piece]:
-    """Cut a definition into pieces which together are all of its lines, with the comments above it."""
+    """Split a definition, with the comments above it, into pieces. Together they have all of its lines."""
     source, node = definition.file, definition.node
     line = _begin(source, node)
 
@@ -153,7 +155,7 @@ def _pieces(definition: Definition) -> Iterator[_Piece]:
 
 
 def _method_pieces(definition: Definition, method: ast.FunctionDef, cut: Callable[..., _Piece]) -> Iterator[_Piece]:
-    """Cut a method: its head, and its body, statement by statement where that can be aligned."""
+    """Split a method into its head and its body. Bodies of constructors and forward passes are split by statement."""
     role = METHODS.get(method.name, method.name)
     head = _head_end(definition.file, method)
     yield cut(role, head)
@@ -173,12 +175,12 @@ def _method_pieces(definition: Definition, method: ast.FunctionDef, cut: Callabl
 
 
 def _run_names(definition: Definition, run: Run) -> list[str]:
-    """Return the names of the attributes that a step of the forward pass runs; a loop over all runs each."""
+    """Return the names of the attributes that a step of the forward pass calls."""
     return [making.name for _, making in definition.makings] if run.pattern is None else [run.name]
 
 
 def _purpose(statement: ast.stmt) -> str:
-    """Return what statements that correspond have in common: what they assign to or call, or else their kind."""
+    """Return the target of an assignment, the name of a called function, or otherwise the type of the statement."""
     if isinstance(statement, ast.Assign | ast.AnnAssign):
         return ast.unparse(statement.targets[0] if isinstance(statement, ast.Assign) else statement.target)
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -187,7 +189,7 @@ def _purpose(statement: ast.stmt) -> str:
 
 
 def _align(columns: Mapping[str, Sequence[_Piece]]) -> Iterator[tuple[str, dict[str, _Piece]]]:
-    """Iterate over rows of pieces with the same key, which comes with them; every column keeps its order."""
+    """Iterate over rows (key, pieces with this key by column). Every column keeps its order."""
     common = {role: _common(columns, role) for role in ("__init__", "forward")}
     rows: list[tuple[str, dict[str, _Piece]]] = []
     for name, pieces in columns.items():
@@ -201,29 +203,19 @@ def _align(columns: Mapping[str, Sequence[_Piece]]) -> Iterator[tuple[str, dict[
 
 
 def _common(columns: Mapping[str, Sequence[_Piece]], role: str) -> set[str]:
-    """Return the names that the pieces of a role have in every column that has more than its head."""
+    """Return the names that occur in the pieces of a role in every column, ignoring columns without any."""
     named = [{name for piece in pieces if piece.role == role for name in piece.names} for pieces in columns.values()]
     return set.intersection(*filter(None, named)) if any(named) else set()
 
 
 def _merge(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[int | None, int | None]]:
-    """Iterate over the places of two sequences, those of a longest common subsequence together."""
-    # length[i][j]: that of what left[i:] and right[j:] have in common.
-    length = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
-    for i, j in itertools.product(reversed(range(len(left))), reversed(range(len(right)))):
-        both = 1 + length[i + 1][j + 1] if left[i] == right[j] else 0
-        length[i][j] = max(both, length[i + 1][j], length[i][j + 1])
-    i = j = 0
-    while i < len(left) or j < len(right):
-        if i < len(left) and j < len(right) and left[i] == right[j]:
-            yield i, j
-            i, j = i + 1, j + 1
-        elif j == len(right) or (i < len(left) and length[i + 1][j] >= length[i][j + 1]):
-            yield i, None
-            i += 1
+    """Iterate over the indices of two sequences in order, with equal elements that `difflib` matches in one pair."""
+    for tag, i, i_end, j, j_end in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield from zip(range(i, i_end), range(j, j_end), strict=True)
         else:
-            yield None, j
-            j += 1
+            yield from ((index, None) for index in range(i, i_end))
+            yield from ((None, index) for index in range(j, j_end))
 
 
 def _is_docstring(statement: ast.stmt | None) -> bool:
@@ -231,8 +223,8 @@ def _is_docstring(statement: ast.stmt | None) -> bool:
 
 
 def _begin(source: File, statement: ast.stmt) -> int:
-    """Return the line at which a definition begins, with its decorators and the comment right above it."""
-    line = min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", ()))])
+    """Return the first line of a definition, with its decorators and the comment directly above it."""
+    line = start(statement)
     while line > 1 and source.lines[line - 2].startswith("#"):
         line -= 1
     return line
@@ -243,12 +235,12 @@ def _head_end(source: File, node: ast.ClassDef | ast.FunctionDef) -> int:
     first = node.body[0]
     if _is_docstring(first):
         return end(first)
-    line = min([first.lineno, *(each.lineno for each in getattr(first, "decorator_list", ()))]) - 1
+    line = start(first) - 1
     while not source.lines[line - 1].strip() or source.lines[line - 1].lstrip().startswith("#"):
         line -= 1
     return line
 
 
 def order_note(definition: Definition) -> str:
-    """Return what takes the place of a forward pass that is not written out, "" where one is."""
+    """Return the note for a class without a forward pass of its own, or "" if it has one."""
     return f"{definition.container} runs its attributes in order" if definition.container else ""

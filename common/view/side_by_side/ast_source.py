@@ -1,9 +1,9 @@
-"""What a file of an implementation says, read from its syntax tree: nothing is imported or run.
+"""Reads the source of the implementations as syntax trees, without importing or running them.
 
-A class makes its attributes in its constructor and runs them in its forward pass; both are found by the attribute's
-name, be it `self.conv1 = ...`, `setattr(self, "conv1", ...)`, `self.add_module("conv1", ...)`,
-`self.register_child(..., "conv1")` or a pattern such as `f"conv{j}"`, which matches conv1, conv2 and so on. A list of
-layers has a plural name: the elements of `self.convs` are conv1, conv2 and so on.
+Finds where the constructor of a class creates an attribute and where its forward pass calls it. An attribute is
+recognized by its name in `self.conv1 = ...`, `setattr(self, "conv1", ...)`, `self.add_module("conv1", ...)`,
+`self.register_child(..., "conv1")`, or by a pattern such as `f"conv{j}"`, which matches conv1, conv2 and so on. A list
+of layers has a plural name: the elements of `self.convs` are conv1, conv2 and so on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from common.backends import environments, registry
 from common.view.side_by_side.model import Snippet
 
-__all__ = ["METHODS", "Definition", "File", "Making", "Place", "Run", "end", "exists", "file", "root"]
+__all__ = ["METHODS", "Definition", "File", "Making", "Place", "Run", "end", "exists", "file", "root", "start"]
 
 METHODS: Mapping[str, str] = {
     "__init__": "__init__",
@@ -29,12 +29,13 @@ METHODS: Mapping[str, str] = {
     "hybrid_forward": "forward",
     "compute": "forward",
 }
-"""Methods that mean the same: Keras makes weights in `build`, when it first sees an input, and calls the forward pass
-`call`; a Flax module is a callable; Gluon's pass takes the operators of the mode that it runs in as an argument; the
-reference's layers have a `forward` that checks what `compute` is then given."""
+"""Role of each method: constructors and forward passes have different names in the frameworks.
+
+Keras creates weights in `build`, on the first input. Layers of the reference compute in `compute`; their `forward`
+checks the input first."""
 
 _NAMING = ("setattr", "add_module", "register_buffer", "register_child")
-"""What makes an attribute whose name is an argument."""
+"""Functions that create an attribute whose name is an argument."""
 
 _CONTAINERS = ("List", "ModuleList", "Sequential", "HybridSequential")
 """Classes, in any framework, of a list of layers."""
@@ -42,11 +43,11 @@ _CONTAINERS = ("List", "ModuleList", "Sequential", "HybridSequential")
 
 @dataclass(frozen=True, eq=False)
 class Making:
-    """One statement that makes an attribute, or several by a pattern.
+    """A statement that creates one attribute, or several whose names match a pattern.
 
-    `value` is the call that does, `enclosing` the statement of the constructor's own level that holds it: the loop
-    where there is one. `statements` are those that say what it is: a local name may have been given to it before.
-    `container` is the attribute that holds it as an element of a list, "" where it is an attribute itself.
+    `value` is the assigned expression. `enclosing` is the top-level statement of the constructor that contains it,
+    such as a loop. `statements` are the statement itself and, before it, the assignment of a local name that it uses.
+    `container` is the name of the list that it is an element of, "" if it is an attribute itself.
     """
 
     name: str
@@ -59,11 +60,11 @@ class Making:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A statement of a forward pass and the attribute, or the function, that it calls.
+    """A statement of a forward pass, and the attribute or function that it calls.
 
-    `pattern` is None where it runs all attributes. `enclosing`: the statement of the pass's own level that holds it.
-    `of_self`: whether it is an attribute; `looped`: whether the statement is repeated, each time for another one.
-    `function`: a function or method that is not of the file, as the code writes it.
+    `pattern` is None if it calls all attributes. `enclosing`: the top-level statement of the forward pass around
+    it. `of_self`: whether it calls an attribute and not a function. `looped`: whether it is inside a loop.
+    `function`: a function or method from outside the file, as written in the code.
     """
 
     name: str
@@ -77,9 +78,9 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Definition:
-    """A class, a function or a constant of a file: the statements of the file's own level that define it.
+    """A class, a function or a constant of a file: the top-level statements that define it.
 
-    Two are the same if they are the same object; `File.definitions` holds the only one of each.
+    Definitions are compared by identity; `File.definitions` holds one object for each.
     """
 
     file: File
@@ -88,7 +89,7 @@ class Definition:
 
     @property
     def node(self) -> ast.stmt:
-        """The statement that binds the name."""
+        """The statement that defines the name."""
         return self.statements[0]
 
     @property
@@ -101,12 +102,12 @@ class Definition:
 
     @functools.cached_property
     def base_names(self) -> tuple[str, ...]:
-        """The bases as the file writes them: `nn.Sequential`."""
+        """The bases as written in the file: `nn.Sequential`."""
         return tuple(ast.unparse(base) for base in self.node.bases) if isinstance(self.node, ast.ClassDef) else ()
 
     @functools.cached_property
     def bases(self) -> tuple[Definition, ...]:
-        """The bases that are classes of the same package, nearest first, with their own."""
+        """The base classes in the same package, direct and indirect, nearest first."""
         if not isinstance(self.node, ast.ClassDef):
             return ()
         own = [base for base in map(self.file.resolve, self.node.bases) if base is not None]
@@ -114,9 +115,9 @@ class Definition:
 
     @functools.cached_property
     def uses(self) -> tuple[Definition, ...]:
-        """The definitions of its file, and the constants of its package, that it refers to, in that order.
+        """Definitions of the same file and constants of the same package that it refers to, in order of use.
 
-        Its bases, and what only a type hint names, are not among them.
+        Base classes and names that occur only in type hints are left out.
         """
         found: dict[Definition, None] = {}
         for statement in self.statements:
@@ -132,13 +133,16 @@ class Definition:
 
     @property
     def container(self) -> str:
-        """The base that runs its attributes in the order in which they are made, "" where a forward pass does."""
+        """The sequential base class whose forward pass is inherited, or "" if the class defines its own."""
         names = [name for each in (self, *self.bases) for name in each.base_names if name.endswith("Sequential")]
         # The last is the framework's own, where the package derives one from it.
         return names[-1] if names and self.method("forward") is None else ""
 
     def method(self, role: str) -> tuple[Definition, ast.FunctionDef] | None:
-        """Return the method of a role (a value of METHODS), its own or inherited from a model file, and whose it is."""
+        """Return the method of a role (a value of METHODS) and the class that defines it, or None.
+
+        Methods inherited from the file layers are ignored.
+        """
         for each in (self, *(base for base in self.bases if base.file.name != "layers")):
             for statement in getattr(each.node, "body", ()):
                 if isinstance(statement, ast.FunctionDef) and METHODS.get(statement.name) == role:
@@ -147,7 +151,7 @@ class Definition:
 
     @functools.cached_property
     def makings(self) -> tuple[tuple[Definition, Making], ...]:
-        """What the constructor makes, in order, and the class whose constructor that is."""
+        """The attributes that the constructor creates, in order, with the class that defines the constructor."""
         found = self.method("__init__")
         if found is None:
             return ()
@@ -156,7 +160,7 @@ class Definition:
 
     @functools.cached_property
     def runs(self) -> tuple[tuple[Definition, Run], ...]:
-        """What the forward pass runs, in the order in which it is evaluated, and the class whose pass that is."""
+        """The calls of the forward pass, in order of evaluation, with the class that defines the forward pass."""
         found = self.method("forward")
         if found is None:
             return ()
@@ -165,7 +169,7 @@ class Definition:
         return tuple((owner, run) for statement in method.body for run in _runs(statement, statement, lists, {}))
 
     def class_attribute(self, name: str) -> tuple[Definition, ast.expr] | None:
-        """Return the value that the class, or the nearest of its bases, has for a name, and whose it is."""
+        """Return the value of a class attribute and the class that defines it, or None."""
         for each in (self, *self.bases):
             for statement in getattr(each.node, "body", ()):
                 if name in _targets(statement) and statement.value is not None:
@@ -173,7 +177,7 @@ class Definition:
         return None
 
     def place(self, name: str) -> Place | None:
-        """Return where an attribute of this class is made and run, or None where the code does not say so."""
+        """Return where an attribute of this class is created and called, or None if it is not found."""
         made = [(owner, making) for owner, making in self.makings if making.pattern.fullmatch(name)]
         if not made:
             return self._called_function(name)
@@ -187,7 +191,7 @@ class Definition:
         return self if found is None else found[0]
 
     def _called_function(self, name: str) -> Place | None:
-        """Return the place of what is no attribute here but a function: relu2 is the second call of `relu`."""
+        """Return the place of a layer that is a function call: relu2 is the second call of `relu`."""
         stem, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches any string
         runs = [run for _, run in self.runs if run.name == stem and not run.of_self]
         index = int(number or 1) - 1
@@ -200,9 +204,9 @@ class Definition:
         return Place(name, run.function or stem, self._runner(), None, self._runner(), (run,), what)
 
     def _class_of(self, owner: Definition, value: ast.expr) -> tuple[str, Definition | None]:
-        """Return what a value is an instance of, as the code writes it, and its class if the package has it.
+        """Return the class of a value, as written in the code, and its definition if it is in the package.
 
-        Of a value that depends on a condition, that is the one which is not the identity.
+        Of a conditional expression, the first alternative counts: the second is the identity.
         """
         if isinstance(value, ast.IfExp):
             return self._class_of(owner, value.body)
@@ -216,10 +220,11 @@ class Definition:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where an attribute of a class stands.
+    """Where an attribute of a class is created and called.
 
-    `kind` is the class, as the code writes it, or the function that it calls instead; `definition` is that of it, if it
-    is of the same package. A function is not made. `owner` and `runner` are whose constructor and forward pass it is.
+    `kind` is its class, or the function called instead, as written in the code; `definition` is the definition of that
+    if it is in the same package. `making` is None for a function. `owner` and `runner` are the classes that define the
+    constructor and the forward pass.
     """
 
     name: str
@@ -232,7 +237,7 @@ class Place:
 
 
 class File:
-    """One file of an implementation: its lines, what it defines, and what it imports from its own package."""
+    """One file of an implementation: its lines, its definitions, and its imports from the same package."""
 
     def __init__(self, backend: str, name: str) -> None:
         self.backend = backend
@@ -261,7 +266,7 @@ class File:
 
     @functools.cached_property
     def registered(self) -> Mapping[str, Definition]:
-        """The definitions whose decorator registers them by a string, by that string."""
+        """Definitions with a decorator that registers them under a string, by that string."""
         return {
             argument.value: definition
             for definition in self.definitions.values()
@@ -273,7 +278,7 @@ class File:
 
     @functools.cached_property
     def _imports(self) -> Mapping[str, tuple[str, str]]:
-        """What is imported from the same package, by the name here: its module, "" for the package, and its name."""
+        """Imports from the same package: (module, original name) by local name. The module "" is the package itself."""
         found = {}
         for statement in self.tree.body:
             if isinstance(statement, ast.ImportFrom) and statement.module:
@@ -284,15 +289,15 @@ class File:
         return found
 
     def lookup(self, name: str) -> Definition | None:
-        """Return the definition that a name of this file means, if it is of the same package."""
+        """Return the definition of a name used in this file, if it is in the same package."""
         if name in self.definitions:
             return self.definitions[name]
-        # Only now is the other file read: the package itself imports all of them.
+        # Other files are read on demand: the package's `__init__` imports all of them.
         module, original = self._imports.get(name, ("", ""))
         return file(self.backend, module).definitions.get(original) if module else None
 
     def snippet(self, first: int, last: int) -> Snippet:
-        """Return the lines from first to last, counted from 1."""
+        """Return the lines from `first` to `last`, inclusive, counted from 1."""
         return Snippet(self.backend, self.path, first, "\n".join(self.lines[first - 1 : last]))
 
     def snippet_of(self, statement: ast.stmt) -> Snippet:
@@ -300,7 +305,7 @@ class File:
         return self.snippet(statement.lineno, end(statement))
 
     def resolve(self, expression: ast.expr) -> Definition | None:
-        """Return what a name, or a name of an imported module, means if it is of the same package."""
+        """Return the definition of `name` or `module.name`, if it is in the same package."""
         if isinstance(expression, ast.Name):
             return self.lookup(expression.id)
         if isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name):
@@ -321,16 +326,16 @@ def exists(backend: str, name: str) -> bool:
 
 @functools.cache
 def file(backend: str, name: str) -> File:
-    """Return a file of an implementation, read once."""
+    """Return a file of an implementation. Each file is read once."""
     return File(backend, name)
 
 
 def root(backend: str, family: str) -> Definition:
-    """Return the class that an implementation builds the networks of a family from, as its `__init__` says."""
+    """Return the class of a network family, from the table `_NETWORKS` in the `__init__` of an implementation."""
     package = file(backend, "__init__")
     table = package.definitions["_NETWORKS"].node
     if not isinstance(table, ast.Assign | ast.AnnAssign) or not isinstance(table.value, ast.Dict):
-        raise TypeError(f"{package.path}: _NETWORKS must be a dictionary written out")
+        raise TypeError(f"{package.path}: _NETWORKS must be a dictionary literal")
     for key, value in zip(table.value.keys, table.value.values, strict=True):
         if isinstance(key, ast.Constant) and key.value == family:
             found = package.resolve(value)
@@ -339,15 +344,20 @@ def root(backend: str, family: str) -> Definition:
     raise KeyError(f"{package.path}: _NETWORKS has no {family}")
 
 
+def start(statement: ast.stmt) -> int:
+    """Return the first line of a statement, with its decorators."""
+    return min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", ()))])
+
+
 def end(statement: ast.stmt) -> int:
     """Return the last line of a statement."""
     if statement.end_lineno is None:
-        raise TypeError("a statement that was parsed has an end")
+        raise TypeError("the statement has no line numbers: get it from ast.parse")
     return statement.end_lineno
 
 
 def _targets(statement: ast.stmt) -> list[str]:
-    """Return the names that an assignment binds."""
+    """Return the names that an assignment defines."""
     if isinstance(statement, ast.AnnAssign):
         targets = [statement.target]
     else:
@@ -356,7 +366,7 @@ def _targets(statement: ast.stmt) -> list[str]:
 
 
 def _about(name: str, following: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Iterate over the statements right behind a definition that are about it: its docstring, `name.method()`."""
+    """Iterate over the statements after a definition that belong to it: its docstring, `name.method()`."""
     for statement in following:
         value = statement.value if isinstance(statement, ast.Expr) else None
         documents = isinstance(value, ast.Constant)
@@ -367,7 +377,7 @@ def _about(name: str, following: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _pattern(expression: ast.expr) -> re.Pattern[str] | None:
-    """Return what names a string, or one with numbers filled in, may be: `f"block{j}"` is block1, block2, ..."""
+    """Return a pattern of the names that an expression can give: `f"block{j}"` gives block1, block2, ..."""
     if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
         return re.compile(re.escape(expression.value))
     if isinstance(expression, ast.JoinedStr):
@@ -377,14 +387,14 @@ def _pattern(expression: ast.expr) -> re.Pattern[str] | None:
 
 
 def _written(expression: ast.expr) -> str:
-    """Return a name as a string, with {} for each number that is filled in."""
+    """Return a name expression as a string, with {} for each inserted number."""
     if isinstance(expression, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in expression.values)
     return str(expression.value) if isinstance(expression, ast.Constant) else ast.unparse(expression)
 
 
 def _simple(body: list[ast.stmt], enclosing: ast.stmt | None = None) -> Iterator[tuple[ast.stmt, ast.stmt]]:
-    """Iterate over the statements that hold no others, each with the statement of the outermost level it is in."""
+    """Iterate over the innermost statements, each with the outermost statement that contains it."""
     for statement in body:
         outer = enclosing or statement
         inner = [*getattr(statement, "body", ()), *getattr(statement, "orelse", ())]
@@ -395,7 +405,7 @@ def _simple(body: list[ast.stmt], enclosing: ast.stmt | None = None) -> Iterator
 
 
 def _makings(method: ast.FunctionDef) -> Iterator[Making]:
-    """Iterate over the attributes that a constructor makes."""
+    """Iterate over the attributes that a constructor creates."""
     local: dict[str, tuple[ast.stmt, ast.expr]] = {}
     for statement, enclosing in _simple(method.body):
         for name in _targets(statement):
@@ -419,7 +429,7 @@ def _element_name(container: str, index: int | None) -> ast.expr:
 
 
 def _elements(value: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
-    """Iterate over the expressions that make the elements of a list, each with whether it makes several."""
+    """Iterate over the expressions of a list's elements: (expression, whether it gives several elements)."""
     match value:
         case ast.List(elements) | ast.Tuple(elements):
             for element in elements:
@@ -433,7 +443,7 @@ def _elements(value: ast.expr) -> Iterator[tuple[ast.expr, bool]]:
 
 
 def _list_elements(container: str, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr, str]]:
-    """Iterate over the elements of a list as `_assigned` does, if the attribute is plural and the value a list."""
+    """Iterate over the elements of a list as `_assigned` does, if its name is plural and the value is a list."""
     given = [value]
     if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in _CONTAINERS:
         given = value.args
@@ -447,9 +457,9 @@ def _list_elements(container: str, value: ast.expr) -> Iterator[tuple[ast.expr, 
 
 
 def _assigned(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr, str]]:
-    """Iterate over the attributes of `self` that a statement sets: an expression of the name, and the value.
+    """Iterate over the attributes of `self` that a statement sets: (expression of the name, value, list).
 
-    The elements of a list count as attributes; the last of the three is the list's name, "" for an attribute.
+    Elements of a list count as attributes. `list` is the name of the list, "" for an attribute itself.
     """
     if isinstance(statement, ast.Assign):
         for target in statement.targets:
@@ -472,7 +482,7 @@ def _assigned(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr, str]]:
 
 
 def _loop_names(target: ast.expr, iterated: ast.expr) -> Iterator[tuple[str, str]]:
-    """Iterate over the names that a loop binds to elements of lists, each with the list's name."""
+    """Iterate over the loop variables that hold elements of lists: (variable, list)."""
     match target, iterated:
         case ast.Name(name), ast.Attribute(ast.Name("self"), container):
             yield name, container
@@ -486,9 +496,9 @@ def _loop_names(target: ast.expr, iterated: ast.expr) -> Iterator[tuple[str, str
 def _runs(
     statement: ast.stmt, enclosing: ast.stmt, lists: Set[str], elements: Mapping[str, str], looped: bool = False
 ) -> Iterator[Run]:
-    """Iterate over what a statement, and those in it, call, in the order of evaluation.
+    """Iterate over the calls in a statement and its inner statements, in order of evaluation.
 
-    `lists` are the attributes that are lists; `elements` the names that loops bind to elements, with the list's name.
+    `lists`: names of the attributes that are lists. `elements`: loop variables, with the list that they iterate over.
     """
     inner = [*getattr(statement, "body", ()), *getattr(statement, "orelse", ())]
     loops = isinstance(statement, ast.For | ast.While)
@@ -508,7 +518,7 @@ def _runs(
 
 
 def _attribute(called: ast.expr, lists: Set[str], elements: Mapping[str, str]) -> ast.expr | None:
-    """Return the name of the attribute of `self` that is called; None where it is none."""
+    """Return the name of the attribute of `self` that is called, or None if it is something else."""
     match called:
         case ast.Call(ast.Name("getattr"), [_, written]):
             return written
@@ -522,7 +532,7 @@ def _attribute(called: ast.expr, lists: Set[str], elements: Mapping[str, str]) -
 
 
 def _function(called: ast.expr) -> tuple[ast.expr | None, str]:
-    """Return the name of a function or method, and `Run.function`; flattening goes by the name of its layer."""
+    """Return the name of a called function or method, and `Run.function`. A reshape has the name flatten."""
     match called:
         case ast.Name(name):
             return ast.Constant(name), ""
@@ -534,7 +544,7 @@ def _function(called: ast.expr) -> tuple[ast.expr | None, str]:
 
 
 def _evaluated(node: ast.AST) -> Iterator[ast.Call]:
-    """Iterate over the calls in a statement in the order in which Python makes them: arguments first."""
+    """Iterate over the calls in a statement in order of evaluation: arguments first."""
     for child in ast.iter_child_nodes(node):
         yield from _evaluated(child)
     if isinstance(node, ast.Call):
@@ -542,7 +552,7 @@ def _evaluated(node: ast.AST) -> Iterator[ast.Call]:
 
 
 def _without_hints(node: ast.AST) -> Iterator[ast.AST]:
-    """Iterate over a node and all below it but for type hints and bases."""
+    """Iterate over a node and its descendants, without type hints and base classes."""
     yield node
     for field, value in ast.iter_fields(node):
         if field not in ("annotation", "returns", "bases"):

@@ -1,8 +1,7 @@
-"""The same part in every implementation: found from the code, aligned, with the shapes that the reference knows.
+"""Finds the source of a network, of a part of one, or of a shared file in every implementation, aligned in rows.
 
-A `View` is what there is to show of a network, of a part of one, or of one of the files layers, operators and training.
-Its sections hold source, row by row: the lines of a row correspond in all implementations. Its parts are the network's
-modules by path, each with its shape and with the lines that make and run it in each implementation.
+Classes are matched by following each path of the reference network (`stage2.block1.conv1`) through the syntax trees
+of all implementations. Nothing is imported or run.
 """
 
 from __future__ import annotations
@@ -17,40 +16,26 @@ from common.catalog import Network
 from common.errors import ConfigError, unknown
 from common.view.side_by_side.alignment import order_note, sections_of
 from common.view.side_by_side.ast_source import Definition, Place, exists, file, root
-from common.view.side_by_side.model import CHANNELS_LAST, Part, Row, Section, Snippet, View, in_layout
-from common.view.side_by_side.names import ABSENT, FRAMEWORKS_OWN, display, normal
+from common.view.side_by_side.model import Part, Row, Section, Snippet, View
+from common.view.side_by_side.names import display, normal
 
-__all__ = [
-    "ABSENT",
-    "CHANNELS_LAST",
-    "FILES",
-    "FRAMEWORKS_OWN",
-    "Part",
-    "Row",
-    "Section",
-    "Snippet",
-    "View",
-    "find",
-    "in_layout",
-    "of_file",
-    "of_network",
-]
+__all__ = ["FILES", "find", "of_file", "of_network"]
 
 FILES = ("layers", "operators", "training")
-"""The files, beside the networks, whose parts can be shown."""
+"""Files whose parts can be shown, besides the networks."""
 
 _SHORT_NAMES = {"training.step": "train_step"}
 
 
 def find(query: str, **config: object) -> View:
-    """Return what `NETWORK[.PART]`, or `layers`, `operators` or `training` with or without a part, stands for.
+    """Return the view of `NETWORK[.PART]` or `FILE[.PART]`, where FILE is one of `FILES`.
 
-    `config` overrides the network's configuration. Raises ConfigError, naming the nearest, for what does not exist.
+    `config` overrides the network's configuration. Raises ConfigError for an unknown name, with the nearest names.
     """
     name, _, part = query.partition(".")
     if name in FILES:
         if config:
-            raise ConfigError(f"{name} is a file and has no settings; a configuration goes with a network")
+            raise ConfigError(f"{name} is a file, not a network: omit the configuration")
         return of_file(name, part)
     known = {**catalog.FAMILIES, **catalog.NETWORKS}
     if name not in known:
@@ -60,21 +45,21 @@ def find(query: str, **config: object) -> View:
 
 @dataclass(eq=False)
 class _Group:
-    """Classes that stand at the same paths in the five implementations, and so correspond."""
+    """Corresponding classes of the implementations: instances of them are at the same paths."""
 
     definitions: dict[str, list[Definition]]
     paths: list[str]
 
     @property
     def title(self) -> str:
-        """The class's name: the one that most implementations have, the earlier of equals."""
+        """The most common name of the class among the implementations."""
         names = [own[0].name for own in self.definitions.values() if own]
         return max(names, key=names.count)
 
 
 @dataclass(frozen=True, eq=False)
 class _Anatomy:
-    """All parts of a network by path, in network order; where each stands in its parent; the classes they are of."""
+    """The parts of a network by path in network order, their places in the source, and their classes in groups."""
 
     roots: dict[str, Definition]
     parts: dict[str, Part]
@@ -85,17 +70,18 @@ class _Anatomy:
 def of_network(network: Network, path: str = "") -> View:
     """Return the view of a network, or of the part at `path`.
 
-    Raises ConfigError, naming the nearest, where there is no such part.
+    Raises ConfigError for an unknown part, with the nearest names.
     """
     whole = _anatomy(network)
     if path not in whole.parts:
-        raise _no_part(network, path, list(whole.parts))
+        raise _unknown_part(network, path, list(whole.parts))
     sections = [_statements(network, path, whole.places[path]) if path else _docstrings(network, whole.roots)]
-    alone = {each for group in whole.groups for own in group.definitions.values() for each in own}
+    separate = {each for group in whole.groups for own in group.definitions.values() for each in own}
+    separate |= _classes_of("layers")
     for group in whole.groups:
         within = [each for each in group.paths if _is_within(each, path)]
         if within:
-            sections += sections_of(group.title, group.definitions, alone | _classes_of("layers"), within, whole.parts)
+            sections += sections_of(group.title, group.definitions, separate, within, whole.parts)
     layer = display("layers", whole.parts[path].kind)
     if not whole.parts[path].section and layer in _file_parts("layers"):
         sections += of_file("layers", layer).sections
@@ -105,7 +91,7 @@ def of_network(network: Network, path: str = "") -> View:
 
 @functools.lru_cache(maxsize=64)
 def _anatomy(network: Network) -> _Anatomy:
-    """Follow every path of a network through the code of every implementation."""
+    """Follow every path of a network through the source of every implementation."""
     calls = {call.path: call for call in reference.describe(network).calls}
     paths = ["", *_in_network_order("", [path for path in calls if path])]
     roots = {name: root(name, network.family) for name in BACKENDS}
@@ -126,8 +112,8 @@ def _anatomy(network: Network) -> _Anatomy:
             calls[path].own,
             calls[path].shape,
             kinds[path],
-            {name: tuple(_made(place)) for name, place in places[path].items()},
-            {name: tuple(_run(place)) for name, place in places[path].items()},
+            {name: tuple(_created(place)) for name, place in places[path].items()},
+            {name: tuple(_called(place)) for name, place in places[path].items()},
             titles.get(path, ""),
         )
         for path in paths
@@ -135,16 +121,12 @@ def _anatomy(network: Network) -> _Anatomy:
     return _Anatomy(roots, parts, places, groups)
 
 
-def _parent(path: str) -> str:
-    return path.rpartition(".")[0]
-
-
 def _is_within(path: str, outer: str) -> bool:
     return not outer or path == outer or path.startswith(f"{outer}.")
 
 
 def _in_network_order(parent: str, paths: Sequence[str]) -> Iterator[str]:
-    """Iterate over the paths below a parent, each before its own parts; those given may begin with the parts."""
+    """Iterate over the paths below a parent, each before its own parts, from paths in any nesting order."""
     depth = len(parent) + 1 if parent else 0
     below = [path for path in paths if _is_within(path, parent) and path != parent]
     for name in dict.fromkeys(path[depth:].partition(".")[0] for path in below):
@@ -153,23 +135,23 @@ def _in_network_order(parent: str, paths: Sequence[str]) -> Iterator[str]:
         yield from _in_network_order(path, below)
 
 
-def _no_part(network: Network, path: str, paths: Sequence[str]) -> ConfigError:
-    """Return the error that names the first step of a path which leads nowhere, and the nearest that do not."""
-    around, missing = "", path
-    for step in path.split("."):
-        missing = f"{around}.{step}".lstrip(".")
-        if missing not in paths:
+def _unknown_part(network: Network, path: str, paths: Sequence[str]) -> ConfigError:
+    """Return the error for the first name of a path that does not exist, with the nearest names."""
+    parent, missing = "", path
+    for missing in path.split("."):
+        inner = f"{parent}.{missing}".lstrip(".")
+        if inner not in paths:
             break
-        around = missing
-    whole = f"{network.name}.{around}".rstrip(".")
-    inner = [each.rpartition(".")[2] for each in paths if each and _parent(each) == around]
-    if not inner:
-        return ConfigError(f"{whole} is one layer and has no part '{missing.rpartition('.')[2]}'")
-    return unknown(f"part of {whole}", missing.rpartition(".")[2], inner)
+        parent = inner
+    owner = f"{network.name}.{parent}".rstrip(".")
+    children = [each.rpartition(".")[2] for each in paths if each and each.rpartition(".")[0] == parent]
+    if not children:
+        return ConfigError(f"{owner} is one layer and has no part '{missing}'")
+    return unknown(f"part of {owner}", missing, children)
 
 
 def _groups(paths: Iterable[str], classes: Mapping[str, Mapping[str, Definition]]) -> list[_Group]:
-    """Return the classes that model files define, those at the same paths together, in network order."""
+    """Group the classes that model files define by the paths of their instances, in network order."""
     groups: list[_Group] = []
     of: dict[Definition, _Group] = {}
     for path in paths:
@@ -188,12 +170,12 @@ def _groups(paths: Iterable[str], classes: Mapping[str, Mapping[str, Definition]
     return groups
 
 
-def _made(place: Place) -> Iterator[Snippet]:
+def _created(place: Place) -> Iterator[Snippet]:
     for statement in place.making.statements if place.making else ():
         yield place.owner.file.snippet_of(statement)
 
 
-def _run(place: Place) -> Iterator[Snippet]:
+def _called(place: Place) -> Iterator[Snippet]:
     for statement in dict.fromkeys(run.statement for run in place.runs):
         yield place.runner.file.snippet_of(statement)
 
@@ -206,34 +188,34 @@ def _docstrings(network: Network, classes: Mapping[str, Definition]) -> Section:
 
 
 def _statements(network: Network, path: str, places: Mapping[str, Place]) -> Section:
-    """Return the statements that make a part and those that run it, with the loops that they are in."""
+    """Return a section of the statements that create and that call a part, with the loops around them."""
     rows: list[Row] = []
-    made = {name: place.owner.file.snippet_of(place.making.enclosing) for name, place in places.items() if place.making}
-    notes = {
-        name: f"{place.kind} is a function, called where it is needed"
-        for name, place in places.items()
-        if not place.making
+    created = {
+        name: place.owner.file.snippet_of(place.making.enclosing) for name, place in places.items() if place.making
     }
-    rows.append(Row("made", made, (), notes))
+    notes = {
+        name: f"{place.kind} is a function, not an attribute" for name, place in places.items() if not place.making
+    }
+    rows.append(Row("created", created, (), notes))
     runs = {name: list(dict.fromkeys(run.enclosing for run in place.runs)) for name, place in places.items()}
     for i in range(max(map(len, runs.values()), default=0)):
         cells = {name: places[name].runner.file.snippet_of(own[i]) for name, own in runs.items() if i < len(own)}
         notes = {name: order_note(place.runner) for name, place in places.items() if place.runner.container}
-        rows.append(Row("run", cells, (), notes if i == 0 else {}))
+        rows.append(Row("called", cells, (), notes if i == 0 else {}))
     names = {name: f"{place.kind} in {place.owner.name}" for name, place in places.items()}
     return Section(f"{network.name}.{path}", names, tuple(rows), (path,))
 
 
 def of_file(name: str, part: str = "") -> View:
-    """Return the view of layers, operators or training, or of one part of it.
+    """Return the view of one of `FILES`, or of one part of it.
 
-    Raises ConfigError, naming the nearest, where there is no such part.
+    Raises ConfigError for an unknown part, with the nearest names.
     """
     parts = _file_parts(name)
     if not part:
         return View(name, tuple(section for each in parts for section in of_file(name, each).sections[:1]))
-    wanted = normal(_SHORT_NAMES.get(f"{name}.{part}", part))
-    title = next((each for each in parts if normal(each) == wanted), None)
+    key = normal(_SHORT_NAMES.get(f"{name}.{part}", part))
+    title = next((each for each in parts if normal(each) == key), None)
     if title is None:
         raise unknown(f"part of {name}", part, parts)
     return View(f"{name}.{title}", tuple(sections_of(f"{name}.{title}", parts[title], _classes_of(name))))
@@ -241,7 +223,7 @@ def of_file(name: str, part: str = "") -> View:
 
 @functools.cache
 def _file_parts(name: str) -> dict[str, dict[str, list[Definition]]]:
-    """Return the public classes and functions of a file by what they are called here, each in every implementation."""
+    """Return the public classes and functions of a file by displayed name, with their definitions by implementation."""
     parts: dict[str, dict[str, list[Definition]]] = {}
     titles: dict[str, str] = {}
     for backend in BACKENDS:
@@ -254,6 +236,6 @@ def _file_parts(name: str) -> dict[str, dict[str, list[Definition]]]:
 
 
 def _classes_of(name: str) -> set[Definition]:
-    """Return the public classes of a file, which have sections of their own."""
+    """Return the public classes of a file. They have their own sections."""
     parts = _file_parts(name).values()
     return {each for own in parts for given in own.values() for each in given if each.is_class}

@@ -1,19 +1,18 @@
-"""What there is to look at of a network or a file: source that corresponds, parts, shapes."""
+"""Data classes of a source comparison: views, sections, rows, snippets, and the parts of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["CHANNELS_LAST", "Part", "Row", "Section", "Snippet", "View", "in_layout"]
+from common.backends import registry
 
-CHANNELS_LAST = ("jax", "tf")
-"""The implementations whose images are (N, H, W, C); in the others they are (N, C, H, W)."""
+__all__ = ["Part", "Row", "Section", "Snippet", "View", "in_layout"]
 
 
 def in_layout(shape: Sequence[int], backend: str) -> tuple[int, ...]:
-    """(N, C, H, W) -> the same in the backend's layout; a shape of any other rank has no image and stays."""
-    if backend in CHANNELS_LAST and len(shape) == 4:
+    """(N, C, H, W) -> the same shape in the backend's layout. Shapes of other ranks are returned unchanged."""
+    if registry.get(backend).layout == "NHWC" and len(shape) == 4:
         batch, channels, height, width = shape
         return (batch, height, width, channels)
     return tuple(shape)
@@ -21,7 +20,7 @@ def in_layout(shape: Sequence[int], backend: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Snippet:
-    """Consecutive lines of a file, as they stand there; `path` is relative to the project."""
+    """Consecutive lines of a file, unchanged. `path` is relative to the project."""
 
     backend: str
     path: str
@@ -35,10 +34,10 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Row:
-    """Lines that correspond, by implementation; one that has none may have a note of what takes their place.
+    """Corresponding lines of the implementations.
 
-    `key` says what they do: a method's name, or that of what they make, with {} for a number. `parts` are the paths of
-    the parts that they make: those in the first of the section's paths that has any.
+    `key` is the name of a method, or of what the lines create or call, with {} for a number. `parts` are the paths of
+    the parts that the lines create, in the first of the section's paths that has any. `notes` explain missing lines.
     """
 
     key: str
@@ -51,8 +50,8 @@ class Row:
 class Section:
     """A class, a function or a constant in every implementation.
 
-    `names` are its names there. `paths`: which parts of the network are instances of it. `absent`: why an
-    implementation has none.
+    `names`: its name in each implementation. `paths`: the parts of the network that are instances of it. `absent`: why
+    an implementation has none.
     """
 
     title: str
@@ -62,7 +61,7 @@ class Section:
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def snippets(self, backend: str) -> Iterator[Snippet]:
-        """Iterate over one implementation's lines."""
+        """Iterate over the snippets of one implementation."""
         for row in self.rows:
             if backend in row.cells:
                 yield row.cells[backend]
@@ -70,19 +69,20 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """A module of a network: its path ("" for the network), the reference's class, its output's shape for one image.
+    """A module of a network.
 
-    `kinds`: what each implementation makes it of, as it writes it. `made` and `run`: the statements of its parent that
-    make it and that run it; none are there where a sequential parent runs all in order, and where it is a function, and
-    not made. `section`: the title of the section that defines it, "" for a layer.
+    `path` is "" for the network itself; `kind` is the class in the reference; `shape` is the output's for one image.
+    `kinds`: the class or function in each implementation, as written in its source. `created` and `called`: the
+    statements of the parent that create it (none for a function) and that call it (none in a sequential container).
+    `section`: the title of the section that defines its class, "" for a layer.
     """
 
     path: str
     kind: str
     shape: tuple[int, ...]
     kinds: Mapping[str, str]
-    made: Mapping[str, tuple[Snippet, ...]]
-    run: Mapping[str, tuple[Snippet, ...]]
+    created: Mapping[str, tuple[Snippet, ...]]
+    called: Mapping[str, tuple[Snippet, ...]]
     section: str = ""
 
     def shape_in(self, backend: str) -> tuple[int, ...]:
@@ -92,9 +92,10 @@ class Part:
 
 @dataclass(frozen=True)
 class View:
-    """What there is to show: sections of source and, of a network, its parts in network order.
+    """Sections of source, and the parts of a network in network order.
 
-    The first section of a network holds the docstrings of its files; of a part, the statements that make and run it.
+    The first section of a network holds the docstrings of its files. The first section of a part holds the statements
+    that create and call it.
     """
 
     title: str
@@ -102,5 +103,5 @@ class View:
     parts: tuple[Part, ...] = ()
 
     def part(self, path: str) -> Part | None:
-        """Return the part at a path."""
+        """Return the part at a path, or None if there is none."""
         return next((part for part in self.parts if part.path == path), None)

@@ -1,4 +1,4 @@
-"""Names for the same thing in different implementations, and what an implementation has no source of its own for."""
+"""Corresponding names in the implementations, and reasons why an implementation lacks a part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAVES = {
     "var": "running_var",
     "moving_variance": "running_var",
 }
-"""What Flax and Keras call the weights that a layer makes."""
+"""Canonical names of parameters and statistics, by their names in Flax, Keras and Gluon."""
 
 FRAMEWORKS_OWN = {
     "conv": {"torch": "nn.Conv2d", "mxnet": "nn.Conv2D"},
@@ -37,12 +37,12 @@ FRAMEWORKS_OWN = {
     },
     "dropout": {"torch": "nn.Dropout", "jax": "nnx.Dropout", "tf": "keras.layers.Dropout", "mxnet": "nn.Dropout"},
 }
-"""Layers that a framework has in the suite's sense, so that its port needs none of its own."""
+"""Layers of a framework that already have the suite's semantics, so that its port does not define its own."""
 
 _PORTS = tuple(name for name in BACKENDS if name != "numpy")
-_NO_TRAINING = "the reference runs forward only; what its ports train by is defined in common/optimizers.py"
+_NO_TRAINING = "the reference runs forward only; common/optimizers.py defines the optimizers of the ports"
 _TRAINING = ("Trainer", "clip_gradients", "gradients", "make_optimizer", "train_step")
-_OWN_MODULES = "the framework brings its own"
+_OWN_MODULES = "the framework has its own"
 
 
 def _all_but(*having: str) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def _all_but(*having: str) -> tuple[str, ...]:
 
 ABSENT: Mapping[tuple[str, str], str] = {
     **{
-        (f"layers.{layer}", backend): f"{own} already means it, and models use it as it is"
+        (f"layers.{layer}", backend): f"models use {own}, which has the same semantics"
         for layer, names in FRAMEWORKS_OWN.items()
         for backend, own in names.items()
     },
@@ -61,35 +61,34 @@ ABSENT: Mapping[tuple[str, str], str] = {
             ("layers.module", _PORTS, _OWN_MODULES),
             ("layers.sequential", tuple(name for name in _PORTS if name != "torch"), _OWN_MODULES),
             ("layers.layer", _PORTS, _OWN_MODULES),
-            ("layers.shape", _PORTS, "only the reference is run on a shape in place of an array"),
-            ("layers.field", _PORTS, "only the reference is asked what of the image a layer sees"),
+            ("layers.shape", _PORTS, "only the reference runs on shapes instead of arrays"),
+            ("layers.field", _PORTS, "only the reference computes receptive fields"),
             ("layers.output_size", _PORTS, "the framework computes it"),
-            ("layers.add", _PORTS, "arrays are added with +; the reference's may be shapes"),
-            ("layers.concatenate", _PORTS, "the framework has a function for it; the reference joins shapes too"),
+            ("layers.add", _PORTS, "arrays are added with +; the reference also adds shapes"),
+            ("layers.concatenate", _PORTS, "the framework has a function; the reference also concatenates shapes"),
             ("layers.hybrid_sequential", _all_but("mxnet"), "only Gluon has two kinds of containers"),
-            ("layers.named_children", _all_but("mxnet"), "children are attributes in any case"),
-            ("layers.image_size", ("numpy",), "a network there is run on a shape to learn its features"),
-            ("layers.image_size", ("tf", "mxnet"), "the framework learns a layer's input size from its first input"),
+            ("layers.named_children", ("numpy", "torch", "jax"), "the framework names a layer's children itself"),
+            ("layers.image_size", ("numpy",), "the reference runs a network on a shape to find the number of features"),
+            ("layers.image_size", ("tf", "mxnet"), "the framework infers a layer's input size from its first input"),
             ("layers.block", _all_but("tf"), "only Keras needs a base class to build and save a layer made of layers"),
             ("layers.network", _all_but("tf"), "only Keras needs a base class to save and load a whole model"),
-            ("layers.named_children", _all_but("tf"), "the framework names a layer's layers itself"),
-            ("layers.exact_statistics", _all_but("mxnet"), "the momentum keeps the precision of its statistics"),
+            ("layers.exact_statistics", _all_but("mxnet"), "running statistics keep their precision"),
             *((f"training.{name}", ("numpy",), _NO_TRAINING) for name in _TRAINING),
         )
         for backend in backends
     },
 }
-"""Why an implementation has no source of its own for a part of a file, where it has none."""
+"""Why an implementation has no source for a part of a file, by part and implementation."""
 
 
 def normal(name: str) -> str:
-    """Return what the names of the same thing have in common: BatchNorm2d and BatchNormalization are batchnorm."""
-    # Keras spells it out; some frameworks tell 1d from 2d, some do not, and JAX has functions for classes.
+    """Return a key that is equal for corresponding names: BatchNorm2d and BatchNormalization become batchnorm."""
+    # Frameworks differ in 1d and 2d suffixes, in abbreviations, and in functions instead of classes.
     return re.sub(r"[12]d$", "", name.lower().replace("_", "")).replace("normalization", "norm")
 
 
 def display(file_name: str, name: str) -> str:
-    """Return what a definition is called here: layers go by no framework's name, MaxPool2d is max_pool."""
+    """Return the displayed name of a definition. Layers get a neutral name: MaxPool2d becomes max_pool."""
     if file_name != "layers":
         return name
     return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", re.sub(r"[12][dD]$", "", name)).lower()

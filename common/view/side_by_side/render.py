@@ -1,4 +1,4 @@
-"""What `rosetta show` prints: the same part in every implementation, side by side as far as the width allows."""
+"""Terminal output of `rosetta show`: one part in every implementation, in as many columns as fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from common.terminal import print_fitted
-from common.view.side_by_side.lookup import FRAMEWORKS_OWN, Part, Row, Section, View, in_layout
+from common.view.side_by_side.model import Part, Row, Section, View, in_layout
+from common.view.side_by_side.names import FRAMEWORKS_OWN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,21 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["print_view"]
 
-_NARROWEST = 64
-"""Characters; no column is narrower than this for the sake of another, unless its code is narrower itself."""
-_LEAST = 40
-"""Characters; on a screen narrower than this, lines run over."""
+_MIN_COLUMN = 64
+"""Minimum width of a column in characters, unless its code is narrower."""
+_MIN_WIDTH = 40
+"""Minimum total width in characters. On a narrower screen, lines wrap."""
 _GUTTER = 5
-"""Characters for the line numbers, which are the file's."""
+"""Characters for the line numbers."""
 _GAP = " │ "
 _NAMED_PATHS = 3
-"""How many of the places where a class is used are named above it."""
+"""Maximum number of paths in the heading of a class."""
 _QUIET, _HEADING, _SHAPE = "bright_black", "cyan", "green"
 
 
 def print_view(view: View, backends: Sequence[str], console: Console, width: int | None) -> None:
-    """Print a view for some backends, in that order, in `width` characters; None: one under another, lines whole."""
-    width = width and max(width, _LEAST)
+    """Print a view for some backends, in that order, in `width` characters.
+
+    Without a width, the backends are printed one below the other, and no line is wrapped.
+    """
+    width = width and max(width, _MIN_WIDTH)
     parts = {part.path: part for part in view.parts}
     is_file = not parts and "." not in view.title
     shown = view.parts[0] if view.parts and view.parts[0].path else None
@@ -52,8 +56,8 @@ def print_view(view: View, backends: Sequence[str], console: Console, width: int
             for reason, having in itertools.groupby(absent, key=section.absent.__getitem__):
                 _print_text(f"{', '.join(having)}: {reason}", console, width)
             count = _column_count(section, names, width)
-            share = None if width is None else (width - (count - 1) * len(_GAP)) // count
-            columns = [_Column(section, name, parts, share, syntax) for name in names]
+            column_width = None if width is None else (width - (count - 1) * len(_GAP)) // count
+            columns = [_Column(section, name, parts, column_width, syntax) for name in names]
             for first in range(0, len(columns), count):
                 if first:
                     console.print()
@@ -67,7 +71,7 @@ def _print_text(text: str, console: Console, width: int | None) -> None:
 
 
 def _syntax(console: Console) -> Syntax | None:
-    """Return what highlights Python in the terminal's own colors, be it light or dark; None where there are none."""
+    """Return a highlighter that uses the terminal's own colors, or None if the output has no colors."""
     if not console.is_terminal or console.no_color:
         return None
     from rich.syntax import Syntax
@@ -76,18 +80,18 @@ def _syntax(console: Console) -> Syntax | None:
 
 
 def _print_list(view: View, backends: Sequence[str], console: Console) -> None:
-    """Print what parts a file has, and what each is called in the implementations."""
+    """Print a table of a file's parts with their names in the implementations."""
     from rich.table import Table
 
     table = Table("part", *backends, box=None, pad_edge=False)
     for section in view.sections:
-        instead = FRAMEWORKS_OWN.get(section.title.removeprefix("layers."), {})
-        table.add_row(section.title, *(section.names.get(name) or instead.get(name, "") for name in backends))
+        own = FRAMEWORKS_OWN.get(section.title.removeprefix("layers."), {})
+        table.add_row(section.title, *(section.names.get(name) or own.get(name, "") for name in backends))
     print_fitted(console, table)
 
 
 def _shared_docstring(section: Section, names: Sequence[str]) -> str:
-    """Return the docstring of the files, if that is all there is to a section and the same in all of them."""
+    """Return the module docstring if a section consists of it alone and it is the same in all files, otherwise ""."""
     if [row.key for row in section.rows] != ["docstring"]:
         return ""
     texts = {section.rows[0].cells[name].source for name in names}
@@ -95,10 +99,10 @@ def _shared_docstring(section: Section, names: Sequence[str]) -> str:
 
 
 def _rule(section: Section, view: View, width: int | None) -> Text:
-    """Return the line above a section: what it is, and which parts of the network are of it."""
+    """Return the heading of a section: its title and the first paths of the network that it defines."""
     text = Text("── ", style=_HEADING)
     if section.title == view.title and section.paths:
-        text.append("made and run")
+        text.append("created and called")
     else:
         text.append(section.title, style="bold")
         paths = [path for path in section.paths if path]
@@ -116,12 +120,12 @@ def _listed(paths: Sequence[str], count: int) -> str:
 
 
 def _column_count(section: Section, names: Sequence[str], width: int | None) -> int:
-    """Return how many columns fit side by side, each as wide as its code or as the narrowest that can be read."""
+    """Return how many columns fit side by side, each as wide as its code or the minimum width."""
     if width is None or not names:
         return 1
     longest = max((len(line) - _indent(section, name) for name in names for line in _lines(section, name)), default=80)
-    wanted = min(_GUTTER + longest, _NARROWEST)
-    return max(1, min(len(names), (width + len(_GAP)) // (wanted + len(_GAP))))
+    needed = min(_GUTTER + longest, _MIN_COLUMN)
+    return max(1, min(len(names), (width + len(_GAP)) // (needed + len(_GAP))))
 
 
 def _lines(section: Section, backend: str) -> list[str]:
@@ -129,12 +133,12 @@ def _lines(section: Section, backend: str) -> list[str]:
 
 
 def _indent(section: Section, backend: str) -> int:
-    """Return by how much all lines of a column are indented."""
+    """Return the common indentation of all lines of a column."""
     return min((len(line) - len(line.lstrip()) for line in _lines(section, backend) if line.strip()), default=0)
 
 
 def _print_side_by_side(section: Section, columns: Sequence[_Column], console: Console) -> None:
-    """Print columns of a section, row by row, so that what corresponds begins at the same height."""
+    """Print columns of a section, row by row, so that corresponding code starts on the same line."""
     lines = []
     for cells in [[column.head() for column in columns], *([c.cell(row) for c in columns] for row in section.rows)]:
         for across in itertools.zip_longest(*cells, fillvalue=Text()):
@@ -146,12 +150,12 @@ def _print_side_by_side(section: Section, columns: Sequence[_Column], console: C
                     line.append(" " * ((column.width or 0) - text.cell_len))
             line.rstrip()
             lines.append(line)
-    # In one go, which takes a third of the time.
+    # One call takes a third of the time of a call per line.
     console.print(Text("\n").join(lines), soft_wrap=True)
 
 
 class _Column:
-    """One implementation's side of a section, `width` characters wide, or as wide as its lines where that is None."""
+    """One implementation's column of a section, `width` characters wide, or as wide as its lines if that is None."""
 
     def __init__(
         self, section: Section, backend: str, parts: Mapping[str, Part], width: int | None, syntax: Syntax | None
@@ -163,14 +167,14 @@ class _Column:
         self.indent = _indent(section, backend)
         self.last_line = 0
         self.code = self._highlighted(syntax)
-        making = [row for row in section.rows if backend in row.cells and row.parts]
-        self.longest_shape = max((len(shape) for row in making for shape in self._shapes(row)), default=0)
-        # Shapes stand at the right edge, or without a width right behind the longest line that has one.
-        lasts = [row.cells[backend].source.splitlines()[-1] for row in making]
+        creating = [row for row in section.rows if backend in row.cells and row.parts]
+        self.longest_shape = max((len(shape) for row in creating for shape in self._shapes(row)), default=0)
+        # Shapes are right-aligned, or without a width placed after the longest line that has one.
+        lasts = [row.cells[backend].source.splitlines()[-1] for row in creating]
         self.edge = width or _GUTTER + max(map(len, lasts), default=0) - self.indent + 2 + self.longest_shape
 
     def head(self) -> list[Text]:
-        """Return what stands above the code: the implementation, its file, its name for this, the output's shape."""
+        """Return the lines above the code: the implementation, its file, its name of the class, the output's shape."""
         name = self.section.names.get(self.backend, "")
         files = list(dict.fromkeys(snippet.path for snippet in self.section.snippets(self.backend)))
         words = [Text(self.backend, style="bold"), *map(Text, files)]
@@ -186,18 +190,18 @@ class _Column:
         return lines
 
     def cell(self, row: Row) -> list[Text]:
-        """Return the lines of one row: code with its line numbers and the shapes that it makes, or a note.
+        """Return the lines of one row: code with line numbers and output shapes, or a note.
 
-        Rows must be asked for in their order.
+        Call it for each row once, in order.
         """
         snippet = row.cells.get(self.backend)
         if snippet is None:
-            return self._noted(row.notes.get(self.backend, ""))
-        # Lines that do not follow in the file are set apart.
+            return self._note(row.notes.get(self.backend, ""))
+        # An empty line shows that lines of the file are left out.
         lines = [Text()] if self.last_line and snippet.first_line != self.last_line + 1 else []
         self.last_line = snippet.last_line
         for number in range(snippet.first_line, snippet.last_line + 1):
-            first, *rest = self._folded(next(self.code))
+            first, *rest = self._wrapped(next(self.code))
             lines.append(Text.assemble((f"{number:>{_GUTTER - 1}} ", _QUIET), first))
             lines += [Text(" " * _GUTTER) + each for each in rest]
         shapes = [shape.ljust(self.longest_shape) for shape in self._shapes(row)]
@@ -208,30 +212,30 @@ class _Column:
         return lines
 
     def _shapes(self, row: Row) -> list[str]:
-        """Return the shapes of what a row makes; neighbors that share one have one line: block2-block4 → (...)."""
-        made = [self.parts[path] for path in row.parts if path in self.parts]
+        """Return the output shapes of the parts in a row. Neighbors of one shape are merged: block2-block4 → (...)."""
+        created = [self.parts[path] for path in row.parts if path in self.parts]
         shapes = []
-        for shape, group in itertools.groupby(made, key=lambda part: part.shape):
+        for shape, group in itertools.groupby(created, key=lambda part: part.shape):
             paths = [part.path for part in group]
             if paths[0].rpartition(".")[0] == self.section.paths[0]:
-                paths = [path.rpartition(".")[2] for path in paths] if len(made) > 1 else []
+                paths = [path.rpartition(".")[2] for path in paths] if len(created) > 1 else []
             label = "-".join(dict.fromkeys([*paths[:1], *paths[-1:]]))
             shapes.append(f"{label} → {in_layout(shape, self.backend)}".lstrip())
         return shapes
 
     def _highlighted(self, syntax: Syntax | None) -> Iterator[Text]:
-        """Iterate over all lines of the column; highlighting them together is faster than one by one."""
+        """Iterate over all lines of the column. They are highlighted in one call, which is faster."""
         source = "\n".join(line[self.indent :] for line in _lines(self.section, self.backend))
         if syntax is None:
             return map(Text, source.split("\n"))
         return iter(syntax.highlight(source).split("\n", allow_blank=True))
 
-    def _noted(self, note: str) -> list[Text]:
+    def _note(self, note: str) -> list[Text]:
         lines = textwrap.wrap(note, self.width - _GUTTER if self.width else len(note) + 1)
         return [Text(" " * _GUTTER + line, style=f"italic {_QUIET}") for line in lines]
 
-    def _folded(self, line: Text) -> list[Text]:
-        """Cut a line of code that is too long for the column, at spaces where that goes, and indent what follows."""
+    def _wrapped(self, line: Text) -> list[Text]:
+        """Wrap a line of code that is too long for the column, at spaces if possible, with indented continuations."""
         if self.width is None:
             return [line]
         room = self.width - _GUTTER

@@ -1,4 +1,4 @@
-"""What there is on the pages of benchmarks: of each network in each run tables and charts, and the best of all."""
+"""Benchmark results for the site: tables and charts per network and run, and facts about the runtimes."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from common.deploy.recommend.criteria import AXES, COLD, DISK, LATENCY, MEMORY, 
 from common.deploy.recommend.rank import front
 from common.view.site import cost_charts
 
-__all__ = ["BEST", "COLUMNS", "Measured", "Section", "Table", "sections", "sourced"]
+__all__ = ["BEST", "COLUMNS", "RunInfo", "Section", "Table", "runtime_facts", "sections"]
 
 COLUMNS = (LATENCY, P95, THROUGHPUT, MEMORY, DISK, COLD)
 BEST = AXES
-"""Of which quantities the overview names the best path: less of each is better."""
+"""Quantities for which the overview names the best execution path. For each, less is better."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One path: the text and, of those with an interval, the bounds of each column; or what is wrong with it."""
+    """One execution path: a (value, confidence interval) pair of texts per column, or an error message."""
 
     path: str
     backend: str
     status: str
-    said: str
+    message: str
     figures: Sequence[tuple[str, str]]
-    on_front: bool
+    on_pareto_front: bool
 
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured under one setting, the fastest first, what could not be last.
+    """Results for one mode, device, number of threads and batch size: fastest path first, failed paths last.
 
-    `best`: of each column the path that does best, with its figure. `chart`: latency against memory, or nothing.
+    `best` holds the best path and its value for each quantity in `BEST`. `chart` is an SVG of latency against memory,
+    or empty.
     """
 
     title: str
@@ -49,24 +50,27 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One network as configured in one run: `charts` by title; `config` is empty where it is the catalog's."""
+    """Results of one network configuration in one run.
+
+    `config` is empty if it is the catalog's. `charts` are (title, SVG).
+    """
 
     name: str
     anchor: str
-    run: Measured
+    run: RunInfo
     config: Mapping[str, Any]
     charts: Sequence[tuple[str, str]]
     tables: Sequence[Table]
 
     @property
     def page(self) -> str:
-        """The page that it is on."""
+        """File name of the network's benchmark page."""
         return f"{self.name}-benchmarks.html"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run: on what and when, and in which versions."""
+class RunInfo:
+    """The machine, date and package versions of a run."""
 
     anchor: str
     machine: str
@@ -75,54 +79,56 @@ class Measured:
     versions: Mapping[str, Any]
 
 
-def sections(given: Sequence[Run]) -> list[Section]:
-    """Return every network of every run."""
-    return [section for number, run in enumerate(given, start=1) for section in _sections(run, number)]
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Return one section per network configuration and run."""
+    return [section for number, run in enumerate(runs, start=1) for section in _sections(run, number)]
 
 
 def _sections(run: Run, number: int) -> Iterator[Section]:
-    measured = _measured(run, number)
+    info = _run_info(run, number)
     by_network: dict[str, list[Measurement]] = {}
     for each in run.measurements:
         if each.path in PATHS:
             by_network.setdefault(f"{each.network} {_plain(each.config)}", []).append(each)
     for place, own in enumerate(by_network.values(), start=1):
-        yield _section(own, f"run-{number}-{place}", measured)
+        yield _section(own, f"run-{number}-{place}", info)
 
 
-def _measured(run: Run, number: int) -> Measured:
+def _run_info(run: Run, number: int) -> RunInfo:
     machine = run.machine
     parts = [f"{machine['processors']} processors"] if "processors" in machine else []
     parts += [f"{machine['memory_bytes'] / 1e9:.0f} GB of memory"] if "memory_bytes" in machine else []
     parts += [str(machine[name]) for name in ("system", "gpu") if machine.get(name)]
-    parts += ["interrupted before its end"] if run.interrupted else []
-    name = str(machine.get("processor", "a machine without a name"))
-    return Measured(f"run-{number}", name, ", ".join(parts), run.when.partition("T")[0], run.versions)
+    parts += ["interrupted: results are incomplete"] if run.interrupted else []
+    name = str(machine.get("processor", "unknown processor"))
+    return RunInfo(f"run-{number}", name, ", ".join(parts), run.when.partition("T")[0], run.versions)
 
 
-def _section(measurements: Sequence[Measurement], anchor: str, run: Measured) -> Section:
+def _section(measurements: Sequence[Measurement], anchor: str, run: RunInfo) -> Section:
     name, config = measurements[0].network, measurements[0].config
     usual = name in NETWORKS and _plain(NETWORKS[name].settings()) == _plain(config)
     charts, tables = [], []
     for (mode, device, threads), every in _grouped(measurements, ("mode", "device", "threads")):
         where = f"{mode}, {threads} thread{'s' if threads > 1 else ''}, {device}"
-        right = [each for each in every if each.status == "measured"]
-        if any(THROUGHPUT.of(each) for each in right):
-            charts.append((where, cost_charts.throughput(right, f"Throughput of {name}, {where}, by execution path")))
+        measured = [each for each in every if each.status == "measured"]
+        if any(THROUGHPUT.of(each) for each in measured):
+            charts.append(
+                (where, cost_charts.throughput(measured, f"Throughput of {name}, {where}, by execution path"))
+            )
         for (batch,), own in _grouped(every, ("batch",)):
             tables.append(_table(own, f"{where}, batch {batch}", name))
     return Section(name, anchor, run, {} if usual else config, charts, tables)
 
 
 def _plain(config: Mapping[str, Any]) -> str:
-    """Return a configuration as text that is the same whether read from JSON or not."""
+    """Return a configuration as text: the same for the tuples of the catalog and the lists of JSON."""
     return str(sorted(config.items())).replace("(", "[").replace(")", "]")
 
 
 def _grouped(
     measurements: Sequence[Measurement], fields: tuple[str, ...]
 ) -> list[tuple[tuple[Any, ...], list[Measurement]]]:
-    """Return measurements by some of their fields, in order of these."""
+    """Group measurements by the values of some fields, in the order of those values."""
 
     def key(each: Measurement) -> tuple[Any, ...]:
         return tuple(getattr(each, name) for name in fields)
@@ -131,14 +137,18 @@ def _grouped(
 
 
 def _table(measurements: Sequence[Measurement], title: str, network: str) -> Table:
-    right = [each for each in measurements if each.status == "measured"]
-    best = front(right)
-    order = sorted(right, key=lambda each: LATENCY.of(each) or 0.0)
+    measured = [each for each in measurements if each.status == "measured"]
+    best = front(measured)
+    order = sorted(measured, key=lambda each: LATENCY.of(each) or 0.0)
     order += [each for each in measurements if each.status != "measured"]
-    drawn = [each for each in right if LATENCY.of(each) and MEMORY.of(each)]
+    drawn = [each for each in measured if LATENCY.of(each) and MEMORY.of(each)]
     label = f"Latency of {network} against memory, {title}"
-    chart = cost_charts.trade(drawn, [each for each in best if each in drawn], label) if len(drawn) > 1 else ""
-    return Table(title, [_row(each, each in best) for each in order], [_best(each, right) for each in BEST], chart)
+    chart = (
+        cost_charts.latency_against_memory(drawn, [each for each in best if each in drawn], label)
+        if len(drawn) > 1
+        else ""
+    )
+    return Table(title, [_row(each, each in best) for each in order], [_best(each, measured) for each in BEST], chart)
 
 
 def _best(quantity: Quantity, measurements: Sequence[Measurement]) -> tuple[str, str]:
@@ -166,12 +176,12 @@ def _figure(quantity: Quantity, measurement: Measurement) -> tuple[str, str]:
     return shown(quantity.of(measurement)), bounds
 
 
-def sourced() -> list[dict[str, Any]]:
-    """Return the facts about each runtime, each with its source, in the order of the paths."""
+def runtime_facts() -> list[dict[str, Any]]:
+    """Return the facts about each runtime, with their sources, in the order of the execution paths."""
     named = dict.fromkeys(path.needs[0] for path in PATHS.values())
     found = []
     for known in (facts.table()[name] for name in named):
-        every = {"state": known.status, "platforms": known.platforms, "license": known.license}
-        every |= {f"in {'C or C++' if place == 'c' else place}": fact for place, fact in known.elsewhere.items()}
-        found.append({"name": known.name, "retired": known.retired, "facts": every})
+        by_kind = {"state": known.status, "platforms": known.platforms, "license": known.license}
+        by_kind |= {f"in {'C or C++' if place == 'c' else place}": fact for place, fact in known.elsewhere.items()}
+        found.append({"name": known.name, "retired": known.retired, "facts": by_kind})
     return found

@@ -1,4 +1,4 @@
-"""Python, highlighted by Pygments: as few classes as the style sheet has colors, so that pages stay small."""
+"""Syntax highlighting of Python with Pygments, with short class names to keep the pages small."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _CLASSES = {
     token.Name.Decorator: "a",
     token.Name.Builtin.Pseudo: "v",
 }
-"""The style sheet's class of a kind of token, and of all that are of that kind; the others have none."""
+"""CSS class of each token type and its subtypes. Other tokens have no class."""
 
 
 def highlighted(source: str) -> list[str]:
-    """Return the lines of a piece of Python as HTML; what spans lines is marked in each."""
+    """Return the lines of Python source as HTML. A token of several lines is marked up in each line."""
     lines = [""]
     for style, tokens in itertools.groupby(PythonLexer(stripnl=False, ensurenl=False).get_tokens(source), _style):
         for i, piece in enumerate("".join(text for _, text in tokens).split("\n")):
@@ -42,8 +42,8 @@ def highlighted(source: str) -> list[str]:
     return lines
 
 
-def _style(given: tuple[Any, str]) -> str:
-    kind, _ = given
+def _style(typed: tuple[Any, str]) -> str:
+    kind, _ = typed
     while kind not in _CLASSES and kind.parent is not None:
         kind = kind.parent
     return _CLASSES.get(kind, "")
@@ -51,15 +51,16 @@ def _style(given: tuple[Any, str]) -> str:
 
 @functools.cache
 def _file(path: str) -> list[str]:
-    """Return the lines of a file of the project: of a part alone, a lexer may not know that it begins in a string."""
+    """Return the highlighted lines of a file. The whole file is lexed, because a snippet may start inside a string."""
     return highlighted(environments.PROJECT.joinpath(path).read_text(encoding="utf-8"))
 
 
 def lines_of(snippet: Snippet) -> list[tuple[int, int, str]]:
     """Return the number, the indentation and the HTML of each line of a snippet."""
-    found = _file(snippet.path)[snippet.first_line - 1 : snippet.last_line]
-    plain = snippet.source.split("\n")
+    lines = zip(
+        snippet.source.split("\n"), _file(snippet.path)[snippet.first_line - 1 : snippet.last_line], strict=True
+    )
     return [
         (number, len(text) - len(text.lstrip()), line)
-        for number, (text, line) in enumerate(zip(plain, found, strict=True), start=snippet.first_line)
+        for number, (text, line) in enumerate(lines, start=snippet.first_line)
     ]

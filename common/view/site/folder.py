@@ -1,4 +1,4 @@
-"""The folder that a site is in: all of it is replaced at once, and nothing else in it is touched."""
+"""Output folder of the site: replaces an earlier site as a whole and leaves other files in the folder alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from common.errors import InputError
 __all__ = ["MANIFEST", "check", "write"]
 
 MANIFEST = ".rosetta-site.json"
-"""The names of all that a site consists of."""
+"""File that lists the names of all files of a site."""
 
 
-def _pages(folder: Path) -> list[str]:
-    """Return what of a folder an earlier site consists of."""
+def _site_files(folder: Path) -> list[str]:
+    """Return the names of an earlier site's files in a folder."""
     try:
         listed = list(json_records.parse((folder / MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -29,11 +29,12 @@ def _pages(folder: Path) -> list[str]:
 
 
 def _others(folder: Path) -> list[str]:
-    return sorted({path.name for path in folder.iterdir()} - set(_pages(folder)))
+    """Return the names of the files in a folder that are not part of an earlier site."""
+    return sorted({path.name for path in folder.iterdir()} - set(_site_files(folder)))
 
 
 def check(folder: Path, force: bool = False) -> None:
-    """Raise InputError where no site may be written: `force` lets it stand beside other files."""
+    """Raise InputError if a site cannot be written there. With `force`, the folder may have other files."""
     parent = folder.absolute().parent
     if not parent.is_dir():
         raise InputError(f"cannot write {folder}: there is no folder {parent}; create it first")
@@ -45,16 +46,16 @@ def check(folder: Path, force: bool = False) -> None:
     if folder.exists() and not force and (others := _others(folder)):
         count = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise InputError(
-            f"{folder} has files in it that are no site ({others[0]}{count}); give an empty folder, or --force to put "
-            "the site beside them"
+            f"{folder} has other files ({others[0]}{count}); give an empty folder, or --force to write the site beside "
+            "them"
         )
 
 
 def write(folder: Path, files: Mapping[str, str], about: Mapping[str, str], force: bool = False) -> None:
-    """Write a site's files in place of an earlier site's.
+    """Write the files of a site, replacing an earlier site.
 
-    Raises InputError where that cannot be, also where a file that is not an earlier site's has the name of one; the
-    folder is then as it was.
+    `about` is stored in the manifest. Raises InputError if writing fails, or if a file that is not part of an earlier
+    site would be overwritten. The folder is then unchanged.
     """
     check(folder, force)
     manifest = json.dumps({**about, "files": sorted(files)}, indent=1)
@@ -75,7 +76,7 @@ def write(folder: Path, files: Mapping[str, str], about: Mapping[str, str], forc
 
 
 def _exchange(folder: Path, site: Path, aside: Path) -> None:
-    """Move a site to its place, and what was there of an earlier one aside."""
+    """Move a new site into `folder`, and the files of an earlier site to `aside`."""
     others = _others(folder) if folder.exists() else []
     if not others:
         if folder.exists():
@@ -83,12 +84,13 @@ def _exchange(folder: Path, site: Path, aside: Path) -> None:
         site.rename(folder)
         return
     names = {path.name for path in site.iterdir()}
-    if in_the_way := names.intersection(others):
+    if conflicts := names.intersection(others):
         raise InputError(
-            f"{folder / min(in_the_way)} is of no earlier site, and not overwritten; move it, or give another folder"
+            f"{folder / min(conflicts)} is not part of an earlier site, so it is not overwritten; move it, or give "
+            "another folder"
         )
     aside.mkdir()
-    for name in _pages(folder):
+    for name in _site_files(folder):
         (folder / name).rename(aside / name)
     for path in site.iterdir():
         path.rename(folder / path.name)

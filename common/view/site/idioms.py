@@ -1,6 +1,6 @@
-"""The same act in each framework: where in the project each is done, found by name and shown as it stands there.
+"""Idioms: one task in each framework, as code of this project that is found by name.
 
-Every example is code that the tests of its port run.
+The tests of each port run all of this code.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 
 from common.backends import environments, registry
 from common.backends.registry import BACKENDS
+from common.view.side_by_side.ast_source import start
 from common.view.side_by_side.model import Snippet
 
-__all__ = ["ACTS", "Act", "examples"]
+__all__ = ["TASKS", "Task", "examples"]
 
 _FORWARD_ONLY = "The reference runs forward only."
 
 
 @dataclass(frozen=True)
-class Act:
-    """Something that is done in every framework.
+class Task:
+    """Something that every framework can do.
 
-    `places`: for each implementation the definitions that do it, `file: name` with the file relative to its package, or
-    to the project where it begins with a slash. `absent`: why an implementation has none.
+    `places` lists the definitions that do it, per implementation, as `file: name`. The file is relative to the package
+    of the implementation, or to the project if it starts with a slash. `absent`: why an implementation has none.
     """
 
     anchor: str
@@ -35,42 +36,42 @@ class Act:
 
 
 def _ports(*places: str) -> dict[str, Sequence[str]]:
-    """Return places that have the same name in every port."""
+    """Return definitions that have the same names in every port."""
     return {name: places for name in BACKENDS if name != "numpy"}
 
 
-ACTS: Sequence[Act] = (
-    Act(
+TASKS: Sequence[Task] = (
+    Task(
         "block",
         "Build a block out of layers",
-        "Layers are attributes, and the forward pass calls them. Keras's and Gluon's layers learn the size of what "
-        "they are given from the first input, torch's and Flax's are told. Flax is handed its random numbers.",
+        "Layers are attributes, and the forward pass calls them. Layers of Keras and Gluon infer their input size from "
+        "the first input; torch and Flax need it in the constructor. Flax layers also need a random number generator.",
         {name: ["resnet: Residual"] for name in BACKENDS},
     ),
-    Act(
+    Task(
         "layer",
         "Define a layer",
-        "One with parameters, with statistics that are not trained, and with two modes: batch normalization from "
-        "scratch. Who owns a statistic, and who may change it when, is where the frameworks differ most.",
+        "Batch normalization from scratch: a layer with parameters, with running statistics, and with different "
+        "behavior in training and evaluation. Frameworks differ most in how a layer stores and updates the statistics.",
         {
             **_ports("batch_norm: BatchNorm"),
             "mxnet": ["batch_norm: BatchNorm", "batch_norm: _ChooseStatistics"],
             "numpy": ["layers: _BatchNorm"],
         },
     ),
-    Act(
+    Task(
         "initialize",
         "Initialize",
-        "Each framework's own way to draw first weights that a seed decides. torch and Keras have one generator for "
-        "the process, MXNet one for each device, and JAX none: a model is given its key.",
+        "Reproducible initial weights from a seed. torch and Keras have one random generator per process and MXNet has "
+        "one per device. JAX has none: the caller passes a key to the model.",
         {**_ports("backend: Backend.initial"), "numpy": ["/common/weights.py: initialize"]},
     ),
-    Act(
+    Task(
         "pad",
         "Pad",
-        "By as many pixels on all four sides, with minus infinity around a max-pool. torch and Gluon say it in a "
-        "number; Flax takes pairs; Keras knows only 'valid' and 'same', and TensorFlow's numbers below it have slow "
-        "gradients: where neither word will do, the image is padded first.",
+        "The same number of pixels on all four sides; max-pooling pads with minus infinity. torch and Gluon take one "
+        "number, and Flax takes pairs. Keras has only 'valid' and 'same'. TensorFlow's operators take any padding, "
+        "but their gradients are slow, so the image is padded first where 'valid' and 'same' do not fit.",
         {
             "numpy": ["layers: _pad", "layers: MaxPool2d"],
             "torch": ["heads: Stem"],
@@ -79,11 +80,11 @@ ACTS: Sequence[Act] = (
             "mxnet": ["heads: Stem"],
         },
     ),
-    Act(
+    Task(
         "normalize",
         "Normalize",
-        "The framework's own batch normalization, made to mean the same in all of them: what epsilon is, how much of a "
-        "statistic is kept, and by what a variance is divided.",
+        "The framework's own batch normalization with the same semantics in all of them: epsilon, momentum, and the "
+        "biased variance.",
         {
             "numpy": ["layers: BATCH_NORM_EPSILON", "layers: BATCH_NORM_MOMENTUM", "layers: BatchNorm2d"],
             "torch": ["layers: _normalize_by_batch", "layers: _BatchNorm", "layers: BatchNorm2d"],
@@ -92,11 +93,11 @@ ACTS: Sequence[Act] = (
             "mxnet": ["layers: BatchNorm"],
         },
     ),
-    Act(
+    Task(
         "modes",
         "Switch between training and evaluation",
-        "A torch module and a Flax module remember a mode. Keras is told at each call. Gluon asks whether a gradient "
-        "is being recorded, and moves its statistics on the way back.",
+        "Modules of torch and Flax store the mode. Keras takes it as an argument of each call. Gluon is in training "
+        "mode while autograd records, and updates running statistics in the backward pass.",
         {
             "numpy": ["layers: Module.train"],
             "torch": ["backend: Backend.run"],
@@ -105,25 +106,24 @@ ACTS: Sequence[Act] = (
             "mxnet": ["backend: _run"],
         },
     ),
-    Act(
+    Task(
         "gradient",
         "Loss and gradient",
-        "torch and Gluon record what was computed, TensorFlow records on a tape, JAX makes another function of the one "
-        "that it is given, which may have no side effects.",
+        "torch and Gluon record operations as they run, and TensorFlow records them on a tape. JAX transforms a pure "
+        "function into one that computes its gradient.",
         {**_ports("training: gradients"), "jax": ["training: _loss", "training: gradients"]},
-        {"numpy": f"{_FORWARD_ONLY} Its derivatives are differences: common/parity/finite_differences.py."},
+        {"numpy": f"{_FORWARD_ONLY} Derivatives are finite differences: common/parity/finite_differences.py."},
     ),
-    Act(
+    Task(
         "step",
         "One step of training",
-        "Forward, backward, update. JAX's is a pure function: what is new comes out of it, and what was given to it is "
-        "no more.",
+        "Forward, backward, update. JAX's step is a pure function: it returns the new state, and donates the old one.",
         _ports("training: train_step") | {"numpy": ["/common/optimizers.py: update"]},
     ),
-    Act(
+    Task(
         "weights",
         "Save and load",
-        "By the same names and in one layout, whatever the framework's own are. No file is ever pickled.",
+        "Every port uses the same names and layout in files, independent of the framework. No file is pickled.",
         {
             **_ports("weights: to_canonical", "weights: from_canonical", "weights: save_weights"),
             "jax": ["weights: state_to_canonical", "weights: state_from_canonical", "weights: save_weights"],
@@ -131,22 +131,22 @@ ACTS: Sequence[Act] = (
             "numpy": ["__init__: weights", "__init__: load", "/common/weights.py: write"],
         },
     ),
-    Act(
+    Task(
         "compile",
         "Compile",
-        "As the tests do it, which hold what comes out to what the network gives uncompiled.",
+        "Code of the tests, which compare the results of the compiled and the uncompiled network.",
         {
             "torch": ["/tests/ports/test_backend.py: Torch.compiled"],
             "jax": ["/tests/ports/test_backend.py: Jax.compiled"],
             "tf": ["/tests/ports/test_backend.py: Tf.compiled"],
             "mxnet": ["/tests/ports/test_backend.py: Mxnet.compiled"],
         },
-        {"numpy": "NumPy calls what is compiled already."},
+        {"numpy": "NumPy has no compiler."},
     ),
-    Act(
+    Task(
         "device",
         "Run on a device",
-        "And in the precision that was asked for: what accelerators leave out of float32 by default is turned off.",
+        "Choose a device, and turn off reduced-precision float32 (such as TF32) that accelerators use by default.",
         _ports("backend: Backend.__init__"),
         {"numpy": "NumPy runs on the CPU."},
     ),
@@ -160,7 +160,7 @@ def _parsed(path: str) -> tuple[ast.Module, list[str]]:
 
 
 def _named(body: Sequence[ast.stmt], name: str) -> ast.stmt:
-    """Return the statement among these that binds a name."""
+    """Return the statement that defines a name. Raises KeyError if there is none."""
     for statement in body:
         bound = {getattr(statement, "name", None)}
         if isinstance(statement, ast.Assign):
@@ -177,14 +177,14 @@ def _snippet(backend: str, place: str) -> Snippet:
     tree, lines = _parsed(path)
     body = tree.body
     for part in name.split("."):
-        found = _named(body, part)
-        body = getattr(found, "body", [])
-    first = min([found.lineno, *(each.lineno for each in getattr(found, "decorator_list", ()))])
+        statement = _named(body, part)
+        body = getattr(statement, "body", [])
+    first = start(statement)
     while lines[first - 2].lstrip().startswith("#"):
         first -= 1
-    return Snippet(backend, path, first, "\n".join(lines[first - 1 : found.end_lineno]))
+    return Snippet(backend, path, first, "\n".join(lines[first - 1 : statement.end_lineno]))
 
 
-def examples(act: Act) -> dict[str, list[Snippet]]:
-    """Return the code of an act in every implementation that does it. Raises KeyError where it is not there."""
-    return {backend: [_snippet(backend, place) for place in places] for backend, places in act.places.items()}
+def examples(task: Task) -> dict[str, list[Snippet]]:
+    """Return the code of a task in every implementation. Raises KeyError if a definition does not exist."""
+    return {backend: [_snippet(backend, place) for place in places] for backend, places in task.places.items()}

@@ -1,4 +1,4 @@
-"""The project's Markdown as HTML: tables that scroll, headings that are anchors, code highlighted as on other pages."""
+"""Markdown to HTML for the site: scrollable tables, headings with anchors, highlighted code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _fence(code: str, language: str, framework: str) -> str:
     label = f'<p class="fence">{html.escape(framework)}</p>' if framework else ""
     name = f"{framework or language or 'text'} code"
     body = "\n".join(lines)
-    # A page's own keyboard can scroll what can be focused.
+    # tabindex makes the block focusable, so that it can be scrolled with the keyboard.
     return f'{label}<pre class="block" tabindex="0" role="group" aria-label="{name}"><code>{body}</code></pre>'
 
 
@@ -37,11 +37,11 @@ def _parser() -> MarkdownIt:
 
 
 def render(text: str) -> Markup:
-    """Return a page of Markdown as HTML."""
+    """Convert a Markdown document to HTML."""
     body = _parser().render(re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL))
     body = re.sub(r'<p><a id="([\w-]+)"></a></p>\s*<h(\d)>', r'<h\2 id="\1">', body)
     body = re.sub(r"<h2>(.*?)</h2>", lambda found: f'<h2 id="{_anchor(found[1])}">{found[1]}</h2>', body)
-    # A heading of nothing is none.
+    # An empty header cell is not a header: accessibility checkers reject it.
     body = re.sub(r"<th[^>]*></th>", "<td></td>", body)
     body = body.replace("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>')
     body = body.replace("</table>", "</table></div>").replace('href="initializers.md"', 'href="initializers.html"')
@@ -49,12 +49,12 @@ def render(text: str) -> Markup:
 
 
 def inline(text: str) -> Markup:
-    """Return a line of Markdown as HTML."""
+    """Convert a line of Markdown to HTML."""
     return Markup(_parser().renderInline(text))  # noqa: S704 (as above)
 
 
 def plain(text: str) -> str:
-    """Return a line of Markdown without its marks."""
+    """Return a line of Markdown as plain text."""
     return text.replace("`", "")
 
 

@@ -1,7 +1,8 @@
-"""What there is on the page of a network."""
+"""Data for a network's page: aligned source, parts with their costs, and a small picture of the layers."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -20,22 +21,21 @@ from common.view.site.code import lines_of
 __all__ = ["Cell", "Line", "PartRow", "Unit", "fingerprint", "in_order", "part_rows", "shapes", "units", "year"]
 
 Shapes = Mapping[str, str]
-"""A shape as it is written in each layout: `nchw` and `nhwc`."""
+"""A shape written in each layout: `nchw` and `nhwc`."""
 
 
 def year(network: Network) -> int:
-    """Return when the network's paper appeared."""
-    found = re.findall(r"\d{4}", network.paper)
-    return int(found[-1])
+    """Return the year of the network's paper."""
+    return int(re.findall(r"\d{4}", network.paper)[-1])
 
 
 def in_order() -> list[Network]:
-    """Return the catalog in historical order."""
+    """Return the networks of the catalog in historical order."""
     return sorted(NETWORKS.values(), key=year)
 
 
 def shapes(shape: Sequence[int]) -> Shapes:
-    """Return an output's shape for one image, (1, C, H, W) or (1, features), in both layouts."""
+    """Format the shape of an output for one image, (1, C, H, W) or (1, features), in both layouts."""
     return {layout: svg.sizes(tuple(shape[1:]), layout if len(shape) == 4 else "nchw") for layout in ("nchw", "nhwc")}
 
 
@@ -44,7 +44,10 @@ def shapes(shape: Sequence[int]) -> Shapes:
 
 @dataclass
 class Cell:
-    """One implementation's lines of a row: (number, indentation, HTML); `roles` are the parts that they make or run."""
+    """The lines of one implementation in a row: (number, indentation, HTML).
+
+    `roles` are the parts that the lines create or call. `gap`: whether lines before these are left out.
+    """
 
     lines: list[tuple[int, int, str]]
     roles: list[str] = field(default_factory=list)
@@ -54,30 +57,31 @@ class Cell:
 
 @dataclass
 class Line:
-    """Cells that correspond. `made`: name, path and shape of the parts that they make; neighbors alike are one."""
+    """A row of corresponding cells.
 
-    label: str
+    `created` holds (name, path, shapes) of the parts that the code creates; neighbors of the same shape are merged.
+    """
+
     cells: dict[str, Cell]
-    made: list[tuple[str, str, Shapes]]
+    created: list[tuple[str, str, Shapes]]
 
 
 @dataclass
 class Unit:
-    """A class in every implementation: its names and files there, the parts that are instances of it, its lines."""
+    """One class in every implementation: its files, the parts of the network that are instances of it, its lines."""
 
     title: str
     anchor: str
     files: dict[str, str]
-    names: dict[str, str]
     paths: tuple[str, ...]
     absent: Mapping[str, str]
     lines: list[Line]
 
 
 def units(view: View) -> list[Unit]:
-    """Return the source of a network, section by section."""
+    """Return the source of a network, one unit per section."""
     roles = _roles(view)
-    found = []
+    result = []
     for section in view.sections[1:]:
         last: dict[str, int] = {}
         lines = []
@@ -91,59 +95,46 @@ def units(view: View) -> list[Unit]:
                 cells[backend] = Cell(lines_of(snippet), list(own), gap=gap)
             for backend, note in row.notes.items():
                 cells.setdefault(backend, Cell([], note=note))
-            lines.append(Line(row.key, cells, _made(row.parts, view)))
-        files = {}
-        for backend in section.names:
-            snippets = list(section.snippets(backend))
-            if snippets:
-                files[backend] = snippets[0].path
+            lines.append(Line(cells, _created(row.parts, view)))
+        files = {each: next((snippet.path for snippet in section.snippets(each)), "") for each in section.names}
         paths = tuple(path for path in section.paths if path)
-        anchor = f"code-{section.title}"
-        found.append(Unit(section.title, anchor, files, dict(section.names), paths, section.absent, lines))
-    return found
+        result.append(Unit(section.title, f"code-{section.title}", files, paths, section.absent, lines))
+    return result
 
 
 def _roles(view: View) -> dict[tuple[str, int], list[str]]:
-    """Return for lines, by file and number, the parts that they make or run, as `class.name`.
+    """Return the roles of the parts that each line, by file and number, creates or calls.
 
-    Blocks of a class share its lines: a role stands for a part of each of them.
+    All blocks of a class share its lines, so that one role can stand for several parts.
     """
-    titles = {path: section.title for section in view.sections for path in section.paths}
-    found: defaultdict[tuple[str, int], dict[str, None]] = defaultdict(dict)
+    titles = _titles(view)
+    roles: defaultdict[tuple[str, int], dict[str, None]] = defaultdict(dict)
     for part in view.parts:
         if part.path:
-            for snippet in (each for where in (part.made, part.run) for own in where.values() for each in own):
+            for snippet in (each for where in (part.created, part.called) for own in where.values() for each in own):
                 for number in range(snippet.first_line, snippet.last_line + 1):
-                    found[snippet.path, number][role(part.path, titles)] = None
-    return {place: list(names) for place, names in found.items()}
+                    roles[snippet.path, number][_role(part.path, titles)] = None
+    return {line: list(names) for line, names in roles.items()}
 
 
-def role(path: str, titles: Mapping[str, str]) -> str:
-    """Return what a part is in the class that makes it: `Residual.conv1`."""
+def _titles(view: View) -> dict[str, str]:
+    """Return the title of the section that defines the class of each part, by path."""
+    return {path: section.title for section in view.sections for path in section.paths}
+
+
+def _role(path: str, titles: Mapping[str, str]) -> str:
+    """Return the class that contains a part, and the part's name: `Residual.conv1`."""
     parent, _, name = path.rpartition(".")
     return f"{titles.get(parent, '')}.{name}"
 
 
-def _made(paths: Iterable[str], view: View) -> list[tuple[str, str, Shapes]]:
-    made: list[tuple[str, str, Shapes]] = []
-    names: list[list[str]] = []
-    for path in paths:
-        part = view.part(path)
-        if part is None:
-            continue
-        shape, name = shapes(part.shape), path.rpartition(".")[2]
-        if made and made[-1][2] == shape:
-            names[-1].append(name)
-        else:
-            made.append((name, path, shape))
-            names.append([name])
-    return [(_range(own), path, shape) for own, (_, path, shape) in zip(names, made, strict=True)]
-
-
-def _range(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    return f"{names[0]}–{names[-1].removeprefix(re.sub(r'[0-9]+$', '', names[0]))}"
+def _created(paths: Iterable[str], view: View) -> list[tuple[str, str, Shapes]]:
+    parts = [part for path in paths if (part := view.part(path)) is not None]
+    created = []
+    for shape, group in itertools.groupby(parts, key=lambda part: part.shape):
+        alike = [part.path for part in group]
+        created.append((svg.name_range([path.rpartition(".")[2] for path in alike]), alike[0], shapes(shape)))
+    return created
 
 
 # --- parts and costs --------------------------------------------------------------------------------------------------
@@ -151,7 +142,7 @@ def _range(names: Sequence[str]) -> str:
 
 @dataclass
 class PartRow:
-    """A part: what it is, makes, costs and sees; shares are of the network's whole cost."""
+    """A row of the table of parts. The shares are fractions of the whole network's parameters and operations."""
 
     path: str
     kind: str
@@ -161,23 +152,22 @@ class PartRow:
     multiply_accumulates: int
     parameter_share: float
     cost_share: float
-    sees: str
+    receptive_field: str
     role: str
     unit: str
 
 
 def part_rows(network: Network, view: View) -> list[PartRow]:
-    """Return every part of a network, each before its own."""
+    """Return a row for every part of a network. Each part comes before its own parts."""
     description = reference.describe(network)
-    titles = {path: section.title for section in view.sections for path in section.paths}
+    titles = _titles(view)
     kinds = {part.path: part.kind for part in view.parts}
     rows = []
     for row in summary.rows(description.calls, description, "", everything=True):
-        sees = ""
-        if row.fields and all(each.stride for each in row.fields):
-            sees = "×".join(str(each.size) for each in row.fields)
-        elif row.fields:
-            sees = "whole image"
+        field = ""
+        if row.fields:
+            spatial = all(each.stride for each in row.fields)
+            field = "×".join(str(each.size) for each in row.fields) if spatial else "whole image"
         rows.append(
             PartRow(
                 row.path,
@@ -188,8 +178,8 @@ def part_rows(network: Network, view: View) -> list[PartRow]:
                 row.multiply_accumulates,
                 row.parameters / max(description.parameters, 1),
                 row.multiply_accumulates / max(description.multiply_accumulates, 1),
-                sees,
-                role(row.path, titles),
+                field,
+                _role(row.path, titles),
                 titles.get(row.path, ""),
             )
         )
@@ -199,28 +189,23 @@ def part_rows(network: Network, view: View) -> list[PartRow]:
 # --- a network at a glance --------------------------------------------------------------------------------------------
 
 _TALL, _LONG, _GAP = 44.0, 280.0, 1.0
-"""Pixels: how high and how long a fingerprint is at most, and how far two layers are apart."""
+"""Maximum height and width of a fingerprint, and the gap between two layers, in pixels."""
 
 
 def fingerprint(network: Network) -> str:
-    """Return a network's layers as bars: the higher the more pixels, the wider the more channels."""
+    """Draw a network's layers as a row of bars. Height: pixels. Width: channels."""
     layers = [node for node in graph.graph(network).nodes.values() if node.is_layer and layout.role(node) != "plain"]
+    roles = [layout.role(node) for node in layers]
+    words = {"conv": "convolutions", "pool": "pools", "norm": "normalizations", "dense": "dense layers"}
+    label = ", ".join(f"{roles.count(name)} {word}" for name, word in words.items() if name in roles)
     largest = max(network.config.input_size)
-    root = ET.Element("svg", {"class": "fingerprint", "role": "img"})
     widths = [1 + math.log2(max(node.shape[0], 2)) for node in layers]
     scale = min(1.0, (_LONG - _GAP * len(layers)) / sum(widths))
+    root = svg.root("fingerprint", sum(widths) * scale + _GAP * len(layers), _TALL, label)
     x = 0.0
     for node, channels in zip(layers, widths, strict=True):
         side = max(node.shape[1:], default=1)
         height = 4 + (_TALL - 4) * math.sqrt(min(side / largest, 1))
         svg.add(root, "rect", layout.role(node), x=x, y=(_TALL - height) / 2, width=channels * scale, height=height)
         x += channels * scale + _GAP
-    kinds: dict[str, int] = {}
-    for node in layers:
-        kinds[layout.role(node)] = kinds.get(layout.role(node), 0) + 1
-    words = {"conv": "convolutions", "pool": "pools", "norm": "normalizations", "dense": "dense layers"}
-    root.set("aria-label", ", ".join(f"{kinds[name]} {word}" for name, word in words.items() if name in kinds))
-    root.set("viewBox", f"0 0 {svg.number(x)} {_TALL:.0f}")
-    root.set("width", svg.number(x))
-    root.set("height", f"{_TALL:.0f}")
     return ET.tostring(root, encoding="unicode")

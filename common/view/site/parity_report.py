@@ -1,4 +1,4 @@
-"""A parity report read back from its JSON, as what it was written from."""
+"""Reader of the JSON that `rosetta parity --json` writes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SCHEMA = 1
 
 
 def read(path: Path) -> Report:
-    """Return the report that `rosetta parity --json` wrote.
+    """Return the report in a JSON file of `rosetta parity --json`.
 
-    Raises InputError where it cannot be read, is no report, or one of another schema.
+    Raises InputError if the file cannot be read, is not a parity report, or has another schema.
     """
-    again = "write it anew with `rosetta parity --json`"
+    again = "write it again with `rosetta parity --json`"
     try:
         record = json_records.parse(path.read_bytes())
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def read(path: Path) -> Report:
         return _report(record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"it has no `{error.args[0]}`" if isinstance(error, KeyError) else str(error)
-        kind = "not a report of these networks" if isinstance(error, ConfigError) else "not a whole parity report"
+        kind = "unknown network or configuration" if isinstance(error, ConfigError) else "not a complete parity report"
         raise InputError(f"{path}: {kind}: {what}; {again}") from None
 
 
@@ -65,7 +65,7 @@ def _report(record: Mapping[str, Any]) -> Report:
     networks = {network.name for network in report.settings.networks}
     for cell in report.cells:
         if cell.network not in networks or cell.backend not in record["backends"]:
-            raise ValueError(f"a result is of {shown(cell.network)} in {shown(cell.backend)}, which it does not list")
+            raise ValueError(f"a result is for {shown(cell.network)} in {shown(cell.backend)}, which it does not list")
     for name, backend in record["backends"].items():
         report.versions[name] = dict(backend["versions"])
         if backend["status"] != "ready":

@@ -1,14 +1,14 @@
 "use strict";
-// The switches, the search, and that a part which is pointed at is marked wherever it is. Without it all pages can be
-// read: every column is shown, and a link to a part leads to its row among parts and costs.
+// Theme, column and layout switches, search, and highlighting of a part everywhere on a page. The pages also work
+// without scripts: all columns are shown, and a link to a part leads to its row in the table of parts.
 
 const root = document.documentElement;
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// A page that comes from the file system may have no storage.
+// A page from the file system may have no storage.
 const memory = {
   get(name) { try { return localStorage.getItem(`rosetta-${name}`); } catch { return null; } },
-  set(name, value) { try { localStorage.setItem(`rosetta-${name}`, value); } catch { /* then it is forgotten */ } },
+  set(name, value) { try { localStorage.setItem(`rosetta-${name}`, value); } catch { /* the setting is lost */ } },
 };
 
 const THEMES = ["auto", "light", "dark"];
@@ -18,7 +18,7 @@ function setTheme(theme) {
   const label = document.querySelector("#theme span");
   if (label) label.textContent = theme;
 }
-// Before anything is drawn, so that no page flashes.
+// Set before the first paint, so that the page does not flash.
 let theme = THEMES.includes(memory.get("theme")) ? memory.get("theme") : "auto";
 setTheme(theme);
 if (memory.get("layout") === "nhwc") root.dataset.layout = "nhwc";
@@ -34,11 +34,11 @@ function startTheme() {
   });
 }
 
-// --- columns, one at a time where there is room for one; the order of axes -------------------------------------------
+// --- columns (one at a time on narrow screens) and layout -----------------------------------------------------------
 
 const narrow = matchMedia("(max-width: 640px)");
 const PREFERRED = ["torch", "jax", "tf", "mxnet", "numpy"];
-const NARROWEST = 340;
+const MIN_COLUMN = 340; // pixels
 
 function startColumns() {
   const buttons = all("[data-column]");
@@ -49,8 +49,8 @@ function startColumns() {
   }
   function restore() {
     const chosen = (memory.get(key()) || "").split(" ").filter((name) => PREFERRED.includes(name));
-    const room = narrow.matches ? 1 : Math.max(1, Math.floor((innerWidth - 160) / NARROWEST));
-    show(chosen.length ? chosen : PREFERRED.slice(0, room));
+    const count = narrow.matches ? 1 : Math.max(1, Math.floor((innerWidth - 160) / MIN_COLUMN));
+    show(chosen.length ? chosen : PREFERRED.slice(0, count));
   }
   for (const button of buttons) {
     button.addEventListener("click", () => {
@@ -58,7 +58,7 @@ function startColumns() {
       const shown = PREFERRED.filter((each) => !root.dataset.hidden.split(" ").includes(each));
       let columns = narrow.matches ? [name] : shown.filter((each) => each !== name);
       if (!narrow.matches && !shown.includes(name)) columns = [...shown, name];
-      if (!columns.length) return; // the last one stays
+      if (!columns.length) return; // one column always stays
       memory.set(key(), columns.join(" "));
       show(columns);
     });
@@ -74,7 +74,7 @@ function setLayout(layout) {
   }
 }
 
-// What is scrolled to is not to be hidden below the tools.
+// The style sheet needs the height of the sticky toolbar, so that it does not cover scroll targets.
 function measureTools() {
   root.style.setProperty("--tools", `${document.querySelector(".tools").offsetHeight}px`);
 }
@@ -120,27 +120,27 @@ function startParts() {
   let chosen = null;
   let marked = [];
 
-  // Blocks of a class share its lines: `paths` are the parts, `roles` the lines.
+  // Highlight parts by path and source lines by role. All blocks of a class share its lines.
   function mark(paths, roles) {
     for (const element of marked) element.classList.remove("marked");
-    const found = new Set();
-    for (const path of paths) for (const element of byPath.get(path) || []) found.add(element);
-    for (const role of roles) for (const cell of cells.get(role) || []) found.add(cell);
+    const elements = new Set();
+    for (const path of paths) for (const element of byPath.get(path) || []) elements.add(element);
+    for (const role of roles) for (const cell of cells.get(role) || []) elements.add(cell);
     for (const path of paths) {
       const unit = units.get(rows.get(path)?.dataset.of);
-      if (unit) found.add(unit);
+      if (unit) elements.add(unit);
     }
-    marked = [...found];
+    marked = [...elements];
     for (const element of marked) element.classList.add("marked");
   }
   const rolesOf = (paths) => new Set(paths.map((path) => rows.get(path)?.dataset.part).filter(Boolean));
-  function rest() {
+  function markChosen() {
     if (chosen) mark([chosen], rolesOf([chosen]));
     else mark([], []);
   }
   function point(target) {
     const element = target.closest?.("[data-path], [data-role]");
-    if (!element) return rest();
+    if (!element) return markChosen();
     if (element.dataset.path) {
       const paths = element.dataset.path.split(" ");
       return mark(paths, rolesOf(paths));
@@ -149,30 +149,30 @@ function startParts() {
     return mark(roles.flatMap((role) => byRole.get(role) || []), roles);
   }
   document.addEventListener("pointerover", (event) => point(event.target));
-  document.addEventListener("pointerleave", rest);
+  document.addEventListener("pointerleave", markChosen);
   document.addEventListener("focusin", (event) => point(event.target));
 
   const shapesOf = (row) => all(".shape", row.cells[2]).map((shape) => shape.cloneNode(true));
-  // The lines of a class stand for a block from now on: what they make has the shapes that it has there.
-  function stand(block) {
+  // Show the shapes of one block beside the lines of its class.
+  function showShapes(block) {
     const unit = units.get(rows.get(block)?.dataset.of);
     if (!unit) return;
-    for (const made of all(".made", unit)) {
-      const link = made.querySelector("a");
+    for (const created of all(".created", unit)) {
+      const link = created.querySelector("a");
       const path = `${block}.${link.dataset.path.slice(link.dataset.path.lastIndexOf(".") + 1)}`;
       if (!rows.has(path)) continue;
       link.dataset.path = path;
       link.hash = path;
-      made.replaceChildren(link, " ", ...shapesOf(rows.get(path)));
+      created.replaceChildren(link, " ", ...shapesOf(rows.get(path)));
     }
     findPaths();
-    rest();
+    markChosen();
   }
 
   function choose(path) {
     const row = rows.get(path);
     chosen = row ? path : null;
-    rest();
+    markChosen();
     here.textContent = "";
     if (!row) return;
     const link = document.createElement("a");
@@ -180,16 +180,16 @@ function startParts() {
     link.textContent = path;
     here.append(link, " ", ...shapesOf(row));
     measureTools();
-    stand(row.dataset.of ? path : path.slice(0, path.lastIndexOf(".")));
+    showShapes(row.dataset.of ? path : path.slice(0, path.lastIndexOf(".")));
     row.classList.add("shown");
-    // Where it is defined, or else where it is made; a layer that is a function has neither.
+    // Scroll to its class, or to the line that creates it. A layer that is a function has neither.
     const unit = units.get(row.dataset.of);
-    const made = (cells.get(row.dataset.part) || [])[0]?.parentElement;
-    (unit || made || row).scrollIntoView({ block: unit ? "start" : "center", behavior: "auto" });
+    const created = (cells.get(row.dataset.part) || [])[0]?.parentElement;
+    (unit || created || row).scrollIntoView({ block: unit ? "start" : "center", behavior: "auto" });
   }
   const follow = () => choose(decodeURIComponent(location.hash.slice(1)));
   addEventListener("hashchange", follow);
-  // A second choice of the same part leads there again.
+  // A second click on the same part scrolls to it again.
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#"]');
     if (link && link.hash === location.hash && rows.has(decodeURIComponent(link.hash.slice(1)))) follow();
@@ -199,7 +199,7 @@ function startParts() {
   for (const [i, box] of boxes.entries()) {
     const go = (event) => {
       const path = box.dataset.path.split(" ").find((each) => rows.has(each));
-      event.stopPropagation(); // a block is in a stage
+      event.stopPropagation(); // the box of a block is inside the frame of its stage
       if (path) location.hash = path;
     };
     box.addEventListener("click", go);
@@ -232,9 +232,9 @@ function startParts() {
 
 let entries = null;
 let ready = () => {};
-// Called by search.js: a page from the file system can load a script, but fetch nothing.
-function rosettaIndex(found) {
-  entries = found.map(([name, what, where]) => ({ name, what, where, text: `${name} ${what}`.toLowerCase() }));
+// Called by search.js. The index is a script, because a page from the file system cannot fetch JSON.
+function rosettaIndex(index) {
+  entries = index.map(([name, kind, address]) => ({ name, kind, address, text: `${name} ${kind}`.toLowerCase() }));
   ready();
 }
 
@@ -253,7 +253,7 @@ function startSearch() {
   function rank({ name, text }, words) {
     if (!words.every((word) => text.includes(word))) return -1;
     const at = name.toLowerCase().indexOf(words[0]);
-    // A name that begins so comes first, then a word in it; of equals the shorter.
+    // Names that start with the first word come first, then names with a word that does; shorter names first.
     return (at === 0 ? 0 : at > 0 && /\W/.test(name[at - 1]) ? 1 : at > 0 ? 2 : 3) * 1000 + name.length;
   }
   function close() {
@@ -272,23 +272,23 @@ function startSearch() {
   function go(option) {
     close();
     input.blur();
-    location.href = option.dataset.where;
+    location.href = option.dataset.address;
   }
   function update() {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (!entries || !words.length) return close();
-    const found = entries
+    const results = entries
       .map((entry) => [rank(entry, words), entry])
       .filter(([order]) => order >= 0)
       .sort(([a], [b]) => a - b)
       .slice(0, 12);
-    options = found.map(([, { name, what, where }], i) => {
+    options = results.map(([, { name, kind, address }], i) => {
       const option = document.createElement("li");
       option.id = `found-${i}`;
       option.setAttribute("role", "option");
-      option.dataset.where = where;
+      option.dataset.address = address;
       const small = document.createElement("small");
-      small.textContent = what;
+      small.textContent = kind;
       option.append(name, small);
       option.addEventListener("mousedown", (event) => event.preventDefault());
       option.addEventListener("click", () => go(option));
@@ -299,7 +299,7 @@ function startSearch() {
       const none = document.createElement("li");
       none.setAttribute("role", "option");
       none.setAttribute("aria-disabled", "true");
-      none.textContent = "Nothing is called so.";
+      none.textContent = "No results";
       list.append(none);
     }
     list.hidden = false;
@@ -348,6 +348,6 @@ addEventListener("DOMContentLoaded", () => {
   startParts();
   startSearch();
   startCopying();
-  // Whoever measures a page knows by this that it can be used.
+  // Tests wait for this attribute.
   root.dataset.ready = "";
 });
