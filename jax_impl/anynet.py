@@ -27,7 +27,7 @@ class SmallStem(nnx.Module):
 
 
 class AnyNet(nnx.Module):
-    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stride-2 stage for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """

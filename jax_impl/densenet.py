@@ -16,7 +16,7 @@ __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
 class DenseLayer(nnx.Module):
-    """bn, relu, conv 3x3, joined behind the input: (N, H, W, C) -> (N, H, W, C + growth_rate)."""
+    """bn, relu, conv 3x3, concatenated to the input: (N, H, W, C) -> (N, H, W, C + growth_rate)."""
 
     def __init__(self, in_channels: int, growth_rate: int, *, rngs: nnx.Rngs) -> None:
         self.bn = BatchNorm(in_channels, rngs=rngs)

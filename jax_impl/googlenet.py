@@ -48,7 +48,7 @@ class PoolBranch(nnx.Module):
 
 
 class Inception(nnx.Module):
-    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined.
+    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, concatenated.
 
     (N, H, W, C) -> (N, H, W, c1 + c2[1] + c3[1] + c4).
     """

@@ -29,7 +29,7 @@ class NormedProjection(nnx.Module):
 class ResNeXtBlock(nnx.Module):
     """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
 
-    (N, H, W, C) -> (N, H/s, W/s, channels). Raises ConfigError where the bottleneck does not divide into groups.
+    (N, H, W, C) -> (N, H/s, W/s, channels). Raises ConfigError if the bottleneck does not divide into groups.
     """
 
     def __init__(

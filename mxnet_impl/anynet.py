@@ -25,7 +25,7 @@ class SmallStem(HybridSequential):
 
 
 class AnyNet(HybridSequential):
-    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stride-2 stage for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
     """

@@ -16,7 +16,7 @@ __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
 class DenseLayer(HybridBlock):
-    """bn, relu, conv 3x3, joined behind the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
+    """bn, relu, conv 3x3, concatenated to the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
 
     def __init__(self, growth_rate: int) -> None:
         super().__init__()

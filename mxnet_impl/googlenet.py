@@ -46,7 +46,7 @@ class PoolBranch(HybridSequential):
 
 
 class Inception(HybridBlock):
-    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined.
+    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, concatenated.
 
     (N, C, H, W) -> (N, c1 + c2[1] + c3[1] + c4, H, W).
     """

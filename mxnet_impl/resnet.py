@@ -49,7 +49,7 @@ class Residual(HybridBlock):
 class ResNetStage(HybridSequential):
     """`blocks` residual blocks, the first with stride s: (N, C, H, W) -> (N, channels, H/s, W/s).
 
-    Its shortcut is a projection where it changes channels or resolution.
+    The first shortcut is a projection if the block changes channels or resolution.
     """
 
     def __init__(self, in_channels: int, blocks: int, channels: int, stride: int) -> None:

@@ -29,7 +29,7 @@ class NormedProjection(HybridSequential):
 class ResNeXtBlock(HybridBlock):
     """conv 1x1, bn, relu, grouped conv 3x3/s, bn, relu, conv 1x1, bn, add the input or its projection, relu.
 
-    (N, C, H, W) -> (N, channels, H/s, W/s). Raises ConfigError where the bottleneck does not divide into groups.
+    (N, C, H, W) -> (N, channels, H/s, W/s). Raises ConfigError if the bottleneck does not divide into groups.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class SmallStem(Block):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class AnyNet(Network):
-    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stride-2 stage for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, H, W, C) -> (N, num_classes).
     """

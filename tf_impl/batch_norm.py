@@ -94,7 +94,7 @@ class BNLeNet(Network):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class BNLeNetScratch(BNLeNet):
-    """The same network on the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
+    """The same network with the batch normalization of this file: (N, H, W, C) -> (N, num_classes)."""
 
     family = "bn_lenet_scratch"
     norm = BatchNorm

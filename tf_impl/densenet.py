@@ -18,7 +18,7 @@ __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class DenseLayer(Block):
-    """bn, relu, conv 3x3, joined behind the input: (N, H, W, C) -> (N, H, W, C + growth_rate)."""
+    """bn, relu, conv 3x3, concatenated to the input: (N, H, W, C) -> (N, H, W, C + growth_rate)."""
 
     def __init__(self, growth_rate: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

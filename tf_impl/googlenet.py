@@ -61,7 +61,7 @@ class PoolBranch(Block):
 
 @keras.saving.register_keras_serializable(package="rosetta")
 class Inception(Block):
-    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined.
+    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, concatenated.
 
     (N, H, W, C) -> (N, H, W, c1 + c2[1] + c3[1] + c4).
     """

@@ -22,7 +22,7 @@ class SmallStem(Sequential):
 
 
 class AnyNet(Sequential):
-    """Stem, a halving stage for each (depth, channels, group_width, multiplier) of `arch`, head.
+    """Stem, a stride-2 stage for each (depth, channels, group_width, multiplier) of `arch`, head.
 
     (N, C, H, W) -> (N, num_classes).
     """

@@ -24,7 +24,7 @@ __all__ = ["DenseBlock", "DenseNet", "Transition"]
 
 
 class DenseLayer(Module):
-    """bn, relu, conv 3x3, joined behind the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
+    """bn, relu, conv 3x3, concatenated to the input: (N, C, H, W) -> (N, C + growth_rate, H, W)."""
 
     def __init__(self, in_channels: int, growth_rate: int) -> None:
         self.bn = BatchNorm2d(in_channels)

@@ -47,7 +47,7 @@ class PoolBranch(Sequential):
 
 
 class Inception(Module):
-    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, joined: (N, C, H, W) -> (N, c1 + c2[1] + c3[1] + c4, H, W)."""
+    """1x1 | 1x1, 3x3 | 1x1, 5x5 | max-pool, 1x1, concatenated: (N, C, H, W) -> (N, c1 + c2[1] + c3[1] + c4, H, W)."""
 
     def __init__(self, in_channels: int, c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> None:
         self.branch1 = PointwiseBranch(in_channels, c1)
