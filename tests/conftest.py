@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 from support import ROOT
+from thorough import is_thorough
 
 from common.backends import registry
 from common.backends.protocol import Backend
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=several)
         items[:] = [item for item in items if item not in several]
     if not config.getoption("--thorough"):
-        exhaustive = [item for item in items if item.get_closest_marker("thorough")]
+        exhaustive = [i for i in items if i.get_closest_marker("thorough") or is_thorough(i.nodeid)]
         config.hook.pytest_deselected(items=exhaustive)
         items[:] = [item for item in items if item not in exhaustive]
     wanted = config.getoption("--in-browser")

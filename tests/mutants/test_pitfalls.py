@@ -51,8 +51,10 @@ def test_the_examples_print_what_the_page_says(backend_name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(backend_name: str) -> Sequence[Outcome]:
-    return run.run(list(pitfalls.pitfall_mutants(backend_name)), [backend_name])
+def outcomes(backend_name: str, request: pytest.FixtureRequest) -> Sequence[Outcome]:
+    mutants = list(pitfalls.pitfall_mutants(backend_name))
+    # All of them take minutes; by default every fourth runs.
+    return run.run(mutants if request.config.getoption("--thorough") else mutants[::4], [backend_name])
 
 
 @pytest.mark.port

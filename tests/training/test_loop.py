@@ -382,13 +382,18 @@ LONG = (
 
 
 @pytest.mark.port
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGKILL, signal.SIGINT], [signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM]],
+    ids=["two", "four"],
+)
 def test_runs_killed_or_interrupted_at_any_moment_resume_to_identical_weights(
-    backend_name: str, tmp_path: Path
+    backend_name: str, tmp_path: Path, signals: list[signal.Signals]
 ) -> None:
     out, errors = start(tmp_path / "whole", backend_name, *LONG, "--backend", backend_name).communicate(timeout=300)
     assert "220 steps" in out, errors
     chance, run = random.Random(0), tmp_path / "run"
-    for number, kind in enumerate([signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM]):
+    for number, kind in enumerate(signals):
         options = ("--resume",) if number else (*LONG, "--backend", backend_name)
         process = start(run, backend_name, *options)
         goal = steps_of(run) + chance.randint(5, 45)
