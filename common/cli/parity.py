@@ -21,7 +21,7 @@ from common.cli.options import (
     parse_config,
     seed_option,
 )
-from common.cli.progress import with_progress
+from common.cli.progress import show_progress, with_progress
 from common.errors import ConfigError
 from common.terminal import console
 
@@ -139,8 +139,12 @@ def parity(
         if path is not None:
             check_writable(path)
     shown = ["numpy", *(name for name in settings.backends if name != "numpy")]
-    result = with_progress(lambda progress: harness.run(settings, progress), shown)
-    report.print_table(result, console())
+    screen = console()
+    with show_progress(shown) as (progress, without_bars):
+        result = harness.run(
+            settings, progress, lambda done, check: without_bars(lambda: report.print_check(done, check, screen))
+        )
+    report.print_summary(result, screen)
     for path, render in outputs.items():
         if path is not None:
             save(path, render(result))

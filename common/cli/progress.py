@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from common.training.experiment import Experiment
     from common.training.loop import Display
 
-__all__ = ["download_progress", "training_progress", "with_progress"]
+__all__ = ["download_progress", "show_progress", "training_progress", "with_progress"]
 
 _LINE_INTERVAL = 10
 """Seconds between lines within an epoch, where standard error is not a terminal."""
@@ -38,15 +38,34 @@ def _label(backend: str) -> str:
 
 def with_progress(work: Callable[[Callable[[str, int, int], None]], Any], backends: Sequence[str]) -> Any:
     """Return `work(progress)`, and show the progress of each backend; `progress` takes a backend, done and total."""
+    with show_progress(backends) as (progress, _):
+        return work(progress)
+
+
+@contextmanager
+def show_progress(
+    backends: Sequence[str],
+) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[Callable[[], None]], None]]]:
+    """Show the progress of each backend. Gives two functions: `progress(backend, done, total)`, and one that prints.
+
+    The second calls what it is given while no bars are on the screen.
+    """
     if not sys.stderr.isatty():
-        return work(_print_quarters)
+        yield _print_quarters, lambda output: output()
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks = {name: bars.add_task(_label(name), total=None) for name in backends}
-        return work(lambda name, done, total: bars.update(tasks[name], completed=done, total=total))
+
+        def without_bars(output: Callable[[], None]) -> None:
+            bars.stop()
+            output()
+            bars.start()
+
+        yield lambda name, done, total: bars.update(tasks[name], completed=done, total=total), without_bars
 
 
 class _Lines:

@@ -12,6 +12,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,20 @@ _CASES_AT_ONCE = 4
 class _Run:
     """The state of one parity run, shared by its threads."""
 
-    def __init__(self, settings: Settings, folder: Path, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        progress: Callable[[str, int, int], None],
+        on_check: Callable[[Report, Check], None],
+    ) -> None:
         self.settings = settings
         self.folder = folder
         self.report = Report(settings)
         self.work = _work(settings)
+        self.cases_left = Counter(check for check, _, _ in self.work)
         self.progress = progress
+        self.on_check = on_check
         self.gate = Gate(settings.jobs, int(psutil.virtual_memory().available * 0.8))
         self.slots = threading.Semaphore(_CASES_AT_ONCE)
         self.lock = threading.Lock()
@@ -201,8 +210,23 @@ class _Run:
         with self.lock:
             self.report.cells += case.cells
             self.report.pairs += pairs
+            self.cases_left[case.check] -= 1
+            if not self.cases_left[case.check]:
+                self.sort()
+                self.on_check(self.report, case.check)
         case.remove_files()
         self.slots.release()
+
+    def sort(self) -> None:
+        """Put cells and pairs in the order of the request."""
+        places = {(check, network.name, variant): i for i, (check, network, variant) in enumerate(self.work)}
+        order = {name: i for i, name in enumerate(self.settings.backends)}
+
+        def place(found: Cell | Pair) -> tuple[int, int]:
+            return places[found.check, found.network, found.variant], self.settings.dtypes.index(found.dtype)
+
+        self.report.cells.sort(key=lambda cell: (place(cell), order[cell.backend]))
+        self.report.pairs.sort(key=place)
 
 
 @contextlib.contextmanager
@@ -211,14 +235,19 @@ def _temporary_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
+def run(
+    settings: Settings,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    on_check: Callable[[Report, Check], None] = lambda *_: None,
+) -> Report:
     """Run parity and return the report. A backend that is missing or crashes fails only its own cells.
 
     `progress(name, done, total)` is called after each case; `name` is a backend, or "numpy" for the reference.
+    `on_check(report, check)` is called when all cells of a check are in the report.
     """
     start = time.perf_counter()
     with _temporary_folder() as folder:
-        state = _Run(settings, folder, progress)
+        state = _Run(settings, folder, progress, on_check)
         threads = state.threads()
         for thread in threads:
             thread.start()
@@ -226,14 +255,7 @@ def run(settings: Settings, progress: Callable[[str, int, int], None] = lambda *
     if state.failure is not None:
         raise state.failure
     state.report.seconds = time.perf_counter() - start
-    places = {(check, network.name, variant): i for i, (check, network, variant) in enumerate(state.work)}
-
-    def place(found: Cell | Pair) -> tuple[int, int]:
-        return places[found.check, found.network, found.variant], settings.dtypes.index(found.dtype)
-
-    order = {name: i for i, name in enumerate(settings.backends)}
-    state.report.cells.sort(key=lambda cell: (place(cell), order[cell.backend]))
-    state.report.pairs.sort(key=place)
+    state.sort()
     return state.report
 
 

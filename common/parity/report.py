@@ -22,7 +22,11 @@ from common.terminal import print_fitted
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["context", "print_diagnosis", "print_table", "to_html", "to_json", "to_junit", "to_record"]
+__all__ = [
+    *("context", "print_check", "print_diagnosis", "print_summary", "print_table"),
+    *("to_html", "to_json", "to_junit", "to_record"),
+]
+]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
@@ -89,25 +93,35 @@ def _print_line(console: Console, line: str, status: str) -> None:
 
 def print_table(report: Report, console: Console) -> None:
     """Print one table per check, a row per network and dtype and a column per backend; below them, what failed."""
+    for check in dict.fromkeys(check for check, _, _ in report.rows):
+        print_check(report, check, console)
+    print_summary(report, console)
+
+
+def print_check(report: Report, check: Check, console: Console) -> None:
+    """Print the table of one check."""
     from rich.table import Table
     from rich.text import Text
 
-    names = _backend_names(report)
-    for check in dict.fromkeys(check for check, _, _ in report.rows):
-        table = Table(check, "", *names.values(), pad_edge=False, box=None)
-        for row_check, network, variant in report.rows:
-            if row_check != check:
-                continue
-            cells = report.row(check, network, variant)
-            for dtype in dict.fromkeys(cell.dtype for cell in cells):
-                texts = [
-                    Text(" ".join(cell_text(cell)).strip(), style=_style(cell)) if cell else Text()
-                    for cell in _across(report, cells, dtype)
-                ]
-                first = _label(network, variant) if dtype == cells[0].dtype else ""
-                table.add_row(Text(first), _SHORT[dtype], *texts)
-        print_fitted(console, table, keys=2)
-        console.print()
+    table = Table(check, "", *_backend_names(report).values(), pad_edge=False, box=None)
+    for row_check, network, variant in report.rows:
+        if row_check != check:
+            continue
+        cells = report.row(check, network, variant)
+        for dtype in dict.fromkeys(cell.dtype for cell in cells):
+            texts = [
+                Text(" ".join(cell_text(cell)).strip(), style=_style(cell)) if cell else Text()
+                for cell in _across(report, cells, dtype)
+            ]
+            first = _label(network, variant) if dtype == cells[0].dtype else ""
+            table.add_row(Text(first), _SHORT[dtype], *texts)
+    print_fitted(console, table, keys=2)
+    console.print()
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """Print what failed and why, and how many cells passed."""
+    names = report.settings.backends
     if any(cell.errors for cell in report.cells):
         console.print(f"{CAPTION}\n", soft_wrap=True)
     for status, message in (report.unavailable[name] for name in names if name in report.unavailable):
