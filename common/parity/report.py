@@ -26,7 +26,6 @@ __all__ = [
     *("context", "print_check", "print_diagnosis", "print_summary", "print_table"),
     *("to_html", "to_json", "to_junit", "to_record"),
 ]
-]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
 _SHORT = {"float64": "f64", "float32": "f32"}
