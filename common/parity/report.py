@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    *("context", "print_check", "print_diagnosis", "print_summary", "print_table"),
-    *("to_html", "to_json", "to_junit", "to_record"),
+    "context",
+    "print_check",
+    "print_diagnosis",
+    "print_summary",
+    "print_table",
+    "to_html",
+    "to_json",
+    "to_junit",
+    "to_record",
 ]
 
 _STYLES = {"agree": "green", "disagree": "bold red", "vacuous": "yellow", "error": "bold red", "missing": "yellow"}
