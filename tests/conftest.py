@@ -28,23 +28,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--across"):
-        several = [item for item in items if item.get_closest_marker("across")]
-        config.hook.pytest_deselected(items=several)
-        items[:] = [item for item in items if item not in several]
-    if not config.getoption("--thorough"):
-        exhaustive = [i for i in items if i.get_closest_marker("thorough") or is_thorough(i.nodeid)]
-        config.hook.pytest_deselected(items=exhaustive)
-        items[:] = [item for item in items if item not in exhaustive]
-    wanted = config.getoption("--in-browser")
-    others = [item for item in items if bool(item.get_closest_marker("browser")) != wanted]
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
-    # Without --backend, run only framework-free tests. With it, a missing framework is a failure.
-    if config.getoption("--backend") == "numpy":
-        ports = [item for item in items if item.get_closest_marker("port")]
-        config.hook.pytest_deselected(items=ports)
-        items[:] = [item for item in items if item not in ports]
+    tested = config.getoption("--backend")
+
+    def runs(item: pytest.Item) -> bool:
+        if item.get_closest_marker("across") and not config.getoption("--across"):
+            return False
+        if bool(item.get_closest_marker("browser")) != config.getoption("--in-browser"):
+            return False
+        if is_thorough(item.nodeid) and not config.getoption("--thorough"):
+            return False
+        # Without --backend, run only framework-free tests. With it, a missing framework is a failure.
+        return all(tested != "numpy" and tested in (mark.args or [tested]) for mark in item.iter_markers("port"))
+
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = [item for item in items if runs(item)]
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,6 @@ from common.cli.main import cli
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))]
 OWN_TESTS = {"docs/pitfalls.md": "tests/mutants/test_pitfalls.py"}
 """Pages whose examples another test runs."""
-SLOW = {"docs/training.md"}
-"""Pages that take minutes."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,7 @@ def test_a_block_that_is_not_run_says_why() -> None:
 
 
 @pytest.mark.across
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.thorough] if page in SLOW else []) for page in PAGES]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_code_runs(page: str, tmp_path: Path) -> None:
     if page in OWN_TESTS:
         assert (ROOT / OWN_TESTS[page]).exists()

@@ -14,14 +14,7 @@ import pytest
 from common import catalog, images, reference, weights
 from common.mutants.generic import MODULES
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_jax(backend_name: str) -> None:
-    if backend_name != "jax":
-        pytest.skip("these are tools of Flax")
-
-
-pytestmark = pytest.mark.port
+pytestmark = [pytest.mark.port("jax"), pytest.mark.usefixtures("backend")]
 
 SIZES = {"alexnet": [67, 67], "nin": [67, 67], "vgg11": [32, 32], "vgg11_small": [32, 32]}
 """The smallest images, where 33x38 pixels do not do."""

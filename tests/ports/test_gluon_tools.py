@@ -26,7 +26,7 @@ from common.parity.tolerances import Limits
 if TYPE_CHECKING:
     from mxnet.gluon import HybridBlock
 
-pytestmark = pytest.mark.port
+pytestmark = [pytest.mark.port("mxnet"), pytest.mark.usefixtures("backend")]
 
 # The mutants' networks: those of the catalog at small sizes, and a small configuration of every family.
 NETWORKS = {network.name: network for networks in MODULES.values() for network in networks}
@@ -35,12 +35,6 @@ NETWORKS |= {
     f"{name} of the catalog": catalog.get(name, input_size=(38, 51)) for name in ("resnet18", "densenet", "regnetx32")
 }
 every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_mxnet(backend_name: str, backend) -> None:
-    if backend_name != "mxnet":
-        pytest.skip("these are Gluon's tools")
 
 
 def make(network: Network) -> HybridBlock:

@@ -8,12 +8,7 @@ import re
 import numpy as np
 import pytest
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_jax(backend_name: str, backend) -> None:
-    if backend_name != "jax":
-        pytest.skip("only JAX has a grouped convolution of its own")
-
+pytestmark = [pytest.mark.port("jax"), pytest.mark.usefixtures("backend")]
 
 CASES = [
     # groups, input and output channels of a group, kernel, stride, padding, image
@@ -49,7 +44,6 @@ def by_definition(
     return y, by_padded[inside], by_kernel
 
 
-@pytest.mark.port
 @pytest.mark.parametrize(("groups", "given", "made", "size", "stride", "padding", "image"), CASES)
 def test_a_grouped_convolution_and_its_gradients_match_the_definition(
     groups: int, given: int, made: int, size: int, stride: int, padding: int, image: tuple[int, int]
@@ -81,7 +75,6 @@ def test_a_grouped_convolution_and_its_gradients_match_the_definition(
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max() * size**2 * given)
 
 
-@pytest.mark.port
 @pytest.mark.parametrize("name", ["regnetx32", "resnext"])
 def test_programs_for_cpus_have_no_grouped_convolution(port, backend, name: str) -> None:
     import jax

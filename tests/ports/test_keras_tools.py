@@ -20,16 +20,11 @@ from support import ROOT
 from common import catalog, images, weights
 
 pytestmark = [
-    pytest.mark.port,
+    pytest.mark.port("tf"),
+    pytest.mark.usefixtures("backend"),
     # Keras saves its variables as NumPy arrays, by a conversion that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_tf(backend_name: str, backend) -> None:
-    if backend_name != "tf":
-        pytest.skip("only the TensorFlow port is made of Keras models")
 
 
 CASES: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ import pytest
 from common import catalog, images, weights
 from common.mutants.generic import MODULES
 
-pytestmark = pytest.mark.port
+pytestmark = [pytest.mark.port("torch"), pytest.mark.usefixtures("backend")]
 
 SIZES = {"lenet": [28, 28], "bn_lenet": [28, 28], "bn_lenet_scratch": [28, 28], "alexnet": [67, 71], "nin": [67, 71]}
 """Input sizes; all other networks of the catalog run at 33x38."""
@@ -26,12 +26,6 @@ NETWORKS = {
     "vgg_small": catalog.get("vgg", arch=[[1, 8], [2, 16]], input_size=[13, 18]),
 }
 """Every network of the catalog, and a small configuration of every family."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_torch(backend_name: str) -> None:
-    if backend_name != "torch":
-        pytest.skip("these are PyTorch's own tools")
 
 
 def built(port: ModuleType, name: str) -> Any:

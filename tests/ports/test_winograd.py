@@ -8,13 +8,7 @@ import pytest
 from common import catalog, images, reference, weights
 from common.parity.tolerances import Limits
 
-pytestmark = pytest.mark.port
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_torch(backend_name: str) -> None:
-    if backend_name != "torch":
-        pytest.skip("only torch has Winograd's convolution")
+pytestmark = [pytest.mark.port("torch"), pytest.mark.usefixtures("backend")]
 
 
 def convolve_by_definition(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
