@@ -207,26 +207,29 @@ class Jax(Counter):
         import jax
         from flax import nnx
 
-        for path, module in nnx.iter_modules(model):
+        from jax_impl.weights import modules_by_path
+
+        for path, module in modules_by_path(model).items():
             sizes = [
                 sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, kind)))
                 for kind in (nnx.Param, nnx.BatchStat)
             ]
-            yield ".".join(map(str, path)), *sizes
+            yield path, *sizes
 
     def multiply_accumulates(self, model, network) -> Callable[[str, np.ndarray], float]:
         import jax
         from flax import nnx
 
-        from jax_impl import layers
+        from jax_impl import grouped_convolution
+        from jax_impl.weights import modules_by_path
 
-        modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+        modules = modules_by_path(model)
 
         def count(path: str, given: np.ndarray) -> float:
             graphdef, state = nnx.split(modules[path])
             x = jax.ShapeDtypeStruct(layout.nchw_to_nhwc(given).shape, np.float32)
             # A dense convolution in place of groups would also count multiplications by the zeros between groups.
-            with mock.patch.object(layers, "_DENSE_CHANNELS", 1):
+            with mock.patch.object(grouped_convolution, "_DENSE_CHANNELS", 1):
                 lowered = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x)).lower(state, x)
             additions_of_the_bias = math.prod(lowered.out_info.shape)
             return (lowered.cost_analysis()["flops"] - additions_of_the_bias) / 2
