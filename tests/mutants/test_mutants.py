@@ -201,7 +201,7 @@ def test_a_layer_that_never_runs_is_found(backend_name: str) -> None:
 @pytest.mark.port
 def test_a_change_without_effect_survives(backend_name: str) -> None:
     package = registry.get(backend_name).package
-    edit = Edit(f"{package}.lenet", "class LeNet", "NOTHING = 1\n\n\nclass LeNet")
+    edit = Edit(f"{package}.lenet", "__all__ = ", "NOTHING = 1\n\n__all__ = ")
     (outcome,) = run.run([Mutant(backend_name, "constant", "nothing", MODULES["lenet"], (edit,))], [backend_name])
     assert outcome.status == "survived"
     assert exit_status([outcome]) == 1

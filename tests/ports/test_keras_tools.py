@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,20 @@ pytestmark = [
     # Keras saves its variables as NumPy arrays, by a conversion that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _register_the_classes_of_this_copy(port: ModuleType) -> None:
+    """Register the port's classes with Keras once more: changed copies, in tests of mutants, take the same names."""
+    import keras
+
+    for name, module in sys.modules.items():
+        for value in vars(module).values() if name.startswith("tf_impl") else ():
+            if isinstance(value, type) and value.__module__ == name and hasattr(value, "get_config"):
+                registered = keras.saving.get_registered_name(value)
+                package, _, own = registered.rpartition(">")
+                if package:
+                    keras.saving.register_keras_serializable(package, own)(value)
 
 
 CASES: dict[str, dict[str, Any]] = {
