@@ -288,7 +288,7 @@ def read_checkpoint(folder: Path, files: Files) -> None:
 
 
 def within(expected: Any, actual: Any) -> bool:
-    """Whether all fields of `expected` have the same values in `actual`."""
+    """True if all fields of `expected` have the same values in `actual`."""
     if isinstance(expected, dict):
         return isinstance(actual, dict) and all(
             name in actual and within(value, actual[name]) for name, value in expected.items()

@@ -1,4 +1,4 @@
-"""What a file says, by its format's public definition alone: what the readers are held to."""
+"""Independent readers of the file formats, written from their public definitions, to compare the project's with."""
 
 from __future__ import annotations
 

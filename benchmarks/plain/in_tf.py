@@ -18,7 +18,7 @@ from common.catalog import Network
 __all__ = ["Compiled", "CompiledStep", "Lite", "build", "load", "session", "set_threads", "training_step"]
 
 COMPILED = {"plain-tf-eager": None, "plain-tf": False, "plain-tf-xla": True}
-"""Whether XLA compiles each path; None for eager execution."""
+"""True if XLA compiles each path; None for eager execution."""
 LITE = "plain-litert"
 """The path through TensorFlow Lite, for inference only."""
 

@@ -53,8 +53,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 """The modules of each environment. The running interpreter serves as the environment if it has them all."""
 
 _CODE = {"PYTHONPATH": str(environments.PROJECT)} if (environments.PROJECT / "pyproject.toml").exists() else {}
-"""What makes other environments import this checkout. An installed rosetta stays off their path, since its folder holds
-other packages too; they have a rosetta of their own."""
+"""Variables that make other environments import this checkout. An installed rosetta stays off their path, since its
+folder holds other packages too; they have a rosetta of their own."""
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCONT, signal.SIGTSTP)
 

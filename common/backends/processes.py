@@ -58,7 +58,7 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether the process was started and has not been stopped."""
+        """True if the process was started and has not been stopped."""
         return self._process is not None
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""How far an execution path's output may be from the reference, by the dtype of its weights.
+"""Tolerances of execution paths: the largest error of their output, by the dtype of the weights.
 
 Rounding errors were measured for each network in units of one rounding (`common.parity.tolerances`), so that the same
 measurement holds for every dtype. float64 and float32 have the tolerances of the parity checks. float16 has 11

@@ -45,7 +45,7 @@ class TapError:
 
     @property
     def agrees(self) -> bool:
-        """Whether the error is finite and within its tolerance."""
+        """True if the error is finite and within its tolerance."""
         return math.isfinite(self.error) and self.error <= self.limit.tolerance
 
     @property
@@ -55,7 +55,7 @@ class TapError:
 
     @property
     def close(self) -> bool:
-        """Whether the error passes but uses more than half of its tolerance."""
+        """True if the error passes but uses more than half of its tolerance."""
         return self.agrees and self.tolerance_used > CLOSE
 
 

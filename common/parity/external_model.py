@@ -81,7 +81,7 @@ def external_network(
 
 
 def _not_comparable(call: Call) -> bool:
-    """Whether a layer has no comparable output: flattening keeps the framework's own order, and dropout is off."""
+    """True if a layer has no comparable output: flattening keeps the framework's own order, and dropout is off."""
     return call.kind == "Flatten" or "Dropout" in call.kind
 
 

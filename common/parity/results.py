@@ -70,7 +70,7 @@ class Cell:
 
     @property
     def close(self) -> bool:
-        """Whether the cell passes but an error uses more than half of its tolerance."""
+        """True if the cell passes but an error uses more than half of its tolerance."""
         return self.status == "agree" and any(error.close for error in self.errors)
 
     @property

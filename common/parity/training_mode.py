@@ -94,7 +94,7 @@ class TrainingModeCase(Case):
     scales: Mapping[str, str]
     """The other tensor whose size also scales a tensor's error; see `perturbation.differences`."""
     has_truth: ClassVar[bool] = False
-    """Whether one model's gradients and runs are the truth, rather than the median of all."""
+    """True if one model's gradients and runs are the truth, rather than the median of all."""
 
     def _measures_spread(self, name: str, dtype: DTypeName) -> bool:
         """Return whether this backend measures the effect of rounding: the first one that asks."""

@@ -236,7 +236,7 @@ def _kind(module: Module) -> str:
 
 
 def _is_tap(module: Module) -> bool:
-    """Whether a module is a tap: a layer with weights, a pool, a block or a stage."""
+    """True if a module is a tap: a layer with weights, a pool, a block or a stage."""
     if isinstance(module, Layer):
         return bool(module.tensors()) or "Pool" in _kind(module)
     return module.path.rpartition(".")[2].startswith(("block", "stage"))

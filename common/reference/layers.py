@@ -323,7 +323,7 @@ class _BatchNorm(WeightedLayer):
     epsilon = BATCH_NORM_EPSILON
     momentum = BATCH_NORM_MOMENTUM
     unbiased = False
-    """Whether the running variance is updated with the unbiased variance, divided by n - 1."""
+    """True if the running variance is updated with the unbiased variance, divided by n - 1."""
 
     def __init__(self, num_features: int) -> None:
         self.num_features = num_features

@@ -59,7 +59,7 @@ class Port:
 
     @property
     def in_this_process(self) -> bool:
-        """Whether the model runs in this process, as functions and classes do."""
+        """True if the model runs in this process, as functions and classes do."""
         return self.backend == "numpy" or not isinstance(self.factory, str)
 
 

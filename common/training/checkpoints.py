@@ -47,7 +47,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: steps taken, the current epoch, and the batches of that epoch that are done.
+    """Position of a run: steps taken, the current epoch, and the batches of that epoch that are done.
 
     `loss`, `correct` and `examples` are sums over the current epoch; `seconds` is the time since the run began.
     """

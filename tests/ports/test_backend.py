@@ -145,7 +145,7 @@ STAGES = {
     "densenet": ["Stem", *["Transition"] * 3, "DenseHead"],
     "regnetx32": ["SmallStem", *["ResNeXtStage"] * 2, "Head"],
 }
-"""What stands for the facts' Sequentials where the framework has none with names, in order."""
+"""Blocks that replace the Sequentials of the facts in a framework without named Sequentials, in order."""
 
 KINDS = {
     "torch": {"DenseBlock": "Sequential"},
@@ -183,7 +183,7 @@ KINDS = {
         "Sequential": "HybridSequential",
     },
 }
-"""What each framework, or its port, calls the layers of the facts."""
+"""Class names of the layers of the facts in each framework."""
 
 
 def kinds(backend_name: str, name: str) -> list[str]:
@@ -267,7 +267,7 @@ def test_native_initialization_is_no_constant_and_differs_from_model_to_model(po
             assert (values != backend.weights(second)[name]).mean() > 0.9, name
 
 
-# What follows speaks each framework's own language: a block alone, a compiled model, a training step.
+# The framework's own ways: a block alone, a compiled model, a training step.
 
 
 class Torch:

@@ -1,4 +1,4 @@
-"""What each port deploys: its execution paths and its artifacts, against the reference."""
+"""Execution paths and artifacts of each port, compared with the reference."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ CASES = {
     "any-size": (MIXED, None, False),
     "wide": (WIDE, 2, True),
 }
-"""What is exported, for which batch, and whether for its own size alone."""
+"""Exports: network, batch size, and True for a fixed image size."""
 WINOGRAD = "torch-aot-winograd"
 
 
@@ -374,11 +374,11 @@ ACROSS = [
     for backend, environment in each.makers.items()
     if environment != each.environment
 ]
-"""What is made in one environment and served in another."""
+"""Formats written in one environment and served in another."""
 
 
 MODULES = {"runtimes": ("onnxruntime", "openvino", "ai_edge_litert"), "jax_tf": ("jax", "tensorflow")}
-"""What environments hold that are no backend's."""
+"""Modules of the environments that are not a backend's."""
 
 
 def environment(name: str) -> Path:

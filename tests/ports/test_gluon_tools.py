@@ -60,7 +60,7 @@ def batch(network: Network, dtype: str = "float32") -> Any:
 
 
 def equal(x: Any, y: Any) -> bool:
-    """Whether two MXNet arrays hold the same numbers."""
+    """True if two MXNet arrays hold the same numbers."""
     return np.array_equal(x.asnumpy(), y.asnumpy())
 
 

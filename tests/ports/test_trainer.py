@@ -1,4 +1,4 @@
-"""What each port's training computes: gradients, steps, dropout, and a state that can be carried on."""
+"""Training in each port: gradients, optimizer steps, dropout, and resuming from a state."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_each_step_is_the_definitions(backend, name: str, config: OptimizerConfi
         assert error < 1e-12, where
         state = trainer.state()
         assert list(state) == list(kept)
-        # What is kept of such a gradient is rounding too.
+        # Such a gradient is rounding only, and so are the optimizer slots computed from it.
         told = [slot for slot in kept if slot.partition(".")[2] not in nothing]
         error, where = largest_difference({slot: state[slot] for slot in told}, {slot: kept[slot] for slot in told})
         assert error < 1e-11, where

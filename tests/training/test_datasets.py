@@ -111,7 +111,7 @@ def fetch(folder: Path, *urls: str, progress: download.Progress | None = None) -
 
 
 def left(folder: Path) -> dict[str, int]:
-    """What is in a folder but locks: sizes by name."""
+    """Return the files of a folder except locks: sizes by name."""
     return {path.name: path.stat().st_size for path in folder.iterdir() if path.suffix != ".lock"}
 
 
@@ -718,7 +718,7 @@ def test_augmentation_flips_and_shifts() -> None:
     moves = {padded[y : y + 3, x : x + 4].tobytes() for y in range(3) for x in range(3)}
     assert set(seen(crop=1).values()) == moves
     assert len(set(seen(flip=True, crop=1).values())) == 18
-    # What happens to an example is its own: not its batch's, nor that of its place in one.
+    # An example's augmentation depends on the example, not on its batch or its position in it.
     assert seen(flip=True, crop=1) == seen(flip=True, crop=1, batch_size=7, drop_last=False, shuffle=False)
     assert seen(flip=True, crop=1) != seen(flip=True, crop=1, epoch=1)
 

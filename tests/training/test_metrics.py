@@ -105,7 +105,7 @@ def events(run: Path) -> list[list[Any]]:
 
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
-    """What TensorBoard shows: a START forgets what came before of its step and of later ones."""
+    """Return the values that TensorBoard shows: a START event discards earlier values of its step and later ones."""
     shown: dict[str, dict[int, float]] = {}
     for event in (event for file in events(run) for event in file):
         if event.HasField("session_log"):

@@ -344,7 +344,7 @@ class Area:
         )
 
     def meets(self, other: Area, slack: float = 0.15) -> bool:
-        """Whether they overlap by more than the rounding of coordinates."""
+        """True if they overlap by more than the rounding of coordinates."""
         return (
             self.left < other.right - slack
             and other.left < self.right - slack

@@ -49,7 +49,7 @@ _MIN_RUNS = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure: every combination of networks, modes, threads, batches and paths.
+    """Settings of a benchmark: every combination of networks, modes, threads, batches and paths.
 
     `seconds`: of samples per round. `weights`: None for random ones. `timeout`: in seconds, of one process. `seed`: of
     the order of the paths.

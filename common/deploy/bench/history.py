@@ -70,7 +70,7 @@ class Change:
 
     @property
     def regression(self) -> bool:
-        """Whether it is clearly slower than before, or can no longer be measured."""
+        """True if it is clearly slower than before, or can no longer be measured."""
         return self.verdict in ("slower", "broken")
 
 

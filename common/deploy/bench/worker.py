@@ -30,7 +30,7 @@ __all__ = ["Outcome", "Request", "measure"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure.
+    """Request to a benchmark worker: one path under one setting.
 
     `result`: the file for the outcome. `started`: the monotonic clock when the process was started. `processors`: to
     run on; all if empty. `module`: a port's `deploy`, or the module of `common.deploy.serving` that loads `artifact`.

@@ -50,12 +50,12 @@ _ALTERNATIVE = {
     "int8": "; calibrate on images like those that it will see (--calibration), or export float16",
     "float16": "; export float32",
 }
-"""What to do when an artifact of this dtype is not accurate enough."""
+"""Advice in the error for an artifact of this dtype that is not accurate enough."""
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export.
+    """Request for one export.
 
     `backend`: the port that writes the artifact; None for the format's default. `batch`: None for any. `any_size`:
     take images of any size. `calibration`: real images (N, C, H, W) in [0, 1] for the ranges of int8; digits if None.

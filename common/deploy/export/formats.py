@@ -101,7 +101,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a port reports about an artifact that it wrote.
+    """A port's description of an artifact that it wrote.
 
     `input` and `output`: their names in the artifact. `layout`: of the input, NCHW or NHWC. `versions`: of the
     libraries that wrote it. `processor`: the `machine` and `vectors` that compiled code needs; empty if portable.

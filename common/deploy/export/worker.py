@@ -29,7 +29,7 @@ __all__ = ["Answer", "Request", "main"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to export; the fields of `Export`, with files in place of arrays.
+    """Request to an export worker: the fields of `Export`, with files in place of arrays.
 
     `weights`: a file that was checked before. `calibration`: an .npy file. `answer`: the file for the answer.
     """

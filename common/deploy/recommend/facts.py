@@ -33,7 +33,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Place(Fact):
-    """Whether an artifact can be served in C, on a phone or in a browser; `says` names how, or why not."""
+    """True if an artifact can be served in C, on a phone or in a browser; `says` names how, or why not."""
 
     serves: bool
 

@@ -172,7 +172,7 @@ class _Drawing:
         self.kinds = self._find_kinds()
 
     def _is_stage(self, path: str) -> bool:
-        """Whether a composite is a chain that contains composites. A stage is drawn as a frame around them."""
+        """True if a composite is a chain that contains composites. A stage is drawn as a frame around them."""
         parts = self.graph.parts(path)
         is_chain = len(self.graph.inside(path)) == len(parts) + 1
         return is_chain and any(self.graph.parts(part.path) for part in parts)

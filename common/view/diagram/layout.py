@@ -59,7 +59,7 @@ def role(node: Node) -> str:
 
 
 def is_elementwise(node: Node) -> bool:
-    """Whether a layer is of a class that always keeps the input's shape."""
+    """True if a layer is of a class that always keeps the input's shape."""
     return node.is_layer and node.given == node.shape and role(node) in ("norm", "plain")
 
 
@@ -224,7 +224,7 @@ class Segment:
         return sum(unit.width for unit in self.units) + sum(length for length, _ in self.arrows)
 
     def is_beside(self, other: Segment) -> bool:
-        """Whether the two segments overlap horizontally, so that they need different lanes."""
+        """True if the two segments overlap horizontally, so that they need different lanes."""
         return self.x < other.x + other.width and other.x < self.x + self.width
 
     @property

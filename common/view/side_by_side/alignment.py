@@ -118,7 +118,7 @@ class _Piece:
     others: frozenset[str] = frozenset()
 
     def creates(self, name: str) -> bool:
-        """Whether these lines create the attribute `name`."""
+        """True if these lines create the attribute `name`."""
         return name not in self.others and any(pattern.fullmatch(name) for pattern in self.patterns)
 
     def key(self, common: set[str]) -> str:

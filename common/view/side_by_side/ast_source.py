@@ -320,7 +320,7 @@ def _place(backend: str, name: str) -> Path:
 
 
 def exists(backend: str, name: str) -> bool:
-    """Whether an implementation has a file of this name."""
+    """True if an implementation has a file of this name."""
     return _place(backend, name).is_file()
 
 

@@ -26,7 +26,7 @@ class Pitfall:
 
 _InputShape = tuple[int, ...]
 _Condition = Callable[[Module, _InputShape], bool]
-"""Whether a pitfall affects a module that gets an input of shape (C, H, W) or (features,)."""
+"""True if a pitfall affects a module that gets an input of shape (C, H, W) or (features,)."""
 
 
 def _is_any(*kinds: type[Module]) -> _Condition:
@@ -34,7 +34,7 @@ def _is_any(*kinds: type[Module]) -> _Condition:
 
 
 def _other_padding_gives_same_shape(module: Module, shape: _InputShape) -> bool:
-    """Whether one pixel more or less of padding leaves the output's shape unchanged."""
+    """True if one pixel more or less of padding leaves the output's shape unchanged."""
     if not isinstance(module, layers.Conv2d):
         return False
     own, *others = (
