@@ -22,7 +22,7 @@ parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("part", help="what to show: a network, a block, a layer or a training step")
 parser.add_argument("-o", "--output", type=Path, required=True, help="the SVG to write")
 parser.add_argument("--backends", default="torch,jax", help="the frameworks to show")
-parser.add_argument("--width", type=int, default=130, help="columns of the terminal")
+parser.add_argument("--width", type=int, default=158, help="columns of the terminal")
 arguments = parser.parse_args()
 
 console = Console(record=True, file=io.StringIO(), width=arguments.width, force_terminal=True, color_system="truecolor")

@@ -223,7 +223,7 @@ REFUSED = [
     (("show", "layers.batchnrm"), "no part of layers 'batchnrm'; did you mean batch_norm"),
     (("show", "training.setp"), "no part of training 'setp'"),
     (("show", "lenet", "--backends", "torch,flax"), "no backend 'flax'"),
-    (("show", "layers", "--config", '{"num_classes": 7}'), "layers is a file and has no settings"),
+    (("show", "layers", "--config", '{"num_classes": 7}'), "layers is a file, not a network: omit the configuration"),
     (("mutants", "--sample", "0"), "0 is not in the range x>=1"),
     (("mutants", "--json", "nowhere/x.json"), "there is no folder nowhere"),
 ]

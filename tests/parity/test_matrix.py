@@ -142,8 +142,8 @@ MISTAKES = {
     "running statistics with a rounded momentum": (
         "mxnet",
         "layers.py",
-        "statistic + missing *",
-        "statistic + 0 * missing *",
+        "statistic + correction *",
+        "statistic + 0 * correction *",
         "sgd",
     ),
     "a loss summed over the batch": ("jax", "training.py", "(logits, labels).mean()", "(logits, labels).sum()", "sgd"),

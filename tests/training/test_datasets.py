@@ -397,7 +397,7 @@ def test_missing_files_are_listed(mnist: Path) -> None:
     ("which", "array", "options", "said"),
     [
         (0, ARRAYS[0], {"cut": 1}, "makes 47056"),
-        (0, ARRAYS[0], {"cut": 60 * 28 * 28 + 3}, "takes 16"),
+        (0, ARRAYS[0], {"cut": 60 * 28 * 28 + 3}, "needs 16"),
         (0, ARRAYS[0], {"more": b"x"}, "makes 47056"),
         (0, ARRAYS[0], {"kind": 0x0D}, "not an IDX file of unsigned bytes"),
         (0, ARRAYS[0][0], {}, "must be an IDX file of images, of rank 3"),

@@ -190,7 +190,7 @@ def test_joins_belong_to_their_block_and_have_unique_names(firenet: Network) -> 
 def test_a_network_that_cannot_be_drawn_is_an_error() -> None:
     with pytest.raises(ConfigError, match="too small"):
         draw(catalog.get("vgg11", input_size=[8, 8]))
-    with pytest.raises(ConfigError, match="nothing tells how its layers are connected"):
+    with pytest.raises(ConfigError, match="the connections between its layers are unknown"):
         draw(ExternalNetwork("mine", (3, 8, 8), Description({}, {}, (), (), ())))
 
 
