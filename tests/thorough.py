@@ -43,6 +43,7 @@ KEPT: Mapping[str, str | None] = {
     "tests/ports/test_keras_tools.py": (
         r"^(lenet|resnet|densenet-family|Residual|Conv2D|MaxPool2D|BatchNorm)(-float32)?$"
     ),
+    "tests/ports/test_keras_tools.py::test_keras_trains_evaluates_and_predicts_and_what_it_saves_goes_on": "^resnet$",
     "tests/ports/test_gluon_tools.py": r"^(lenet|bn_lenet_scratch|resnet|densenet)(-|$)",
     # Execution paths and exports: one format of each runtime.
     "tests/ports/test_deploy.py::test_the_deploy_form_is_the_same_function": "^(lenet|resnet18|densenet)$",
@@ -57,6 +58,7 @@ KEPT: Mapping[str, str | None] = {
     ),
     "tests/deploy/export/test_export.py::test_float16_and_int8_exports_are_verified": "tf-padded-pool",
     # Mistakes put into every port, and worker processes that fail: a sample.
+    "tests/mutants/test_mutants.py::test_a_sample_of_all_other_mutants_is_found": None,
     "tests/testing/test_comparison.py::test_a_network_agrees_with_its_definition": None,
     "tests/testing/test_comparison.py::test_the_pytest_plugin": None,
     "tests/parity/test_worker_faults.py::test_a_fault_fails_only_its_own_cells_and_gives_the_reason": (
@@ -67,8 +69,8 @@ KEPT: Mapping[str, str | None] = {
     "tests/parity/test_worker_faults.py::test_an_interrupted_run_leaves_nothing": "^(SIGINT|SIGINT,SIGTERM)$",
     # The page's rows depend on the order of networks over all pitfalls; the default run has a sample of these.
     "tests/mutants/test_pitfalls.py::test_the_page_says_what_parity_finds": None,
-    # The documentation: training takes minutes.
-    "tests/test_docs.py::test_every_block_of_code_runs": "README|CONTRIBUTING|cli|parity|own_port|deploy|diagnosis",
+    # The documentation: training takes minutes, and tests/testing/test_own_port.py runs that page's example.
+    "tests/test_docs.py::test_every_block_of_code_runs": "README|CONTRIBUTING|cli|parity|deploy|diagnosis",
     "tests/parity/test_matrix.py": "momentum|summed over the batch|rounded momentum",
 }
 
